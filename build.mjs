@@ -1,0 +1,136 @@
+/**
+ * TypeScript -> one bundle -> startup snapshot -> one executable -> a hard link under every plugin's name in dist/bin.
+ * usage: node build.mjs [--no-tune] [--no-timing]
+ * Runs on plain Node >= 20 after `npm ci`; continues by itself in the Node 26 that the executable is built around.
+ * docs/packaging.md has the reasons and the figures.
+ */
+import { spawnSync } from 'node:child_process';
+import { linkSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { nodeBase } from './cli/packaging/base.mjs';
+import { LayoutError } from './cli/packaging/elf.mjs';
+import { median, race } from './cli/packaging/measure.mjs';
+import { writeStamp } from './cli/packaging/stamp.mjs';
+
+const NAMES = [
+  'loopback',
+  'bridge',
+  'host-local',
+  'firewall',
+  'portmap',
+  'consul-tproxy',
+  'consul-cni',
+  'weft',
+];
+
+const root = fileURLToPath(new URL('.', import.meta.url));
+const base = nodeBase(root);
+for (const note of base.notes) say(`warning: ${note}`);
+
+if (process.version === `v${base.version}`) {
+  await build().catch((thrown) => {
+    process.stderr.write(`build.mjs: ${thrown.message}\n`);
+    process.exitCode = 1;
+  });
+} else {
+  say(`Node ${base.version} from npm, prepared: ${megabytes(base.file)} (continuing in it)`);
+  const { status, error } = spawnSync(base.file, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
+    stdio: 'inherit',
+  });
+  if (error) throw error;
+  process.exitCode = status ?? 1;
+}
+
+async function build() {
+  const { bundle, textAssets } = await import('./cli/packaging/bundle.mjs');
+  const { compileParts, pack, tune } = await import('./cli/packaging/pack.mjs');
+  mkdirSync(resolve(root, 'dist'), { recursive: true });
+  const work = mkdtempSync(resolve(root, 'dist/.work-'));
+  try {
+    const { late, inputs } = await bundle(root, work);
+    say(`bundled ${inputs.length} files`);
+    const parts = {
+      work,
+      node: base.file,
+      assets: { ...textAssets(root), ...compileParts(base.file, late) },
+    };
+    const packed = await pack(parts);
+    proveWorking(packed, work);
+    say(`packed with a startup snapshot: ${megabytes(packed)}`);
+    install(
+      process.argv.includes('--no-tune') ? packed : orPacked(packed, () => tune({ ...parts, packed }), work),
+      work,
+    );
+    writeStamp(root);
+    report(process.argv.includes('--no-timing') ? 0 : 11);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/**
+ * The tuned file if it can be made and works; otherwise what pkg made, with the reason.
+ * @param {string} packed @param {() => { file: string, note: string }} make @param {string} work
+ */
+function orPacked(packed, make, work) {
+  try {
+    const { file, note } = make();
+    proveWorking(file, work);
+    say(`tuned: ${megabytes(file)} (${note})`);
+    return file;
+  } catch (thrown) {
+    if (!(thrown instanceof LayoutError || thrown instanceof BrokenExecutable)) throw thrown;
+    say(
+      `warning: not tuned: ${thrown.message}. The executables work, start a few milliseconds slower and are not reproducible byte for byte.`,
+    );
+    return packed;
+  }
+}
+
+class BrokenExecutable extends Error {}
+
+/** Starts the file as Nomad's fingerprint does, from an environment with nothing in it. @param {string} file @param {string} work */
+function proveWorking(file, work) {
+  const bridge = join(work, 'bridge');
+  rmSync(bridge, { force: true });
+  linkSync(file, bridge);
+  const { stdout, stderr, status, signal } = spawnSync(bridge, { env: {}, encoding: 'utf8' });
+  if (status !== 0 || !stderr.startsWith('CNI bridge plugin v')) {
+    throw new BrokenExecutable(`it ended with ${signal ?? status} and said "${stdout}${stderr}"`);
+  }
+}
+
+/** Each name is replaced by a rename, so that at any moment there is a whole executable under it. @param {string} file @param {string} work */
+function install(file, work) {
+  const bin = resolve(root, 'dist/bin');
+  mkdirSync(bin, { recursive: true });
+  for (const name of NAMES) {
+    const fresh = join(work, `link-${name}`);
+    linkSync(file, fresh);
+    renameSync(fresh, join(bin, name));
+  }
+}
+
+/** @param {number} rounds */
+function report(rounds) {
+  const bin = resolve(root, 'dist/bin');
+  say(`one file, ${megabytes(join(bin, 'bridge'))}, under ${NAMES.length} names in dist/bin`);
+  if (rounds === 0) return;
+  const plain = { name: 'node -e 0', file: base.source, args: ['-e', '0'] };
+  const ours = NAMES.map((name) => ({ name, file: join(bin, name), args: ['--version'] }));
+  say(`start to end, median of ${rounds}, turn by turn with the bare Node:`);
+  for (const [name, milliseconds] of race([...ours, plain], rounds)) {
+    say(`  ${name.padEnd(14)} ${median(milliseconds).toFixed(1).padStart(6)} ms`);
+  }
+}
+
+/** @param {string} file */
+function megabytes(file) {
+  return `${(statSync(file).size / 1e6).toFixed(1)} MB`;
+}
+
+/** @param {string} line */
+function say(line) {
+  process.stdout.write(`${line}\n`);
+}

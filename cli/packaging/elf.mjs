@@ -1,0 +1,132 @@
+/**
+ * Just enough of ELF to patch the Node binary: program headers, the dynamic section, addresses to file offsets.
+ * 64-bit little-endian only (System V ABI, "Object Files" and "Program Loading and Dynamic Linking"; /usr/include/elf.h).
+ */
+
+export const PT = { LOAD: 1, DYNAMIC: 2, NOTE: 4, PHDR: 6 };
+export const PF_X = 1;
+export const DT = {
+  NULL: 0,
+  NEEDED: 1,
+  PLTRELSZ: 2,
+  STRTAB: 5,
+  SYMTAB: 6,
+  RELA: 7,
+  RELASZ: 8,
+  JMPREL: 23,
+  FLAGS: 30,
+  VERSYM: 0x6ffffff0,
+  VERNEED: 0x6ffffffe,
+  VERNEEDNUM: 0x6fffffff,
+};
+export const DF_BIND_NOW = 8;
+
+/** A file that is not laid out the way a patch needs it; nothing was changed. */
+export class LayoutError extends Error {}
+
+/** @type {(holds: unknown, message: string) => asserts holds} */
+export function demand(holds, message) {
+  if (!holds) throw new LayoutError(message);
+}
+
+/**
+ * @typedef {object} Segment one program header
+ * @property {number} at     file offset of the header itself
+ * @property {number} type   PT_*
+ * @property {number} flags  PF_*
+ * @property {number} offset
+ * @property {number} address
+ * @property {number} fileSize
+ * @property {number} memorySize
+ */
+
+/** A view on an ELF file's bytes; changes go into those bytes. */
+export class Elf {
+  /** @param {Buffer} bytes */
+  constructor(bytes) {
+    demand(bytes.length > 64 && bytes.readUInt32BE(0) === 0x7f454c46, 'not an ELF file');
+    demand(bytes[4] === 2 && bytes[5] === 1, 'not a 64-bit little-endian ELF file');
+    this.bytes = bytes;
+  }
+
+  /** EM_X86_64 is 62, EM_AARCH64 is 183. */
+  get machine() {
+    return this.bytes.readUInt16LE(18);
+  }
+
+  /**
+   * Program header, 56 bytes:
+   *   0 p_type u32 | 4 p_flags u32 | 8 p_offset u64 | 16 p_vaddr u64 | 24 p_paddr u64 | 32 p_filesz u64 | 40 p_memsz u64 | 48 p_align u64
+   * @returns {Segment[]}
+   */
+  segments() {
+    const start = this.u64(32);
+    return Array.from({ length: this.bytes.readUInt16LE(56) }, (_, index) => {
+      const at = start + index * 56;
+      return {
+        at,
+        type: this.bytes.readUInt32LE(at),
+        flags: this.bytes.readUInt32LE(at + 4),
+        offset: this.u64(at + 8),
+        address: this.u64(at + 16),
+        fileSize: this.u64(at + 32),
+        memorySize: this.u64(at + 40),
+      };
+    });
+  }
+
+  /** @param {Segment} segment @param {number} fileSize @param {number} [memorySize] */
+  resizeSegment(segment, fileSize, memorySize = fileSize) {
+    this.setU64(segment.at + 32, fileSize);
+    this.setU64(segment.at + 40, memorySize);
+  }
+
+  /** Dynamic entries up to DT_NULL, 16 bytes each: d_tag i64 | d_val u64. */
+  dynamic() {
+    const segment = this.segments().find(({ type }) => type === PT.DYNAMIC);
+    demand(segment, 'no dynamic section');
+    const entries = [];
+    for (let at = segment.offset; this.u64(at) !== DT.NULL; at += 16) {
+      entries.push({ at, tag: this.u64(at), value: this.u64(at + 8) });
+    }
+    return entries;
+  }
+
+  /** @param {number} tag */
+  dynamicEntry(tag) {
+    const entry = this.dynamic().find((candidate) => candidate.tag === tag);
+    demand(entry, `no dynamic entry with tag 0x${tag.toString(16)}`);
+    return entry;
+  }
+
+  /** Takes an entry out of the dynamic section; what follows it moves up, its terminator included. @param {number} at */
+  removeDynamic(at) {
+    const end = (this.dynamic().at(-1)?.at ?? at) + 32;
+    this.bytes.copy(this.bytes, at, at + 16, end);
+  }
+
+  /** File offset of what is loaded at `address`. @param {number} address */
+  offsetOf(address) {
+    const home = this.segments().find(
+      (s) => s.type === PT.LOAD && address >= s.address && address < s.address + s.fileSize,
+    );
+    demand(home, `address 0x${address.toString(16)} is not in the file`);
+    return home.offset + (address - home.address);
+  }
+
+  /** A NUL-terminated string of the dynamic string table. @param {number} index */
+  dynamicString(index) {
+    const at = this.offsetOf(this.dynamicEntry(DT.STRTAB).value) + index;
+    return this.bytes.toString('latin1', at, this.bytes.indexOf(0, at));
+  }
+
+  /** @param {number} at */
+  u64(at) {
+    return Number(this.bytes.readBigUInt64LE(at));
+  }
+
+  /** @param {number} at @param {number} value */
+  setU64(at, value) {
+    this.bytes.writeBigUInt64LE(BigInt(value), at);
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * Frees the Node binary of libatomic.so.1, which minimal Debian, Ubuntu and RHEL-like systems do not have.
+ *
+ * The binaries on npm need it for one function, `__atomic_compare_exchange`, reached through one relocation. (V8 calls it, always with
+ * size 8, whenever it allocates an entry of its JavaScript dispatch table and of its WebAssembly code pointer table;
+ * a gcc that took a {u32, u32} struct for possibly misaligned emitted a library call in place of one instruction.)
+ * The function is written into the unused rest of the last page of the executable segment, the relocation is pointed at it,
+ * and the library's entries leave the dynamic section and the version needs:
+ *
+ *   LOAD r-x   | .init .plt .text … .fini |>> stub <<| zeros |      p_filesz and p_memsz grow by the stub
+ *   .rela.plt  | r_offset = GOT slot | R_…_JUMP_SLOT symbol | 0 |  becomes
+ *              | r_offset = GOT slot | R_…_RELATIVE  0      | address of stub |
+ *   .dynamic   | NEEDED libatomic.so.1 |  removed;  VERNEEDNUM one less
+ *
+ * The binary is linked BIND_NOW and at a fixed address, so the loader applies that relocation before main with base 0.
+ */
+import { MACHINES } from './atomic-stubs.mjs';
+import { DF_BIND_NOW, DT, LayoutError, PF_X, PT, demand } from './elf.mjs';
+
+const LIBRARY = 'libatomic.so.1';
+const SYMBOL = '__atomic_compare_exchange';
+const SHT_GNU_VERNEED = 0x6ffffffe;
+const PAGE = 4096;
+
+/**
+ * Changes the image in place.
+ * @param {import('./elf.mjs').Elf} elf
+ * @returns {{ needed: boolean, stubAddress?: number }} needed: whether the binary wanted the library at all
+ * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
+ */
+export function freeOfLibatomic(elf) {
+  const library = elf
+    .dynamic()
+    .find(({ tag, value }) => tag === DT.NEEDED && elf.dynamicString(value) === LIBRARY);
+  if (library === undefined) return { needed: false };
+  const machine = MACHINES[elf.machine];
+  demand(machine, `needs ${LIBRARY}, and no stub is written for machine ${elf.machine}`);
+  demand((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
+  const needs = findVersionNeeds(elf);
+  const relocation = findRelocation(elf, needs.versionIndex, machine.jumpSlot);
+  const room = findRoom(elf, machine.stub.length);
+
+  machine.stub.copy(elf.bytes, room.offset);
+  elf.resizeSegment(room.segment, room.segment.fileSize + room.padding + machine.stub.length);
+  elf.setU64(relocation.at + 8, machine.relative);
+  elf.setU64(relocation.at + 16, room.address);
+  elf.bytes.writeUInt16LE(1, relocation.versionAt);
+  unlinkVersionNeeds(elf, needs);
+  elf.removeDynamic(library.at);
+  return { needed: true, stubAddress: room.address };
+}
+
+/**
+ * The library's entry in the chain of version needs, which must name exactly one version.
+ *   Elf64_Verneed: 0 vn_version u16 | 2 vn_cnt u16 | 4 vn_file u32 | 8 vn_aux u32 | 12 vn_next u32
+ *   Elf64_Vernaux: 0 vna_hash u32 | 4 vna_flags u16 | 6 vna_other u16 | 8 vna_name u32 | 12 vna_next u32
+ * @param {import('./elf.mjs').Elf} elf
+ */
+function findVersionNeeds(elf) {
+  let previous;
+  let at = elf.offsetOf(elf.dynamicEntry(DT.VERNEED).value);
+  for (let left = elf.dynamicEntry(DT.VERNEEDNUM).value; left > 0; left -= 1) {
+    const next = elf.bytes.readUInt32LE(at + 12);
+    if (elf.dynamicString(elf.bytes.readUInt32LE(at + 4)) === LIBRARY) {
+      demand(elf.bytes.readUInt16LE(at + 2) === 1, `more than one version of ${LIBRARY} is needed`);
+      const aux = at + elf.bytes.readUInt32LE(at + 8);
+      return { previous, next, versionIndex: elf.bytes.readUInt16LE(aux + 6) };
+    }
+    previous = at;
+    at += next;
+  }
+  throw new LayoutError(`${LIBRARY} is needed without a version`);
+}
+
+/** @param {import('./elf.mjs').Elf} elf @param {{ previous: number | undefined, next: number }} needs */
+function unlinkVersionNeeds(elf, { previous, next }) {
+  if (previous === undefined) {
+    const first = elf.dynamicEntry(DT.VERNEED);
+    elf.setU64(first.at + 8, first.value + next);
+  } else {
+    const before = elf.bytes.readUInt32LE(previous + 12);
+    elf.bytes.writeUInt32LE(next === 0 ? 0 : before + next, previous + 12);
+  }
+  const count = elf.dynamicEntry(DT.VERNEEDNUM);
+  elf.setU64(count.at + 8, count.value - 1);
+  shortenVersionSection(elf, previous === undefined ? next : 0);
+}
+
+/**
+ * The loader does not read section headers; tools that list a file's needs (rpm, dpkg-shlibdeps) do.
+ * Section header: 4 sh_type u32 | 16 sh_addr u64 | 24 sh_offset u64 | 32 sh_size u64 | 44 sh_info u32 (number of entries)
+ * @param {import('./elf.mjs').Elf} elf @param {number} bytes that the section loses at its front
+ */
+function shortenVersionSection(elf, bytes) {
+  const start = elf.u64(40);
+  for (let at = start; at < start + elf.bytes.readUInt16LE(60) * 64; at += 64) {
+    if (elf.bytes.readUInt32LE(at + 4) !== SHT_GNU_VERNEED) continue;
+    elf.setU64(at + 16, elf.u64(at + 16) + bytes);
+    elf.setU64(at + 24, elf.u64(at + 24) + bytes);
+    elf.setU64(at + 32, elf.u64(at + 32) - bytes);
+    elf.bytes.writeUInt32LE(elf.bytes.readUInt32LE(at + 44) - 1, at + 44);
+  }
+}
+
+/**
+ * The one relocation against a symbol of that version. Elf64_Rela: 0 r_offset u64 | 8 type u32 | 12 symbol u32 | 16 r_addend i64
+ * @param {import('./elf.mjs').Elf} elf @param {number} versionIndex @param {number} jumpSlot
+ */
+function findRelocation(elf, versionIndex, jumpSlot) {
+  const versions = elf.offsetOf(elf.dynamicEntry(DT.VERSYM).value);
+  const found = [];
+  for (const { table, size } of [
+    { table: DT.RELA, size: DT.RELASZ },
+    { table: DT.JMPREL, size: DT.PLTRELSZ },
+  ]) {
+    const from = elf.offsetOf(elf.dynamicEntry(table).value);
+    const end = from + elf.dynamicEntry(size).value;
+    for (let at = from; at < end; at += 24) {
+      const symbol = elf.bytes.readUInt32LE(at + 12);
+      const versionAt = versions + symbol * 2;
+      if (symbol !== 0 && elf.bytes.readUInt16LE(versionAt) === versionIndex)
+        found.push({ at, symbol, versionAt });
+    }
+  }
+  const [only] = found;
+  demand(found.length === 1 && only, `${found.length} relocations against ${LIBRARY} where one was expected`);
+  demand(elf.bytes.readUInt32LE(only.at + 8) === jumpSlot, 'not a jump slot relocation');
+  const name = elf.bytes.readUInt32LE(elf.offsetOf(elf.dynamicEntry(DT.SYMTAB).value) + only.symbol * 24);
+  demand(
+    elf.dynamicString(name) === SYMBOL,
+    `${LIBRARY} is needed for ${elf.dynamicString(name)}, not for ${SYMBOL}`,
+  );
+  return only;
+}
+
+/** Zeros between the end of the executable segment and the end of its page, in the file as in memory. @param {import('./elf.mjs').Elf} elf @param {number} size */
+function findRoom(elf, size) {
+  const segments = elf.segments();
+  const segment = segments.find(({ type, flags }) => type === PT.LOAD && (flags & PF_X) !== 0);
+  demand(segment && segment.fileSize === segment.memorySize, 'no plain executable segment');
+  const end = segment.offset + segment.fileSize;
+  const padding = -end & 15;
+  const offset = end + padding;
+  const pageEnd = Math.ceil(end / PAGE) * PAGE;
+  demand(offset + size <= pageEnd, 'no room for the stub behind the executable segment');
+  demand(
+    segments.every(
+      (other) => other.type !== PT.LOAD || other.offset <= segment.offset || other.offset >= pageEnd,
+    ),
+    'another segment begins in the page of the stub',
+  );
+  demand(
+    elf.bytes.subarray(end, offset + size).every((byte) => byte === 0),
+    'the room for the stub is in use',
+  );
+  return { segment, padding, offset, address: segment.address + segment.fileSize + padding };
+}

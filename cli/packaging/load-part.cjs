@@ -1,0 +1,33 @@
+'use strict';
+
+/**
+ * Evaluates a part of the executable that lies outside of the startup snapshot (bundle.mjs, LATE_PARTS). Its compiled code lies beside
+ * it, so that V8 need not parse it; V8 checks that it fits and compiles otherwise.
+ */
+/** @type {Map<string, any>} */
+const parts = new Map();
+
+/** @param {string} name @param {NodeJS.Require} require that of the bundle @returns {any} what the part exports */
+exports.loadPart = function loadPart(name, require) {
+  const known = parts.get(name);
+  if (known !== undefined) return known;
+  const { getRawAsset } = process.getBuiltinModule('node:sea');
+  const { Script } = process.getBuiltinModule('node:vm');
+  const script = new Script(sourceOf(name), {
+    filename: `${name}.cjs`,
+    cachedData: Buffer.from(getRawAsset(`${name}.cache`)),
+  });
+  const module = { exports: {} };
+  script.runInThisContext()(module.exports, require, module);
+  // Only now: a part puts an object of its own in the place of the first `module.exports`.
+  parts.set(name, module.exports);
+  return module.exports;
+};
+
+/** Parts that no plugin needs are compressed. @param {string} name @returns {string} */
+function sourceOf(name) {
+  const { getAsset, getAssetKeys, getRawAsset } = process.getBuiltinModule('node:sea');
+  if (!getAssetKeys().includes(`${name}.cjs.br`)) return getAsset(`${name}.cjs`, 'utf8');
+  const { brotliDecompressSync } = process.getBuiltinModule('node:zlib');
+  return brotliDecompressSync(Buffer.from(getRawAsset(`${name}.cjs.br`))).toString('utf8');
+}

@@ -1,0 +1,130 @@
+/** One CommonJS bundle -> one executable with a startup snapshot of it. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { basename, join } from 'node:path';
+import { brotliCompressSync } from 'node:zlib';
+import { replaceBlob } from './embed.mjs';
+
+import { LOADED_AT_RUN_TIME } from './run-time-modules.mjs';
+import { trimCodeCache } from './sea-blob.mjs';
+
+/**
+ * Part of the executable, not of its surroundings: NODE_OPTIONS is ignored (`execArgvExtension: none`).
+ * --no-rehash-snapshot  saves 3 ms of every start: no new seed for string hashes, whose protection against flooded hash tables a
+ *                       process that reads one trusted document and ends does not need.
+ * --v8-pool-size=0      no helper threads: work on the main thread only (setns acts on one thread).
+ * --no-warnings         stderr belongs to the plugin: Nomad looks for a version in it.
+ */
+const RUN_FLAGS = ['--no-rehash-snapshot', '--v8-pool-size=0', '--no-warnings'];
+/**
+ * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. V8 flags that are
+ * not also given at run time would make it reject the compiled code of built-in modules; the random seed is the one that it ignores.
+ */
+const BUILD_FLAGS = ['--no-rehash-snapshot', '--random-seed=1', '--no-warnings'];
+/** Late parts that only `weft` uses: small counts more than fast. */
+const COMPRESSED = ['weft.cjs'];
+
+/**
+ * @typedef {object} Parts
+ * @property {string} work    folder for what is made on the way; the bundle lies in it as plugins.cjs
+ * @property {string} node    the Node binary, which also makes the snapshot
+ * @property {Readonly<Record<string, string>>} assets
+ */
+
+/**
+ * Adds V8's compiled code to each late part.
+ * @param {string} node @param {readonly string[]} files
+ * @returns {Record<string, string>} the parts as files of the executable
+ */
+export function compileParts(node, files) {
+  const pairs = files.flatMap((file) => {
+    const cache = file.replace(/\.cjs$/, '.cache');
+    const script = join(import.meta.dirname, 'compile-part.mjs');
+    execFileSync(node, [...BUILD_FLAGS, script, file, cache], { env: {}, stdio: 'pipe' });
+    return [compress(file), cache].map((path) => [basename(path), path]);
+  });
+  return Object.fromEntries(pairs);
+}
+
+/** @param {string} file @returns {string} the file to ship */
+function compress(file) {
+  if (!COMPRESSED.includes(basename(file))) return file;
+  writeFileSync(`${file}.br`, brotliCompressSync(readFileSync(file)));
+  return `${file}.br`;
+}
+
+/**
+ * The executable as pkg makes it: right, and complete if {@link tune} fails.
+ * pkg does not offer snapshots on its command line, so its SEA module is called directly; its version is pinned.
+ * @param {Parts} parts
+ * @returns {Promise<string>} the file
+ */
+export async function pack({ work, node, assets }) {
+  const { default: sea } = createRequire(import.meta.url)('pkg/lib-es5/sea.js');
+  const file = join(work, 'packed');
+  await quietly(() =>
+    sea(join(work, 'plugins.cjs'), {
+      targets: [{ nodeRange: 'node26', platform: 'linux', arch: process.arch, output: file }],
+      nodePath: node,
+      signature: false,
+      seaConfig: { ...seaConfig(), assets },
+    }),
+  );
+  return file;
+}
+
+/**
+ * The same executable with a blob that is reproducible and a third smaller.
+ * @param {Parts & { packed: string }} parts
+ * @returns {{ file: string, note: string }}
+ * @throws {LayoutError} when Node or pkg lay things out differently; the packed file is untouched
+ */
+export function tune({ work, node, assets, packed }) {
+  const blob = trimCodeCache(makeBlob({ work, node, assets }), LOADED_AT_RUN_TIME);
+  const file = join(work, 'tuned');
+  writeFileSync(file, replaceBlob(readFileSync(packed), blob.blob), { mode: 0o755 });
+  return { file, note: `compiled built-in modules in the snapshot: ${blob.before} -> ${blob.after}` };
+}
+
+/**
+ * Runs the bundle in the folder's own Node and freezes the heap. The bundle is named by a path that is the same in every folder:
+ * a snapshot remembers it.
+ * @param {Parts} parts
+ */
+function makeBlob({ work, node, assets }) {
+  const config = {
+    ...seaConfig(),
+    main: '/proc/self/cwd/plugins.cjs',
+    output: 'weft.blob',
+    assets,
+  };
+  writeFileSync(join(work, 'sea.json'), JSON.stringify(config));
+  execFileSync(node, [...BUILD_FLAGS, '--experimental-sea-config', 'sea.json'], {
+    cwd: work,
+    env: {},
+    stdio: 'pipe',
+  });
+  return readFileSync(join(work, 'weft.blob'));
+}
+
+function seaConfig() {
+  return {
+    disableExperimentalSEAWarning: true,
+    useSnapshot: true,
+    useCodeCache: false,
+    execArgv: RUN_FLAGS,
+    execArgvExtension: 'none',
+  };
+}
+
+/** pkg reports every step on stdout; only what goes wrong is of interest here. @param {() => Promise<void>} work */
+async function quietly(work) {
+  const { log } = console;
+  console.log = () => undefined;
+  try {
+    await work();
+  } finally {
+    console.log = log;
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * What the commands need on a machine that has nothing but Node >= 20 and npm: npm packages as locked, and system programs by apt. Says what
+ * it installs and why, and does nothing where all is there. Imports only Node itself.
+ */
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+
+/**
+ * @typedef {object} Tool
+ * @property {string} command  found in PATH (or where administrators' programs are), or an absolute path
+ * @property {string} debian   the package that has it
+ * @property {string} why
+ */
+
+/** @type {readonly Tool[]} what the plugins and the example work with */
+export const TOOLS = [
+  { command: 'ip', debian: 'iproute2', why: 'makes network namespaces' },
+  { command: 'iptables', debian: 'iptables', why: "Nomad calls it, and the plugins' default rules are its" },
+  { command: 'nft', debian: 'nftables', why: 'shows and flushes rules of the nftables backend' },
+  { command: 'conntrack', debian: 'conntrack', why: 'shows connections that a port mapping left behind' },
+];
+
+/** @type {readonly Tool[]} what only the tests call */
+export const TEST_TOOLS = [
+  { command: 'unshare', debian: 'util-linux', why: 'gives each test file a host of its own' },
+  { command: 'sysctl', debian: 'procps', why: 'reads kernel settings that plugins change' },
+  { command: 'ping', debian: 'iputils-ping', why: 'sends ICMP through the networks made' },
+  { command: 'curl', debian: 'curl', why: 'opens the page of the example' },
+  { command: 'strace', debian: 'strace', why: 'counts the programs that a plugin starts' },
+  {
+    command: '/usr/lib/cni/bridge',
+    debian: 'containernetworking-plugins',
+    why: 'the reference, to swap with and to compare speed',
+  },
+];
+
+/** A reason for which setting up cannot go on; its message is meant for the person at the terminal. */
+export class SetupError extends Error {}
+
+/** @param {string} root the repository @param {readonly Tool[]} tools */
+export function setUp(root, tools) {
+  installPackages(root);
+  installTools(tools);
+}
+
+/** `npm ci` when a locked package is absent or of another version. @param {string} root */
+function installPackages(root) {
+  const stale = firstStalePackage(root);
+  if (stale === undefined) return;
+  say(`npm ci: ${stale}; installing the npm packages as locked (a Node 26 binary among them, ~40 MB)`);
+  const { status, error } = spawnSync(
+    'npm',
+    ['ci', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'],
+    {
+      cwd: root,
+      stdio: 'inherit',
+    },
+  );
+  if (error) throw new SetupError(`npm cannot be started (${error.message}); install npm`);
+  if (status !== 0) throw new SetupError('npm ci failed (its reason stands above)');
+}
+
+/**
+ * npm itself notes what it has installed in node_modules/.package-lock.json, with the keys of package-lock.json.
+ * @param {string} root @returns {string | undefined} the reason to install
+ */
+function firstStalePackage(root) {
+  const note = resolve(root, 'node_modules/.package-lock.json');
+  if (!existsSync(note)) return 'there is no node_modules';
+  const locked = JSON.parse(readFileSync(resolve(root, 'package-lock.json'), 'utf8')).packages;
+  const installed = JSON.parse(readFileSync(note, 'utf8')).packages;
+  for (const [path, entry] of Object.entries(locked)) {
+    if (path === '' || (entry.optional && !fits(entry))) continue;
+    if (installed[path]?.version !== entry.version) return `${path} is not at version ${entry.version}`;
+  }
+  return undefined;
+}
+
+/** Whether npm would install this optional package here. @param {{ os?: string[], cpu?: string[], libc?: string[] }} entry */
+function fits({ os, cpu, libc }) {
+  return (
+    (os?.includes(process.platform) ?? true) &&
+    (cpu?.includes(process.arch) ?? true) &&
+    (libc?.includes('glibc') ?? true)
+  );
+}
+
+/** @param {readonly Tool[]} tools */
+function installTools(tools) {
+  const missing = tools.filter(({ command }) => !isInstalled(command));
+  if (missing.length === 0) return;
+  const packages = [...new Set(missing.map(({ debian }) => debian))];
+  if (!isInstalled('apt-get')) {
+    throw new SetupError(
+      `missing here: ${missing.map(({ command, why }) => `${command} (${why})`).join(', ')}. ` +
+        `This command installs packages only where there is apt-get (Debian, Ubuntu); there they are called ${packages.join(' ')}. Install what your distribution calls them, then run it again.`,
+    );
+  }
+  if (process.getuid?.() !== 0) {
+    throw new SetupError(`run this as root, or first: apt-get install ${packages.join(' ')}`);
+  }
+  for (const { command, debian, why } of missing) say(`apt-get install ${debian}: ${command} ${why}`);
+  if (!aptGet('install', ...packages) && !(aptGet('update') && aptGet('install', ...packages))) {
+    throw new SetupError(`apt-get could not install ${packages.join(' ')} (its reason stands above)`);
+  }
+}
+
+/** @param {string[]} args */
+function aptGet(...args) {
+  const { status } = spawnSync('apt-get', ['-q', '-y', '--no-install-recommends', ...args], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  });
+  return status === 0;
+}
+
+/** @param {string} command */
+function isInstalled(command) {
+  const folders = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
+  return folders
+    .filter((folder) => folder !== '')
+    .some((folder) => {
+      try {
+        accessSync(resolve(folder, command), constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** @param {string} line */
+function say(line) {
+  process.stdout.write(`${line}\n`);
+}
