@@ -1,0 +1,50 @@
+/**
+ * The one error type of the suite: what a CNI plugin prints on stdout when it fails.
+ * Codes: CNI SPEC 1.1.0 "Error", and containernetworking's InvalidNetNS (8).
+ */
+export const CniCode = {
+  IncompatibleVersion: 1,
+  UnsupportedField: 2,
+  UnknownContainer: 3,
+  InvalidEnvironment: 4,
+  IoFailure: 5,
+  DecodingFailure: 6,
+  InvalidNetworkConfig: 7,
+  InvalidNetworkNamespace: 8,
+  TryAgainLater: 11,
+  PluginNotAvailable: 50,
+  LimitedConnectivity: 51,
+  Internal: 999,
+} as const;
+
+export interface CniErrorJson {
+  readonly cniVersion?: string;
+  readonly code: number;
+  readonly msg: string;
+  readonly details?: string;
+}
+
+/**
+ * @param code one of {@link CniCode}, or a delegate's own code (>= 100)
+ * @param message which input, what rule, what was given
+ * @param options.details what the operator can do, or the failing object; shown by runtimes behind the message
+ * @param options.cause the error underneath; kept for `weft` and the log, never decided upon by its text
+ */
+export class CniError extends Error {
+  override readonly name = 'CniError';
+  readonly code: number;
+  readonly details: string | undefined;
+
+  constructor(code: number, message: string, options: { details?: string; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.details = options.details;
+  }
+}
+
+/** Any thrown value as a CniError; what is not one of ours becomes Internal (999) and keeps its message and cause. */
+export function toCniError(thrown: unknown): CniError {
+  if (thrown instanceof CniError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return new CniError(CniCode.Internal, message, { cause: thrown });
+}

@@ -1,0 +1,224 @@
+import { allowsOwnNamespace, readVariables, type Environment } from './environment.ts';
+import { splitArgs } from './args.ts';
+import { CniCode, CniError, toCniError, type CniErrorJson } from './errors.ts';
+import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
+import type { Invocation, Plugin } from './plugin.ts';
+import { printResult } from './results.ts';
+import type { CniResult, CniVersion } from './types.ts';
+import { NEWEST_VERSION, SUITE_VERSION } from './versions.ts';
+
+/** All that the protocol touches of the process it runs in. */
+export interface ProcessEdge {
+  readonly environment: Environment;
+  /** The whole of stdin; bounded in time by whoever provides it (CniError 5 when it does not come). */
+  readonly readStdin: () => string;
+  /** Whether the path is the network namespace that this process lives in; false for one that cannot be opened. */
+  readonly isOwnNamespace: (path: string) => boolean;
+  readonly writeOut: (text: string) => void;
+  readonly writeErr: (text: string) => void;
+}
+
+const COMMANDS = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS'] as const;
+type Command = (typeof COMMANDS)[number];
+
+/**
+ * One call of `plugin`, from environment and stdin to stdout: a result, an error document, or nothing. Returns the exit code.
+ * The order of the checks is the reference's (docs/protocol.md), except that a call on the plugin's own namespace is
+ * refused before the work and not after it. The plugin is called only when everything about the call has been found valid.
+ */
+export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
+  const command = edge.environment['CNI_COMMAND'] ?? '';
+  if (command === '') {
+    edge.writeErr(versionLines(plugin));
+    return 0;
+  }
+  const { text, exitCode } = outcome(plugin, command, edge);
+  try {
+    if (text !== '') edge.writeOut(text);
+    return exitCode;
+  } catch (thrown) {
+    edge.writeErr(`${plugin.name}: nobody reads the answer: ${toCniError(thrown).message}\n`);
+    return 1;
+  }
+}
+
+function outcome<Config>(
+  plugin: Plugin<Config>,
+  command: string,
+  edge: ProcessEdge,
+): { text: string; exitCode: number } {
+  const known: { version?: CniVersion } = {};
+  try {
+    const text = command === 'VERSION' ? versionDocument(plugin) : answer(plugin, command, edge, known);
+    return { text, exitCode: 0 };
+  } catch (thrown) {
+    return { text: errorDocument(plugin, command, thrown, known.version), exitCode: 1 };
+  }
+}
+
+/**
+ * What a call without CNI_COMMAND prints, whatever the arguments: Nomad's fingerprint runs every plugin so, joins stdout and
+ * stderr and takes the first word that looks like a version, so no number may stand before it.
+ */
+function versionLines({
+  name,
+  supportedVersions,
+}: Pick<Plugin<unknown>, 'name' | 'supportedVersions'>): string {
+  return `CNI ${name} plugin v${SUITE_VERSION}\nCNI protocol versions supported: ${supportedVersions.join(', ')}\n`;
+}
+
+function versionDocument({ supportedVersions }: Pick<Plugin<unknown>, 'supportedVersions'>): string {
+  return `${JSON.stringify({ cniVersion: NEWEST_VERSION, supportedVersions })}\n`;
+}
+
+/** The text for stdout of one verb; '' for the verbs that have nothing to tell. */
+function answer<Config>(
+  plugin: Plugin<Config>,
+  command: string,
+  edge: ProcessEdge,
+  known: { version?: CniVersion },
+): string {
+  const variables = readVariables(command, edge.environment);
+  const stdin = edge.readStdin();
+  const network = readNetwork(stdin);
+  if (!isCommand(command)) {
+    throw new CniError(CniCode.InvalidEnvironment, `unknown CNI_COMMAND: ${command}`);
+  }
+  const cniVersion = readVersion(command, network, plugin);
+  known.version = cniVersion;
+  const warn = (line: string): void =>
+    edge.writeErr(`${plugin.name}: ${line.replaceAll(/\s*\n\s*/g, ' ')}\n`);
+  const call: Invocation<Config> = {
+    ...variables,
+    command,
+    network: network.name,
+    cniVersion,
+    stdin,
+    environment: edge.environment,
+    args: splitArgs(edge.environment['CNI_ARGS'] ?? ''),
+    prevResult: previous(command, network, cniVersion, warn),
+    validAttachments: command === 'GC' ? readValidAttachments(network) : undefined,
+    config: plugin.configure(network.raw),
+    warn,
+  };
+  refuseOwnNamespace(call, edge);
+  return perform(plugin, call);
+}
+
+function isCommand(command: string): command is Command {
+  return (COMMANDS as readonly string[]).includes(command);
+}
+
+/** DEL must work without prevResult, so one that cannot be read is told and left out; GC and STATUS have none. */
+function previous(
+  command: Command,
+  network: Network,
+  version: CniVersion,
+  warn: (line: string) => void,
+): CniResult | undefined {
+  if (command === 'ADD' || command === 'CHECK') return readPrevResult(network, version);
+  if (command !== 'DEL') return undefined;
+  try {
+    return readPrevResult(network, version);
+  } catch (thrown) {
+    if (!(thrown instanceof CniError)) throw thrown;
+    warn(`continuing without prevResult: ${thrown.message}`);
+    return undefined;
+  }
+}
+
+/** A plugin that works on its own namespace would take the host's interfaces for the container's. */
+function refuseOwnNamespace({ command, netns }: Invocation<unknown>, edge: ProcessEdge): void {
+  if ((command !== 'ADD' && command !== 'DEL') || netns === '') return;
+  if (allowsOwnNamespace(edge.environment) || !isOwnNamespace(netns, edge)) return;
+  throw new CniError(
+    CniCode.InvalidNetworkNamespace,
+    "plugin's netns and netns from CNI_NETNS should not be the same",
+    { details: `CNI_NETNS is ${JSON.stringify(netns)}; CNI_NETNS_OVERRIDE=1 allows it` },
+  );
+}
+
+/** One that cannot even be looked at is not ours; the plugin says what is wrong with it. */
+function isOwnNamespace(netns: string, edge: ProcessEdge): boolean {
+  try {
+    return edge.isOwnNamespace(netns);
+  } catch {
+    return false;
+  }
+}
+
+function perform<Config>(plugin: Plugin<Config>, call: Invocation<Config>): string {
+  switch (call.command) {
+    case 'ADD':
+      return add(plugin, call);
+    case 'DEL':
+      plugin.del(call);
+      return '';
+    case 'CHECK':
+      plugin.check(call);
+      return '';
+    case 'STATUS':
+      plugin.status(call);
+      return '';
+    case 'GC':
+      collect(plugin, call);
+      return '';
+  }
+}
+
+/** A result that the configuration's version cannot express (no address in 0.2.0) comes too late to refuse: it is undone. */
+function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): string {
+  const result = plugin.add(call);
+  try {
+    return printResult(call.cniVersion, result);
+  } catch (thrown) {
+    try {
+      plugin.del({ ...call, command: 'DEL', prevResult: result });
+    } catch (later) {
+      call.warn(`while undoing ADD: ${toCniError(later).message}`);
+    }
+    throw thrown;
+  }
+}
+
+/** Without a list nothing is known to be stale; an empty list says that everything is. */
+function collect<Config>(plugin: Plugin<Config>, call: Invocation<Config>): void {
+  if (call.validAttachments === undefined) {
+    call.warn('GC without "cni.dev/valid-attachments" in the configuration: nothing is removed');
+    return;
+  }
+  plugin.gc(call);
+}
+
+/**
+ * go-cni takes any DEL error that contains "not found" for success and stops undoing the rest of the chain: on DEL these
+ * words never leave the process, not even inside a delegate's message.
+ */
+function errorDocument(
+  { name }: Pick<Plugin<unknown>, 'name'>,
+  command: string,
+  thrown: unknown,
+  version: CniVersion | undefined,
+): string {
+  const { code, message, details } = thrown instanceof CniError ? thrown : unexpected(name, thrown);
+  const guarded = (text: string): string =>
+    command === 'DEL' ? text.replaceAll(/not found/gi, 'missing') : text;
+  const document: CniErrorJson = {
+    ...(version === undefined ? {} : { cniVersion: version }),
+    code,
+    msg: guarded(message),
+    ...(details === undefined || details === '' ? {} : { details: guarded(details) }),
+  };
+  return JSON.stringify(document, null, 4);
+}
+
+/** Faults of the language (TypeError and its like) are bugs of ours and say so, with the place; others keep their text. */
+function unexpected(plugin: string, thrown: unknown): CniError {
+  const fault = [TypeError, RangeError, ReferenceError, SyntaxError].some((kind) => thrown instanceof kind);
+  if (!fault || !(thrown instanceof Error)) return toCniError(thrown);
+  const place = thrown.stack?.split('\n').slice(1, 4).join(' ').replaceAll(/\s+/g, ' ').trim() ?? '';
+  return new CniError(CniCode.Internal, `bug in the ${plugin} plugin: ${thrown.message}`, {
+    cause: thrown,
+    details: place,
+  });
+}

@@ -1,0 +1,87 @@
+import { readFileSync } from 'node:fs';
+import * as z from 'zod/mini';
+import { decodeConfig } from '../cni/decode.ts';
+import { CniCode, CniError } from '../cni/errors.ts';
+
+/**
+ * Defaults of this node, for what a generated network list cannot carry (Nomad's has no mtu and no backend).
+ * What a network's own configuration says wins. Described for operators in docs/configuration.md.
+ */
+export interface NodeConfig {
+  /** Of new bridges and both ends of every pair, in bytes; `auto`: that of the device that the default route leaves by. */
+  readonly mtu?: number | 'auto' | undefined;
+  /** Packet filter for networks that do not name one. */
+  readonly backend?: 'iptables' | 'nftables' | undefined;
+  /** Options of consul-tproxy, which validates them (plugins/consul-tproxy/options.ts). */
+  readonly tproxy?: Readonly<Record<string, unknown>> | undefined;
+}
+
+export const NODE_CONFIG_FILE = '/etc/weft/weft.json';
+
+/**
+ * @returns {} when the file does not exist
+ * @throws CniError 5 when it cannot be read, 6 when it is no JSON object, 7 naming every problem: this file is ours, so
+ *   a key that means nothing is a mistake (a network's configuration may carry keys for others, this one may not)
+ */
+export function readNodeConfig(file: string = NODE_CONFIG_FILE): NodeConfig {
+  const text = readIfPresent(file);
+  if (text === undefined) return {};
+  const raw = parseObject(text, file);
+  const unknown = Object.keys(raw).filter((key) => !KNOWN.includes(key));
+  if (unknown.length > 0) throw unknownKeys(unknown, file);
+  return decodeConfig(nodeConfigSchema, raw, file);
+}
+
+/** What the kernel takes for veth and bridge: ETH_MIN_MTU to ETH_MAX_MTU of linux/if_ether.h. */
+export const mtuSchema = z.union([z.int().check(z.gte(68), z.lte(65_535)), z.literal('auto')]);
+
+const nodeConfigSchema = z.object({
+  mtu: z.optional(mtuSchema),
+  backend: z.optional(z.enum(['iptables', 'nftables'])),
+  tproxy: z.optional(z.record(z.string(), z.unknown())),
+});
+
+const KNOWN = Object.keys(nodeConfigSchema.def.shape);
+
+function readIfPresent(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (thrown) {
+    const { code, message } = thrown as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw new CniError(CniCode.IoFailure, `cannot read the node's defaults in ${file}: ${message}`, {
+      details: 'make the file readable, or remove it to run without defaults',
+      cause: thrown,
+    });
+  }
+}
+
+function parseObject(text: string, file: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (thrown) {
+    throw notAnObject(file, thrown instanceof Error ? thrown.message : String(thrown), thrown);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw notAnObject(
+      file,
+      `found ${value === null ? 'null' : Array.isArray(value) ? 'a list' : `a ${typeof value}`}`,
+    );
+  }
+  return value as Record<string, unknown>;
+}
+
+function notAnObject(file: string, problem: string, cause?: unknown): CniError {
+  return new CniError(CniCode.DecodingFailure, `${file} must hold one JSON object: ${problem}`, {
+    details: 'for example {"mtu": "auto"}',
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+function unknownKeys(unknown: readonly string[], file: string): CniError {
+  const names = unknown.map((key) => JSON.stringify(key)).join(', ');
+  return new CniError(CniCode.InvalidNetworkConfig, `${file}: unknown key ${names}`, {
+    details: `known keys: ${KNOWN.join(', ')}`,
+  });
+}
