@@ -1,0 +1,173 @@
+import { closeSync } from 'node:fs';
+import { Attributes as SocketOption } from 'netlink/dist/constants.js';
+import { CniCode, CniError } from '../../cni/errors.ts';
+import { deadlineIn } from '../clock.ts';
+import { closeLater } from '../close-later.ts';
+import { checked, isErrno, KernelError, libc } from '../libc.ts';
+import { decodeMessages, encodeRequests, type NetlinkRequest, type ReceivedMessage } from './message.ts';
+
+export type { NetlinkMessage, NetlinkRequest } from './message.ts';
+
+export interface NetlinkSocketOptions {
+  /** How long to wait for an answer; default 5000. The kernel answers at once: only a lost answer takes longer. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * A synchronous netlink socket: sends datagrams, receives those of the kernel that answer them. What the messages mean
+ * is conversation.ts' business. It belongs for life to the namespace that it was opened in.
+ */
+export class NetlinkSocket {
+  readonly fd: number;
+  /** Our address: the kernel puts it into every answer. */
+  readonly port: number;
+  readonly #timeoutMs: number;
+  #sequence = 1;
+  #open = true;
+  #buffer: Buffer | undefined;
+
+  /** @param protocol NETLINK_*: 0 route, 12 netfilter */
+  static open(protocol: number, options: NetlinkSocketOptions = {}): NetlinkSocket {
+    const fd = checked('socket(AF_NETLINK)', libc().socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
+    try {
+      return new NetlinkSocket(fd, options.timeoutMs ?? 5000);
+    } catch (thrown) {
+      closeSync(fd);
+      throw thrown;
+    }
+  }
+
+  /** Use {@link NetlinkSocket.open}. */
+  private constructor(fd: number, timeoutMs: number) {
+    this.fd = fd;
+    this.#timeoutMs = timeoutMs;
+    configure(fd, timeoutMs);
+    this.port = bindAnywhere(fd);
+  }
+
+  /** Sends the requests in one datagram. @returns the sequence number of the first; the others follow it */
+  send(requests: readonly NetlinkRequest[]): number {
+    const first = this.#sequence;
+    this.#sequence += requests.length;
+    const datagram = encodeRequests(requests, first, this.port);
+    if (datagram.length > SAFE_DATAGRAM) growSendBuffer(this.fd, datagram.length);
+    const what = `send of ${requests.length} netlink messages`;
+    checked(what, libc().sendto(this.fd, datagram, BigInt(datagram.length), 0, KERNEL, KERNEL.length));
+    return first;
+  }
+
+  /**
+   * The next messages of the kernel for us with a sequence number in [first, first + count). Anything else on the socket
+   * (another sender, an answer to a conversation given up) is dropped.
+   * @returns views that hold until the next call
+   * @throws CniError 11 when nothing comes within the timeout; KernelError ENOBUFS when answers were lost
+   */
+  receive(first: number, count: number): ReceivedMessage[] {
+    const deadline = deadlineIn(this.#timeoutMs);
+    do {
+      const datagram = this.#receiveDatagram();
+      if (datagram === undefined) continue;
+      const ours = decodeMessages(datagram).filter(
+        ({ sequence, port }) => port === this.port && sequence >= first && sequence < first + count,
+      );
+      if (ours.length > 0) return ours;
+    } while (!deadline.passed());
+    throw tooLate(this.#timeoutMs);
+  }
+
+  /** @param how `later`: the kernel would wait before it lets go (see closeLater) */
+  close(how: 'now' | 'later' = 'now'): void {
+    if (this.#open) (how === 'later' ? closeLater : closeSync)(this.fd);
+    this.#open = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** @returns undefined for what is not the kernel's or came with a signal or after the timeout */
+  #receiveDatagram(): Buffer | undefined {
+    const buffer = (this.#buffer ??= Buffer.allocUnsafeSlow(LARGEST_ANSWER));
+    const sender = Buffer.alloc(SOCKADDR_NL);
+    const senderLength = Buffer.from(Uint32Array.of(SOCKADDR_NL).buffer);
+    let length: number;
+    try {
+      const size = BigInt(buffer.length);
+      length = checked('recv', libc().recvfrom(this.fd, buffer, size, MSG_TRUNC, sender, senderLength));
+    } catch (thrown) {
+      if (isErrno(thrown, 'EAGAIN', 'EINTR')) return undefined;
+      throw thrown;
+    }
+    if (sender.readUInt32LE(4) !== 0) return undefined;
+    if (length > buffer.length) throw new KernelError('recv', 90, { detail: `an answer of ${length} bytes` });
+    return buffer.subarray(0, length);
+  }
+}
+
+/** bits/socket.h, linux/netlink.h */
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_RCVTIMEO = 20;
+const SO_SNDBUFFORCE = 32;
+const SO_RCVBUFFORCE = 33;
+const SOL_NETLINK = 270;
+const MSG_TRUNC = 0x20;
+const SOCKADDR_NL = 12;
+/** struct sockaddr_nl { family, padding, port 0 = the kernel, groups } */
+const KERNEL = Uint8Array.of(AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+/** The kernel fills dump datagrams up to the size of the reader's buffer, but never beyond 32 KiB unless one message needs it. */
+const LARGEST_ANSWER = 64 * 1024;
+/** Default send buffers take a datagram of 200 KiB. */
+const SAFE_DATAGRAM = 64 * 1024;
+/** Room for the acknowledgements of some ten thousand messages (each occupies 768 bytes). It is a limit, not an allocation. */
+const RECEIVE_BUFFER = 8 * 1024 * 1024;
+
+function configure(fd: number, timeoutMs: number): void {
+  const timeout = Buffer.alloc(16);
+  timeout.writeBigInt64LE(BigInt(Math.floor(timeoutMs / 1000)), 0);
+  timeout.writeBigInt64LE(BigInt(Math.round((timeoutMs % 1000) * 1000)), 8);
+  setOption(fd, SOL_SOCKET, SO_RCVTIMEO, timeout);
+  // Refused inside a user namespace: then the default size has to do.
+  setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, int32(RECEIVE_BUFFER), 'EPERM');
+  // All three are refinements (Linux 4.3, 4.12, 4.20): kernel's own error texts, short acknowledgements, filtered dumps.
+  for (const option of [SocketOption.EXT_ACK, SocketOption.CAP_ACK, SocketOption.GET_STRICT_CHK]) {
+    setOption(fd, SOL_NETLINK, option, int32(1), 'ENOPROTOOPT');
+  }
+}
+
+function growSendBuffer(fd: number, bytes: number): void {
+  setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, int32(bytes * 2), 'EPERM');
+}
+
+function setOption(fd: number, level: number, option: number, value: Buffer, ...tolerated: string[]): void {
+  try {
+    checked(`setsockopt(${level}, ${option})`, libc().setsockopt(fd, level, option, value, value.length));
+  } catch (thrown) {
+    if (!isErrno(thrown, ...tolerated)) throw thrown;
+  }
+}
+
+/** Port 0: the kernel chooses one that no other socket of this namespace has. */
+function bindAnywhere(fd: number): number {
+  checked('bind(AF_NETLINK)', libc().bind(fd, KERNEL, SOCKADDR_NL));
+  const own = Buffer.alloc(SOCKADDR_NL);
+  checked('getsockname', libc().getsockname(fd, own, int32(SOCKADDR_NL)));
+  return own.readUInt32LE(4);
+}
+
+function int32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32LE(value);
+  return bytes;
+}
+
+function tooLate(timeoutMs: number): CniError {
+  const cause = new KernelError('recv', 110);
+  return new CniError(
+    CniCode.TryAgainLater,
+    `the kernel did not answer a netlink request within ${timeoutMs} ms`,
+    { cause },
+  );
+}

@@ -1,0 +1,31 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+
+/**
+ * A kernel parameter of the network namespace that the caller is in (see inNamespace).
+ * @param path with slashes, because interface names may contain dots: `net/ipv4/conf/eth0/arp_notify`
+ * @returns its value without the trailing newline
+ * @throws the fs error, ENOENT where the kernel or the interface lacks it (e.g. no IPv6)
+ */
+export function readSysctl(path: string): string {
+  return readFileSync(fileOf(path), 'latin1').trim();
+}
+
+/**
+ * Sets a kernel parameter unless it already has the value (a write may have side effects: net/ipv6/conf/all/forwarding
+ * walks every interface; and /proc/sys may be read-only where the value is already right).
+ * @returns the previous value, for undo
+ */
+export function writeSysctl(path: string, value: string | number): string {
+  const wanted = String(value);
+  const previous = readSysctl(path);
+  if (previous !== wanted) writeFileSync(fileOf(path), wanted);
+  return previous;
+}
+
+function fileOf(path: string): string {
+  const parts = path.split('/');
+  if (parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))) {
+    throw new TypeError(`sysctl path must be names joined by single slashes, got "${path}"`);
+  }
+  return `/proc/sys/${path}`;
+}
