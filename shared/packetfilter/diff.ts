@@ -1,0 +1,92 @@
+import { NewRule, type Entry, type Table } from './table.ts';
+
+/**
+ * One step of the way from one table to another. The order of the list matters: chains exist before rules jump to them, and
+ * nothing jumps to a chain any more when it is deleted.
+ */
+export type Operation =
+  | { readonly do: 'createChain' | 'flushChain' | 'deleteChain'; readonly chain: string }
+  | { readonly do: 'deleteRule'; readonly chain: string; readonly entry: Entry }
+  /** `index` counts from 0 and is valid after all steps before this one. */
+  | { readonly do: 'insertRule'; readonly chain: string; readonly index: number; readonly entry: NewRule }
+  | { readonly do: 'appendRule'; readonly chain: string; readonly entry: NewRule };
+
+/**
+ * The steps that turn `before` into `after`, which must have been made from it by `outcomeOf`. Empty when nothing changes.
+ * Rules are deleted by what they say and not by their number: between reading and committing another program may have
+ * inserted one, and deleting its rule would be worse than failing.
+ */
+export function operations(before: Table, after: Table): Operation[] {
+  const created: Operation[] = [];
+  const flushed: Operation[] = [];
+  const removed: Operation[] = [];
+  const added: Operation[] = [];
+  const deleted: Operation[] = [];
+  for (const [chain, wanted] of after.touched ?? []) {
+    const standing = before.chains.get(chain);
+    if (standing === wanted) continue;
+    if (wanted === undefined) {
+      flushed.push({ do: 'flushChain', chain });
+      deleted.push({ do: 'deleteChain', chain });
+      continue;
+    }
+    if (standing === undefined) created.push({ do: 'createChain', chain });
+    const script = editScript(chain, standing ?? [], wanted, after.rewritten?.has(chain) === true);
+    flushed.push(...script.flushed);
+    removed.push(...script.removed);
+    added.push(...script.added);
+  }
+  return [...created, ...flushed, ...removed, ...added, ...deleted];
+}
+
+interface EditScript {
+  readonly flushed: readonly Operation[];
+  readonly removed: readonly Operation[];
+  readonly added: readonly Operation[];
+}
+
+function editScript(
+  chain: string,
+  standing: readonly Entry[],
+  wanted: readonly Entry[],
+  rewritten: boolean,
+): EditScript {
+  const kept = survivors(standing, wanted);
+  const added = insertions(chain, kept, wanted);
+  if (rewritten && kept.size === 0) {
+    return { flushed: standing.length > 0 ? [{ do: 'flushChain', chain }] : [], removed: [], added };
+  }
+  const gone = standing.filter((entry) => !kept.has(entry));
+  return { flushed: [], removed: gone.map((entry) => ({ do: 'deleteRule', chain, entry })), added };
+}
+
+/**
+ * Entries that need not be touched. A kernel told to delete a rule by what it says deletes the first that says so: where
+ * one copy must go and another may stay, both go, and the one that stays is put back in its place.
+ */
+function survivors(standing: readonly Entry[], wanted: readonly Entry[]): ReadonlySet<Entry> {
+  const stays = new Set(wanted);
+  const gone = standing.filter((entry) => !stays.has(entry) && entry.handle === undefined);
+  const goneTexts = new Set(gone.map(({ text }) => text));
+  const kept = standing.filter((entry) => stays.has(entry));
+  return new Set(goneTexts.size === 0 ? kept : kept.filter(({ text }) => !goneTexts.has(text)));
+}
+
+function insertions(chain: string, kept: ReadonlySet<Entry>, wanted: readonly Entry[]): Operation[] {
+  let ahead = kept.size;
+  return wanted.flatMap((entry, index): Operation[] => {
+    if (kept.has(entry)) {
+      ahead -= 1;
+      return [];
+    }
+    if (ahead === 0) return [{ do: 'appendRule', chain, entry: renewed(entry) }];
+    return [{ do: 'insertRule', chain, index, entry: renewed(entry) }];
+  });
+}
+
+/** Only a rule of ours can be put back (see survivors): changes never make copies of foreign ones. */
+function renewed(entry: Entry): NewRule {
+  if (entry instanceof NewRule) return entry;
+  if ('foreign' in entry.rule) throw new Error(`would have to rewrite the foreign rule ${entry.text}`);
+  return new NewRule(entry.rule);
+}

@@ -1,0 +1,243 @@
+import { addressBytes, addressFromBytes, formatAddress, networkOf, parseCidr } from '../../cni/address.ts';
+import { portsOf, readXtMatch, readXtTarget } from '../iptables-nft/decode-xtables.ts';
+import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
+import { ruleText } from '../iptables/render.ts';
+import type { Family, ForeignRule, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
+import { haveCommonPort, type Entry } from '../table.ts';
+import { Inverted, LAYOUTS, nameAt, type Layout } from './layout.ts';
+
+/** A rule as it stands in the kernel's blob; decoded when somebody looks, because a table may hold ten thousand. */
+export class LegacyRule implements Entry {
+  readonly #family: Family;
+  readonly #layout: Layout;
+  /** This entry alone. */
+  readonly #entry: Buffer;
+  readonly #next: number;
+  readonly #heads: ReadonlyMap<number, string>;
+  #rule: Rule | ForeignRule | undefined;
+
+  /** @param heads names of chains by the offset of their first rule */
+  constructor(family: Family, entries: Buffer, offset: number, heads: ReadonlyMap<number, string>) {
+    this.#family = family;
+    this.#layout = LAYOUTS[family];
+    this.#next = offset + entries.readUInt16LE(offset + this.#layout.nextOffset);
+    this.#entry = entries.subarray(offset, this.#next);
+    this.#heads = heads;
+  }
+
+  get rule(): Rule | ForeignRule {
+    // The number keeps two such rules apart: the difference goes by what rules say.
+    this.#rule ??= this.#decode() ?? {
+      foreign: `rule ${this.#next} that only iptables-save can put into words`,
+    };
+    return this.#rule;
+  }
+
+  get text(): string {
+    const { rule } = this;
+    return 'foreign' in rule ? rule.foreign : ruleText(rule);
+  }
+
+  leadsTo(chain: string): boolean {
+    return this.#jump() === chain;
+  }
+
+  /** Cheap and sure when it says no: where it jumps, its addresses, the text of its comment. */
+  cannotBe(wanted: Rule): boolean {
+    const { source, destination } = this.#layout;
+    if (wanted.target.kind === 'jump' && !this.leadsTo(wanted.target.chain)) return true;
+    if (!this.#mayHold(source, wanted.source) || !this.#mayHold(destination, wanted.destination)) return true;
+    return (wanted.matches ?? []).some(
+      (match) => match.kind === 'comment' && !this.#entry.includes(match.comment),
+    );
+  }
+
+  /** Looks at the multiport match alone; one that is not a plain list of destination ports has to be decoded. */
+  cannotBeFor(ports: readonly PortRange[]): boolean {
+    const end = this.#entry.readUInt16LE(this.#layout.targetOffset);
+    let lists = 0;
+    let common = false;
+    for (let at = this.#layout.matches; at < end; at += this.#entry.readUInt16LE(at)) {
+      if (nameAt(this.#entry, at + 2, 29) !== 'multiport') continue;
+      const info = this.#entry.subarray(at + 32, at + 32 + 48);
+      if (this.#entry[at + 31] !== 1 || info[0] !== 1 || info[47] !== 0) return false;
+      lists += 1;
+      common ||= haveCommonPort(portsOf(info), ports);
+    }
+    return lists === 1 && !common;
+  }
+
+  #mayHold(at: number, wanted: Negatable | undefined): boolean {
+    const bytes = wanted === undefined ? undefined : bytesOf(wanted);
+    return bytes === undefined || this.#entry.subarray(at, at + bytes.length).equals(bytes);
+  }
+
+  #decode(): Rule | undefined {
+    const { flags, plainFlags, protocol: protocolAt } = this.#layout;
+    const number = this.#entry.readUInt16LE(protocolAt);
+    const protocol = PROTOCOLS.get(number);
+    const inverted = this.#entry[this.#layout.inverted] ?? 0;
+    if (!plainFlags.includes(this.#entry[flags] ?? 0) || (inverted & ~KNOWN_INVERSIONS) !== 0)
+      return undefined;
+    const matches = this.#matches();
+    const target = this.#target();
+    if (matches === undefined || target === undefined || (number !== 0 && protocol === undefined))
+      return undefined;
+    const parts = {
+      source: this.#address(this.#layout.source, (inverted & Inverted.source) !== 0),
+      destination: this.#address(this.#layout.destination, (inverted & Inverted.destination) !== 0),
+      inInterface: this.#interface(this.#layout.inInterface, (inverted & Inverted.inInterface) !== 0),
+      outInterface: this.#interface(this.#layout.outInterface, (inverted & Inverted.outInterface) !== 0),
+    };
+    if (Object.values(parts).includes('unreadable')) return undefined;
+    const known = Object.fromEntries(Object.entries(parts).filter(([, part]) => part !== undefined));
+    return {
+      ...known,
+      ...(protocol === undefined ? {} : { protocol }),
+      ...(matches.length > 0 ? { matches } : {}),
+      target,
+    };
+  }
+
+  /** undefined: every address. */
+  #address(at: number, negated: boolean): Negatable | 'unreadable' | undefined {
+    const { addressBytes, maskBehind } = this.#layout;
+    const prefix = prefixOf(this.#entry.subarray(at + maskBehind, at + maskBehind + addressBytes));
+    const parsed = addressFromBytes(this.#entry.subarray(at, at + addressBytes));
+    if (prefix === undefined || parsed === undefined) return 'unreadable';
+    if (prefix === 0) return negated ? 'unreadable' : undefined;
+    const value = `${formatAddress(parsed)}/${prefix}`;
+    return negated ? { value, negated } : { value };
+  }
+
+  /** A mask that covers the zero behind the name means exactly this name; `br+` is kept with its plus, which is not covered. */
+  #interface(at: number, negated: boolean): Negatable | 'unreadable' | undefined {
+    const value = nameAt(this.#entry, at, 16);
+    const mask = this.#entry.subarray(at + 32, at + 48);
+    const covered = mask.filter((byte) => byte === 0xff).length;
+    if (covered === 0) return negated ? 'unreadable' : undefined;
+    const exact = covered === value.length + 1;
+    const beginning = value.endsWith('+') && covered === value.length - 1;
+    if (!exact && !beginning) return 'unreadable';
+    return negated ? { value, negated } : { value };
+  }
+
+  /** struct xt_entry_match: size u16, name 29, revision u8, data; one behind the other up to the target. */
+  #matches(): Match[] | undefined {
+    const matches: Match[] = [];
+    const end = this.#entry.readUInt16LE(this.#layout.targetOffset);
+    for (let at = this.#layout.matches; at < end; at += this.#entry.readUInt16LE(at)) {
+      const info = this.#entry.subarray(at + 32, at + this.#entry.readUInt16LE(at));
+      const match = readMatch(nameAt(this.#entry, at + 2, 29), this.#entry[at + 31] ?? 0, info);
+      if (match === undefined) return undefined;
+      matches.push(match);
+    }
+    return matches;
+  }
+
+  #target(): Target | undefined {
+    const at = this.#entry.readUInt16LE(this.#layout.targetOffset);
+    const name = nameAt(this.#entry, at + 2, 29);
+    if (name !== '') {
+      const info = this.#entry.subarray(at + 32);
+      const target = readXtTarget(this.#family, name, info);
+      const written = target === undefined ? undefined : rewritten(this.#family, target);
+      if (written === undefined) return undefined;
+      return agrees(written, this.#entry[at + 31] ?? 0, info) ? target : undefined;
+    }
+    const chain = this.#jump();
+    if (chain !== undefined) return { kind: 'jump', chain };
+    const verdict = VERDICTS.get(this.#entry.readInt32LE(at + 32));
+    return verdict === undefined ? undefined : { kind: verdict };
+  }
+
+  /** A standard target (no name) with an offset: it leads to the chain whose first rule stands there, or just to the next rule. */
+  #jump(): string | undefined {
+    const at = this.#entry.readUInt16LE(this.#layout.targetOffset);
+    if (this.#entry[at + 2] !== 0) return undefined;
+    const offset = this.#entry.readInt32LE(at + 32);
+    return offset >= 0 && offset !== this.#next ? this.#heads.get(offset) : undefined;
+  }
+}
+
+/** Asked for every rule of a chain in turn. */
+const bytesOfAddresses = new WeakMap<Negatable, Uint8Array | undefined>();
+
+function bytesOf(wanted: Negatable): Uint8Array | undefined {
+  if (!bytesOfAddresses.has(wanted)) {
+    const cidr = parseCidr(wanted.value);
+    bytesOfAddresses.set(wanted, cidr && addressBytes(networkOf(cidr).address));
+  }
+  return bytesOfAddresses.get(wanted);
+}
+
+const PROTOCOLS: ReadonlyMap<number, NonNullable<Rule['protocol']>> = new Map([
+  [6, 'tcp'],
+  [17, 'udp'],
+  [132, 'sctp'],
+  [1, 'icmp'],
+  [58, 'icmpv6'],
+]);
+const KNOWN_INVERSIONS =
+  Inverted.inInterface | Inverted.outInterface | Inverted.source | Inverted.destination;
+/** -NF_DROP - 1, -NF_ACCEPT - 1, XT_RETURN */
+const VERDICTS: ReadonlyMap<number, 'drop' | 'accept' | 'return'> = new Map([
+  [-1, 'drop'],
+  [-2, 'accept'],
+  [-5, 'return'],
+]);
+
+function rewritten(family: Family, target: Target): XtPart | undefined {
+  switch (target.kind) {
+    case 'jump':
+    case 'accept':
+    case 'drop':
+    case 'return':
+      return undefined;
+    case 'masquerade':
+      return xtTarget(family, { kind: 'masquerade' });
+    default:
+      return xtTarget(family, target);
+  }
+}
+
+function readMatch(name: string, revision: number, info: Buffer): Match | undefined {
+  if (name === 'tcp' || name === 'udp') return revision === 0 ? portMatch(info) : undefined;
+  if (name === 'mark') return revision === 1 ? markMatch(info) : undefined;
+  const match = readXtMatch(name, info);
+  if (match === undefined || match.kind === 'mark' || match.kind === 'words') return undefined;
+  return agrees(xtMatch(match), revision, info) ? match : undefined;
+}
+
+/** What was understood, written again, gives the same bytes: then nothing was overlooked. */
+function agrees(
+  { revision, info }: { revision: number; info: Uint8Array },
+  standing: number,
+  bytes: Buffer,
+): boolean {
+  return (
+    revision === standing &&
+    bytes.subarray(0, info.length).equals(info) &&
+    bytes.subarray(info.length).every((byte) => byte === 0)
+  );
+}
+
+/** struct xt_tcp, xt_udp: spts u16[2], dpts u16[2], then options and inversions that nobody here writes. */
+function portMatch(info: Buffer): Match | undefined {
+  const anySource = info.readUInt16LE(0) === 0 && info.readUInt16LE(2) === 0xffff;
+  if (!anySource || info.subarray(8).some((byte) => byte !== 0)) return undefined;
+  const [first, last] = [info.readUInt16LE(4), info.readUInt16LE(6)];
+  return first === 0 && last === 0xffff ? undefined : { kind: 'port', destinationPort: { first, last } };
+}
+
+/** struct xt_mark_mtinfo1: mark, mask u32, invert u8. */
+function markMatch(info: Buffer): Match {
+  const mark = { kind: 'mark', value: info.readUInt32LE(0), mask: info.readUInt32LE(4) } as const;
+  return info[8] === 1 ? { ...mark, negated: true } : mark;
+}
+
+/** undefined: not the mask of a prefix. */
+function prefixOf(mask: Buffer): number | undefined {
+  const bits = [...mask].map((byte) => byte.toString(2).padStart(8, '0')).join('');
+  return /^1*0*$/.test(bits) ? bits.replaceAll('0', '').length : undefined;
+}

@@ -1,0 +1,177 @@
+/**
+ * Rules of iptables-nft read back as data. Decoding is generous and then proved: what was understood is encoded again, and
+ * only if that gives the very bytes of the kernel's rule is it taken; anything else stays a foreign rule that nobody here rewrites.
+ */
+import { addressFromBytes, formatAddress } from '../../cni/address.ts';
+import {
+  parseExpression as parse,
+  sameExpressions,
+  type RawExpression,
+} from '../nftables/raw-expressions.ts';
+import { attributeOf, attributesOf, encodeTree, textOf } from '../nftables/tree.ts';
+import { CompareOp, MetaKey, PayloadBase, VerdictCode } from '../nftables/expressions.ts';
+import type { Family, Match, Negatable, Rule, Target } from '../ruleset.ts';
+import { encodeRule } from './encode-rule.ts';
+import { decodeXtMatch, decodeXtTarget } from './decode-xtables.ts';
+
+/** @param list the payload of NFTA_RULE_EXPRESSIONS */
+export function decodeRule(family: Family, list: Buffer): Rule | undefined {
+  const rule = new Reader(
+    family,
+    [...attributesOf(list)].map(([, element]) => parse(element)),
+  ).rule();
+  if (rule === undefined) return undefined;
+  const again = encodeRule(family, rule);
+  return again !== undefined && sameExpressions(encodeTree(again.expressions), list) ? rule : undefined;
+}
+
+/** The chain that a rule jumps or goes to, whatever else it holds. */
+export function jumpTarget(list: Buffer): string | undefined {
+  for (const [, element] of attributesOf(list)) {
+    const { name, data } = parse(element);
+    if (name !== 'immediate') continue;
+    const { chain } = verdictOf(data);
+    if (chain !== undefined) return chain;
+  }
+  return undefined;
+}
+
+function verdictOf(data: Buffer): { code: number | undefined; chain: string | undefined } {
+  const inner = attributeOf(attributeOf(data, 2) ?? Buffer.alloc(0), 2) ?? Buffer.alloc(0);
+  const chain = attributeOf(inner, 2);
+  return {
+    code: attributeOf(inner, 1)?.readInt32BE(),
+    chain: chain === undefined ? undefined : textOf(chain),
+  };
+}
+
+type Draft = { -readonly [Key in keyof Rule]?: Rule[Key] };
+
+/** Walks the expressions of one rule from left to right. */
+class Reader {
+  readonly #family: Family;
+  readonly #rest: RawExpression[];
+  readonly #draft: Draft = {};
+  readonly #matches: Match[] = [];
+
+  constructor(family: Family, expressions: RawExpression[]) {
+    this.#family = family;
+    this.#rest = expressions;
+  }
+
+  rule(): Rule | undefined {
+    while (this.#rest.length > 0 && this.#rest[0]?.name !== 'counter') {
+      if (!this.#one(this.#rest.shift())) return undefined;
+    }
+    this.#rest.shift();
+    const target = this.#rest.length === 1 ? this.#target(this.#rest[0]) : undefined;
+    if (target === undefined) return undefined;
+    return { ...this.#draft, ...(this.#matches.length > 0 ? { matches: this.#matches } : {}), target };
+  }
+
+  #one(expression: RawExpression | undefined): boolean {
+    if (expression === undefined) return false;
+    if (expression.name === 'meta') return this.#meta(attributeOf(expression.data, 2)?.readUInt32BE());
+    if (expression.name === 'payload') return this.#payload(expression.data);
+    const match = expression.name === 'match' ? decodeXtMatch(expression.data) : undefined;
+    if (match !== undefined) this.#matches.push(match);
+    return match !== undefined;
+  }
+
+  #meta(key: number | undefined): boolean {
+    if (key === MetaKey.mark) return this.#mark();
+    const compared = this.#compared();
+    if (compared === undefined) return false;
+    const { value, negated } = compared;
+    if (key === MetaKey.l4proto && !negated) {
+      const protocol = PROTOCOL_NAMES.get(value[0] ?? 0);
+      if (protocol !== undefined) this.#draft.protocol = protocol;
+      return protocol !== undefined;
+    }
+    const name: Negatable = {
+      value: value.includes(0) ? textOf(value) : `${value.toString()}+`,
+      ...(negated ? { negated } : {}),
+    };
+    if (key === MetaKey.iifname) this.#draft.inInterface = name;
+    else if (key === MetaKey.oifname) this.#draft.outInterface = name;
+    else return false;
+    return true;
+  }
+
+  #mark(): boolean {
+    const mask =
+      this.#rest[0]?.name === 'bitwise' ? valueAt(this.#rest.shift()?.data, 4)?.readUInt32LE() : 0xffffffff;
+    const compared = this.#compared();
+    if (compared === undefined || mask === undefined) return false;
+    const { value, negated } = compared;
+    this.#matches.push({ kind: 'mark', value: value.readUInt32LE(), mask, ...(negated ? { negated } : {}) });
+    return true;
+  }
+
+  #payload(data: Buffer): boolean {
+    const [base, offset, length] = [2, 3, 4].map((type) => attributeOf(data, type)?.readUInt32BE());
+    if (base === PayloadBase.transport && offset === 2 && length === 2) return this.#port();
+    return base === PayloadBase.network && this.#address(offset ?? 0, length ?? 0);
+  }
+
+  #port(): boolean {
+    const test = this.#rest.shift();
+    const [from, to] = test?.name === 'range' ? [3, 4] : [3, 3];
+    const first = valueAt(test?.data, from)?.readUInt16BE();
+    const last = valueAt(test?.data, to)?.readUInt16BE();
+    if (first === undefined || last === undefined) return false;
+    this.#matches.push({ kind: 'port', destinationPort: { first, last } });
+    return true;
+  }
+
+  #address(offset: number, length: number): boolean {
+    const size = this.#family === 'ipv4' ? 4 : 16;
+    const sides =
+      this.#family === 'ipv4' ? { 12: 'source', 16: 'destination' } : { 8: 'source', 24: 'destination' };
+    const side = (sides as Record<number, 'source' | 'destination'>)[offset];
+    const mask = this.#rest[0]?.name === 'bitwise' ? valueAt(this.#rest.shift()?.data, 4) : undefined;
+    const compared = this.#compared();
+    if (side === undefined || compared === undefined || length > size) return false;
+    const whole = Buffer.alloc(size);
+    compared.value.copy(whole);
+    const parsed = addressFromBytes(whole);
+    if (parsed === undefined) return false;
+    const value = `${formatAddress(parsed)}/${mask === undefined ? 8 * length : prefixOf(mask)}`;
+    this.#draft[side] = compared.negated ? { value, negated: true } : { value };
+    return true;
+  }
+
+  #compared(): { value: Buffer; negated: boolean } | undefined {
+    const test = this.#rest.shift();
+    const value = test?.name === 'cmp' ? valueAt(test.data, 3) : undefined;
+    if (test === undefined || value === undefined) return undefined;
+    return { value, negated: attributeOf(test.data, 2)?.readUInt32BE() === CompareOp.neq };
+  }
+
+  #target(expression: RawExpression | undefined): Target | undefined {
+    if (expression?.name === 'target') return decodeXtTarget(this.#family, expression.data);
+    if (expression?.name !== 'immediate') return undefined;
+    const { code, chain } = verdictOf(expression.data);
+    if (code === VerdictCode.jump && chain !== undefined) return { kind: 'jump', chain };
+    const kind = (['accept', 'drop', 'return'] as const).find((name) => VerdictCode[name] === code);
+    return kind === undefined ? undefined : { kind };
+  }
+}
+
+const PROTOCOL_NAMES: ReadonlyMap<number, NonNullable<Rule['protocol']>> = new Map([
+  [6, 'tcp'],
+  [17, 'udp'],
+  [132, 'sctp'],
+  [1, 'icmp'],
+  [58, 'icmpv6'],
+]);
+
+/** NFTA_DATA_VALUE in an attribute. */
+function valueAt(data: Buffer | undefined, type: number): Buffer | undefined {
+  const nested = data === undefined ? undefined : attributeOf(data, type);
+  return nested === undefined ? undefined : attributeOf(nested, 1);
+}
+
+function prefixOf(mask: Buffer): number {
+  return [...mask].reduce((bits, byte) => bits + byte.toString(2).replaceAll('0', '').length, 0);
+}

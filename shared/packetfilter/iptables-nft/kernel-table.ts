@@ -1,0 +1,142 @@
+/**
+ * A table of iptables-nft as it stands in the kernel, read chain by chain and only when somebody looks: with ten thousand
+ * allocations nobody needs all of it, and a chain that is known not to exist is never jumped to.
+ */
+import type { NftConnection } from '../nftables/connection.ts';
+import { Message, request } from '../nftables/messages.ts';
+import type { NftTable } from '../nftables/model.ts';
+import { attributeOf, textOf } from '../nftables/tree.ts';
+import type { Family, TableName } from '../ruleset.ts';
+import type { Entry, Table } from '../table.ts';
+import { KernelRule } from './kernel-rule.ts';
+
+export const NFT_FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
+
+/** @returns a table whose chains are read at first sight; consistent if the generation is checked at the commit */
+export function kernelTable(connection: NftConnection, family: Family, table: TableName): Table {
+  const chains = new KernelChains(connection, family, { family: NFT_FAMILIES[family], name: table });
+  return { family, table, chains, holders: (chain) => chains.holders(chain) };
+}
+
+class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
+  readonly #connection: NftConnection;
+  readonly #family: Family;
+  readonly #table: NftTable;
+  /** undefined: asked for, and not there. */
+  readonly #known = new Map<string, readonly Entry[] | undefined>();
+  #names: readonly string[] | undefined;
+
+  constructor(connection: NftConnection, family: Family, table: NftTable) {
+    this.#connection = connection;
+    this.#family = family;
+    this.#table = table;
+  }
+
+  get size(): number {
+    return [...this.keys()].length;
+  }
+
+  has(chain: string): boolean {
+    if (this.#known.has(chain)) return this.#known.get(chain) !== undefined;
+    if (this.#names !== undefined) return this.#names.includes(chain);
+    return this.#uses(chain) !== undefined;
+  }
+
+  get(chain: string): readonly Entry[] | undefined {
+    if (!this.#known.has(chain)) this.#known.set(chain, this.has(chain) ? this.#rules(chain) : undefined);
+    return this.#known.get(chain);
+  }
+
+  keys(): MapIterator<string> {
+    this.#names ??= this.#connection
+      .dump('list chains', Message.getChain, this.#table.family, [])
+      .filter((body) => textOf(attributeOf(body, CHAIN_TABLE) ?? EMPTY) === this.#table.name)
+      .map((body) => textOf(attributeOf(body, CHAIN_NAME) ?? EMPTY));
+    return this.#names.values();
+  }
+
+  *entries(): MapIterator<[string, readonly Entry[]]> {
+    for (const chain of this.keys()) yield [chain, this.get(chain) ?? []];
+  }
+
+  *values(): MapIterator<readonly Entry[]> {
+    for (const [, rules] of this.entries()) yield rules;
+  }
+
+  [Symbol.iterator](): MapIterator<[string, readonly Entry[]]> {
+    return this.entries();
+  }
+
+  forEach(
+    visit: (rules: readonly Entry[], chain: string, map: ReadonlyMap<string, readonly Entry[]>) => void,
+  ): void {
+    for (const [chain, rules] of this.entries()) visit(rules, chain, this);
+  }
+
+  /**
+   * The chains with rules that lead to `chain`. The kernel counts a chain's users, its own rules among them: the search ends
+   * when all are found, and begins where they nearly always are.
+   */
+  holders(chain: string): readonly string[] {
+    let left = (this.#uses(chain) ?? 0) - (this.get(chain)?.length ?? 0);
+    const holders: string[] = [];
+    const seen = new Set<string>([chain]);
+    for (const candidate of this.#likelyFirst()) {
+      if (left <= 0) break;
+      if (seen.has(candidate)) continue;
+      seen.add(candidate);
+      const jumps = (this.get(candidate) ?? []).filter((entry) => entry.leadsTo(chain)).length;
+      if (jumps > 0) holders.push(candidate);
+      left -= jumps;
+    }
+    return holders;
+  }
+
+  *#likelyFirst(): Generator<string> {
+    for (const [chain, rules] of this.#known) if (rules !== undefined) yield chain;
+    yield* BASE_CHAINS;
+    yield* this.keys();
+  }
+
+  /** NFTA_CHAIN_USE, or undefined when there is no such chain. */
+  #uses(chain: string): number | undefined {
+    const body = this.#connection.get(
+      request(
+        `get chain ${this.#table.family} ${this.#table.name} ${chain}`,
+        Message.getChain,
+        0,
+        this.#table.family,
+        [
+          [CHAIN_TABLE, this.#table.name],
+          [CHAIN_NAME, chain],
+        ],
+      ),
+    );
+    return body === undefined ? undefined : (attributeOf(body, CHAIN_USE)?.readUInt32BE() ?? 0);
+  }
+
+  #rules(chain: string): readonly Entry[] {
+    const where = [
+      [RULE_TABLE, this.#table.name],
+      [RULE_CHAIN, chain],
+    ] as const;
+    return this.#connection
+      .dump(
+        `list rules of ${this.#table.family} ${this.#table.name} ${chain}`,
+        Message.getRule,
+        this.#table.family,
+        where,
+      )
+      .filter((body) => textOf(attributeOf(body, RULE_CHAIN) ?? EMPTY) === chain)
+      .map((body) => new KernelRule(this.#family, body));
+  }
+}
+
+/** NFTA_CHAIN_TABLE, _NAME, _USE; NFTA_RULE_TABLE, _CHAIN */
+const CHAIN_TABLE = 1;
+const CHAIN_NAME = 3;
+const CHAIN_USE = 6;
+const RULE_TABLE = 1;
+const RULE_CHAIN = 2;
+const EMPTY = Buffer.alloc(0);
+const BASE_CHAINS = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING'];

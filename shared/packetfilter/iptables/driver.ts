@@ -1,0 +1,136 @@
+import type { Family, PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';
+import { operations, type Operation } from '../diff.ts';
+import { outcomeOf } from '../outcome.ts';
+import { stateOf, type Table } from '../table.ts';
+import { deadlineIn, type Deadline } from '../../kernel/clock.ts';
+import { readLegacyTable } from '../iptables-legacy/read-table.ts';
+import { withTableLock } from '../lock.ts';
+import { commitRefused, unreadable } from './failures.ts';
+import { restoreInput } from './restore.ts';
+import { emptyTable, parseSave } from './save.ts';
+import { findTools, isUnused, needTools, runTool, type Tools } from './tools.ts';
+
+export interface IptablesDriverOptions {
+  readonly where: 'host' | 'container';
+  readonly timeoutMs: number;
+  /** The programs of this variant, whatever the host's `iptables` leads to. */
+  readonly variant?: 'nft' | 'legacy';
+  /** Words put before every program: `nsenter --user=…`. */
+  readonly launcher?: readonly string[];
+  /** Rules may hold words of an operator's: tables are read through iptables-save, which knows how they are spelled. */
+  readonly words?: boolean;
+}
+
+/**
+ * Drives the tables through the host's own iptables programs, of either variant: one iptables-restore to commit what differs,
+ * nothing when nothing does. A legacy table is read without a program where that is enough, else by one iptables-save.
+ */
+export function createIptablesDriver(options: IptablesDriverOptions): PacketFilterDriver {
+  const { variant } = options;
+  return {
+    get name() {
+      return `iptables-${(findTools('ipv4', variant) ?? findTools('ipv6', variant))?.variant ?? 'missing'}`;
+    },
+    supports: (family) => findTools(family, variant) !== undefined,
+    read: (family, table) => stateOf(readTable(needTools(family, variant), table, options)),
+    apply: (changes) => {
+      if (changes.length > 0) withTableLock(options.timeoutMs, () => applyAll(changes, options));
+    },
+  };
+}
+
+type Change = TableChange | PlannedChange;
+
+/** Another program that writes at the very moment we do makes a commit fail; three in a row do not happen by chance. */
+const MOST_ATTEMPTS = 4;
+
+function applyAll(changes: readonly Change[], options: IptablesDriverOptions): void {
+  const tools = new Map(changes.map(({ family }) => [family, needTools(family, options.variant)]));
+  const deadline = deadlineIn(options.timeoutMs);
+  for (const [family, table] of tablesOf(changes)) {
+    const own = changes.filter((change) => change.family === family && change.table === table);
+    const familyTools = tools.get(family);
+    if (familyTools !== undefined) applyToTable(familyTools, table, own, { ...options, deadline });
+  }
+}
+
+function applyToTable(
+  tools: Tools,
+  table: TableName,
+  changes: readonly Change[],
+  options: IptablesDriverOptions & { readonly deadline: Deadline },
+): void {
+  let refusal: { readonly input: string; readonly error: Error } | undefined;
+  for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
+    const steps = stepsFor(tools, table, changes, options);
+    if (steps.length === 0) return;
+    const input = restoreInput(table, steps);
+    // The table is as it was and yet the kernel refuses: the change itself is at fault, or something that waiting does not mend.
+    if (refusal?.input === input && attempt > 2) throw refusal.error;
+    const error = commit(tools, table, input, options);
+    if (error === undefined) return;
+    refusal = { input, error };
+    if (options.deadline.passed()) throw error;
+  }
+  throw refusal?.error ?? new Error('unreachable: no attempt was made');
+}
+
+/**
+ * A legacy table is read without iptables-save where that is enough: it is not when a rule must be named that we cannot put
+ * into words, or when an operator's own words are to be compared.
+ */
+function stepsFor(
+  tools: Tools,
+  table: TableName,
+  changes: readonly Change[],
+  options: IptablesDriverOptions,
+): Operation[] {
+  const read = options.words === true ? undefined : readInProcess(tools, table, options);
+  const steps = read && difference(read, changes);
+  if (steps?.every((step) => !('entry' in step) || !('foreign' in step.entry.rule)) === true) return steps;
+  return difference(readTable(tools, table, options), changes);
+}
+
+/** @returns undefined where only the programs can read: the nft variant, and namespaces that they enter by a launcher */
+function readInProcess(tools: Tools, table: TableName, options: IptablesDriverOptions): Table | undefined {
+  if (tools.variant !== 'legacy' || options.launcher !== undefined) return undefined;
+  return readLegacyTable(tools.family, table) ?? emptyTable(tools.family, table);
+}
+
+function difference(before: Table, changes: readonly Change[]): Operation[] {
+  const after = changes.reduce<Table>(
+    (table, change) => outcomeOf(table, 'plan' in change ? change.plan(stateOf(table)) : change),
+    before,
+  );
+  return operations(before, after);
+}
+
+function readTable(tools: Tools, table: TableName, options: IptablesDriverOptions): Table {
+  if (isUnused(tools, table)) return emptyTable(tools.family, table);
+  const saved = runTool(tools.save, ['-t', table], options);
+  const parsed = saved.exitCode === 0 ? parseSave(saved.stdout, tools.family, table) : undefined;
+  if (parsed === undefined) throw unreadable(tools, table, saved);
+  return parsed;
+}
+
+/** `--wait` is for legacy, whose lock every iptables on the host contends for; the nft variant accepts and ignores it. */
+function commit(
+  tools: Tools,
+  table: TableName,
+  input: string,
+  options: IptablesDriverOptions,
+): Error | undefined {
+  const { timeoutMs } = options;
+  const seconds = Math.max(1, Math.floor(timeoutMs / 1000));
+  const restored = runTool(tools.restore, ['--noflush', `--wait=${seconds}`], {
+    ...options,
+    timeoutMs: timeoutMs + 5_000,
+    input,
+  });
+  return restored.exitCode === 0 ? undefined : commitRefused(tools, table, input, restored);
+}
+
+function tablesOf(changes: readonly Change[]): [Family, TableName][] {
+  const keys = new Set(changes.map(({ family, table }) => `${family} ${table}`));
+  return [...keys].map((key) => key.split(' ') as [Family, TableName]);
+}

@@ -1,0 +1,76 @@
+import type { Family, ForeignRule, PortRange, Rule, TableName } from '../ruleset.ts';
+import { haveCommonPort, type Entry, type Table } from '../table.ts';
+import { parseRule } from './parse.ts';
+import { splitWords } from './words.ts';
+
+/**
+ * One table out of the output of iptables-save:
+ *
+ *     # comment                    *nat          the table begins
+ *     :POSTROUTING ACCEPT [0:0]                  a chain of the kernel's, its policy and counters
+ *     :CNI-FORWARD - [0:0]                       a chain of somebody's
+ *     -A POSTROUTING -s 10.0.0.2/32 -j CNI-…     rules in their order
+ *     COMMIT                                     the table ends
+ *
+ * @returns undefined when the table is not in it: iptables-nft leaves out a table that holds what it cannot express
+ */
+export function parseSave(output: string, family: Family, table: TableName): Table | undefined {
+  const start = output.startsWith(`*${table}\n`) ? 0 : output.indexOf(`\n*${table}\n`);
+  const end = output.indexOf('\nCOMMIT', start);
+  if (start < 0 || end < 0) return undefined;
+  const chains = new Map<string, Entry[]>();
+  for (const line of output.slice(start, end).split('\n')) {
+    if (line.startsWith('-A ')) {
+      const blank = line.indexOf(' ', 3);
+      const chain = blank < 0 ? line.slice(3) : line.slice(3, blank);
+      chains.get(chain)?.push(new SavedRule(blank < 0 ? '' : line.slice(blank + 1)));
+    } else if (line.startsWith(':')) {
+      chains.set(line.slice(1, line.indexOf(' ')), []);
+    }
+  }
+  return { family, table, chains };
+}
+
+/** A table that nobody has used yet. */
+export function emptyTable(family: Family, table: TableName): Table {
+  return { family, table, chains: new Map(KERNEL_CHAINS[table].map((chain) => [chain, []])) };
+}
+
+const KERNEL_CHAINS = {
+  filter: ['INPUT', 'FORWARD', 'OUTPUT'],
+  nat: ['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'],
+} as const;
+
+/** A rule as iptables-save printed it; parsed when somebody asks, because a table may hold ten thousand. */
+class SavedRule implements Entry {
+  readonly text: string;
+  #rule: Rule | ForeignRule | undefined;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+
+  get rule(): Rule | ForeignRule {
+    this.#rule ??= parseRule(this.text);
+    return this.#rule;
+  }
+
+  leadsTo(chain: string): boolean {
+    if (!this.text.includes(chain)) return false;
+    const words = splitWords(this.text);
+    return words.some((word, at) => word === chain && JUMPS.has(words[at - 1] ?? ''));
+  }
+
+  /** The text of a comment may look like a list of ports: then there are two, and the rule has to be parsed. */
+  cannotBeFor(ports: readonly PortRange[]): boolean {
+    const lists = [...this.text.matchAll(/ -m multiport --dports ([0-9:,]+)/g)];
+    if (lists.length !== 1) return false;
+    const listed = (lists[0]?.[1] ?? '').split(',').map((text) => {
+      const [first, last] = text.split(':');
+      return { first: Number(first), last: Number(last ?? first) };
+    });
+    return !haveCommonPort(listed, ports);
+  }
+}
+
+const JUMPS = new Set(['-j', '-g']);

@@ -1,0 +1,246 @@
+/** What stands in one table of nf_tables, asked for piece by piece: no more is read than somebody wants to know. */
+import { isErrno } from '../../kernel/errno.ts';
+import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
+import type { NftConnection } from './connection.ts';
+import { encodeStatements } from './encode.ts';
+import { deleteRule, Message, request } from './messages.ts';
+import type { NftChain, NftElement, NftRule, NftSet, NftTable } from './model.ts';
+import { sameExpressions } from './raw-expressions.ts';
+import { getElement } from './set-messages.ts';
+import { attributeOf, attributesOf, encodeTree, textOf, type AttributeNode } from './tree.ts';
+
+export class NftView {
+  readonly #connection: NftConnection;
+
+  constructor(connection: NftConnection) {
+    this.#connection = connection;
+  }
+
+  hasTable({ family, name }: NftTable): boolean {
+    return this.#has(request(`get table ${family} ${name}`, Message.getTable, 0, family, [[1, name]]));
+  }
+
+  hasChain({ table, name }: NftChain): boolean {
+    return this.#has(
+      request(
+        `get chain ${table.family} ${table.name} ${name}`,
+        Message.getChain,
+        0,
+        table.family,
+        chainNodes(table, name),
+      ),
+    );
+  }
+
+  /** Every chain of the table, with what its comment says. */
+  chains({ family, name }: NftTable): { name: string; comment: string | undefined }[] {
+    return this.#connection
+      .dump(`list chains of ${family} ${name}`, Message.getChain, family, [])
+      .filter((body) => textAt(body, 1) === name)
+      .map((body) => ({ name: textAt(body, 3), comment: commentOf(attributeOf(body, 12)) }));
+  }
+
+  /** Every table of IPv4, IPv6 and both. */
+  tables(): NftTable[] {
+    return (['ip', 'ip6', 'inet'] as const).flatMap((family) =>
+      this.#connection
+        .dump(`list tables of ${family}`, Message.getTable, family, [])
+        .map((body) => ({ family, name: textAt(body, 1) })),
+    );
+  }
+
+  /** A base chain by name; undefined when there is none, or when nothing leads packets to it. */
+  baseChain({ table, name }: NftChain): StandingBaseChain | undefined {
+    const what = `get chain ${table.family} ${table.name} ${name}`;
+    const body = this.#connection.get(
+      request(what, Message.getChain, 0, table.family, chainNodes(table, name)),
+    );
+    return body === undefined ? undefined : standingBaseChain(table, body);
+  }
+
+  /** Every base chain of a family's tables. The kernel knows no shorter list than that of all chains. */
+  baseChains(family: NftTable['family']): StandingBaseChain[] {
+    return this.#connection
+      .dump(`list chains of ${family}`, Message.getChain, family, [])
+      .flatMap((body) => standingBaseChain({ family, name: textAt(body, 1) }, body) ?? []);
+  }
+
+  /** The rules of one chain in their order; none when the chain does not exist. */
+  rules(chain: NftChain): StandingRule[] {
+    const { family, name } = chain.table;
+    const nodes: AttributeNode[] = [
+      [1, name],
+      [2, chain.name],
+    ];
+    return this.#connection
+      .dump(`list rules of ${family} ${name} ${chain.name}`, Message.getRule, family, nodes)
+      .filter((body) => textAt(body, 1) === name && textAt(body, 2) === chain.name)
+      .map((body) => new StandingRule(chain, body));
+  }
+
+  /** Whether a set or map of this name exists. */
+  hasSet({ table, name }: NftSet): boolean {
+    return this.#has(
+      request(`get set ${table.family} ${table.name} ${name}`, Message.getSet, 0, table.family, [
+        [1, table.name],
+        [2, name],
+      ]),
+    );
+  }
+
+  /** One element by its key, at the same cost however many there are; undefined when it is not there. */
+  element(set: NftSet, key: NftElement['key']): StandingElement | undefined {
+    const body = this.#connection.get(getElement(set, key));
+    const list = body === undefined ? undefined : attributeOf(body, 3);
+    const [first] = list === undefined ? [] : [...attributesOf(list)];
+    return first === undefined ? undefined : standingElement(first[1]);
+  }
+
+  /** Every element with its key's bytes, at a cost that grows with their number; none when there is no such set. */
+  elements({ table, name }: NftSet): (StandingElement & { readonly key: Buffer })[] {
+    const what = `list elements of ${table.family} ${table.name} ${name}`;
+    const nodes: AttributeNode[] = [
+      [1, table.name],
+      [2, name],
+    ];
+    const bodies = ifPresent(() => this.#connection.dump(what, Message.getElement, table.family, nodes));
+    return (bodies ?? [])
+      .flatMap((body) => [...attributesOf(attributeOf(body, 3) ?? Buffer.alloc(0))])
+      .map(([, element]) => ({ ...standingElement(element), key: keyOf(element) }));
+  }
+
+  /** The element of anybody's set that has these bytes as its key, or whose interval they are in. */
+  elementByBytes(
+    { table, name }: Pick<NftSet, 'table' | 'name'>,
+    key: Uint8Array,
+  ): StandingElement | undefined {
+    const what = `get element ${table.family} ${table.name} ${name}`;
+    const body = this.#connection.get(
+      request(what, Message.getElement, 0, table.family, [
+        [1, table.name],
+        [2, name],
+        [3, [[1, [[1, [[1, key]]]]]]],
+      ]),
+    );
+    const [first] = body === undefined ? [] : [...attributesOf(attributeOf(body, 3) ?? Buffer.alloc(0))];
+    return first === undefined ? undefined : standingElement(first[1]);
+  }
+
+  /** Bytes of a key of anybody's set; undefined when there is no such set. */
+  keyLength({ table, name }: Pick<NftSet, 'table' | 'name'>): number | undefined {
+    const what = `get set ${table.family} ${table.name} ${name}`;
+    const nodes: AttributeNode[] = [
+      [1, table.name],
+      [2, name],
+    ];
+    const body = this.#connection.get(request(what, Message.getSet, 0, table.family, nodes));
+    return body === undefined ? undefined : attributeOf(body, 5)?.readUInt32BE();
+  }
+
+  #has(asked: NetlinkRequest): boolean {
+    return this.#connection.get(asked) !== undefined;
+  }
+}
+
+/** A rule in the kernel. */
+export class StandingRule {
+  readonly handle: bigint;
+  readonly comment: string | undefined;
+  readonly #chain: NftChain;
+  readonly #list: Buffer;
+
+  /** @param body NFTA_RULE_* attributes */
+  constructor(chain: NftChain, body: Buffer) {
+    this.#chain = chain;
+    this.handle = attributeOf(body, 3)?.readBigUInt64BE() ?? 0n;
+    this.comment = commentOf(attributeOf(body, 7));
+    this.#list = Buffer.from(attributeOf(body, 4) ?? Buffer.alloc(0));
+  }
+
+  /** Same statements and same comment; counters do not count. */
+  is(rule: Pick<NftRule, 'statements' | 'comment'>): boolean {
+    if (rule.comment !== this.comment) return false;
+    return sameExpressions(
+      encodeTree(encodeStatements(this.#chain.table.family, rule.statements)),
+      this.#list,
+    );
+  }
+
+  /** NFTA_RULE_EXPRESSIONS, for those who look into rules of others. */
+  get expressions(): Buffer {
+    return this.#list;
+  }
+
+  deletion(): NetlinkRequest {
+    return deleteRule(this.#chain, this.handle);
+  }
+}
+
+/** A chain that the kernel leads packets to by itself. */
+export interface StandingBaseChain {
+  readonly table: NftTable;
+  readonly name: string;
+  /** NF_INET_*: 2 is forward. */
+  readonly hook: number;
+  readonly policy: 'accept' | 'drop';
+}
+
+export interface StandingElement {
+  readonly comment: string | undefined;
+  /** In a verdict map: a code of `VerdictCode`. */
+  readonly verdict: number | undefined;
+  /** The chain that it jumps or goes to, in a verdict map. */
+  readonly chain: string | undefined;
+}
+
+/** The text of a comment TLV (type 0) among user data; undefined when there is none. */
+export function commentOf(userdata: Buffer | undefined): string | undefined {
+  for (let at = 0; userdata !== undefined && at + 2 <= userdata.length; at += 2 + (userdata[at + 1] ?? 0)) {
+    if (userdata[at] === 0) return textOf(userdata.subarray(at + 2, at + 2 + (userdata[at + 1] ?? 0)));
+  }
+  return undefined;
+}
+
+function standingElement(element: Buffer): StandingElement {
+  const verdict = attributeOf(attributeOf(element, 2) ?? Buffer.alloc(0), 2);
+  const chain = verdict === undefined ? undefined : attributeOf(verdict, 2);
+  return {
+    comment: commentOf(attributeOf(element, 6)),
+    verdict: verdict === undefined ? undefined : attributeOf(verdict, 1)?.readInt32BE(),
+    chain: chain === undefined ? undefined : textOf(chain),
+  };
+}
+
+/** NFTA_CHAIN_NAME (3), _HOOK (4) { _HOOKNUM (1) }, _POLICY (5): 0 is NF_DROP */
+function standingBaseChain(table: NftTable, body: Buffer): StandingBaseChain | undefined {
+  const hook = attributeOf(body, 4);
+  const number = hook === undefined ? undefined : attributeOf(hook, 1)?.readUInt32BE();
+  if (number === undefined) return undefined;
+  const policy = attributeOf(body, 5)?.readUInt32BE() === 0 ? 'drop' : 'accept';
+  return { table, name: textAt(body, 3), hook: number, policy };
+}
+
+/** NFTA_SET_ELEM_KEY (1) { NFTA_DATA_VALUE (1) }; a copy, because views end with the answer. */
+function keyOf(element: Buffer): Buffer {
+  return Buffer.from(attributeOf(attributeOf(element, 1) ?? Buffer.alloc(0), 1) ?? Buffer.alloc(0));
+}
+
+function ifPresent<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (thrown) {
+    if (isErrno(thrown, 'ENOENT')) return undefined;
+    throw thrown;
+  }
+}
+
+function chainNodes(table: NftTable, name: string): AttributeNode[] {
+  return [
+    [1, table.name],
+    [3, name],
+  ];
+}
+
+function textAt(body: Buffer, type: number): string {
+  return textOf(attributeOf(body, type) ?? Buffer.alloc(0));
+}

@@ -1,0 +1,67 @@
+import type { Family, PacketFilterDriver, PlannedChange, TableChange } from './ruleset.ts';
+import { runAll } from '../cni/undo.ts';
+import { createIptablesDriver } from './iptables/driver.ts';
+import { findTools } from './iptables/tools.ts';
+import { createIptablesNftDriver } from './iptables-nft/driver.ts';
+
+export interface DriverOptions {
+  /**
+   * `host`: the host's own tables; with iptables-legacy the host-wide xtables lock is taken, as every other iptables command does.
+   * `container`: for use inside `inNamespace(...)`: the tables of a namespace that nobody else writes; the host-wide lock is
+   * left alone, so that a busy or hung iptables on the host cannot delay a container.
+   */
+  readonly where?: 'host' | 'container';
+  /** Longest wait for locks, of ours and of iptables, in milliseconds (default 60 000). */
+  readonly timeoutMs?: number;
+  /** The tables of this variant of iptables; that of the host's `iptables` when left out. */
+  readonly variant?: 'nft' | 'legacy';
+  /** Rules may hold words of an operator's that only iptables itself can read: always through its programs then. */
+  readonly words?: boolean;
+  /** Words put before every program that is run: `nsenter --user=…` for a namespace of another user namespace. */
+  readonly launcher?: readonly string[];
+}
+
+/**
+ * The driver that makes iptables' tables match a ruleset on this host: straight over netlink where the host's iptables is the
+ * nf_tables variant, through the programs where it is the legacy one, or where they have to be started by a `launcher`.
+ * Looks at nothing until it is used: which variant a family has is found out at the first read or apply.
+ */
+export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const programs = createIptablesDriver({ ...options, where: options.where ?? 'host', timeoutMs });
+  if (options.launcher !== undefined || options.words === true) return programs;
+  const netlink = createIptablesNftDriver({ timeoutMs, withWords: programs, supports: programs.supports });
+  const driverOf = (family: Family): PacketFilterDriver =>
+    findTools(family, options.variant)?.variant === 'nft' ? netlink : programs;
+  return {
+    get name() {
+      return programs.name;
+    },
+    supports: programs.supports,
+    read: (family, table) => driverOf(family).read(family, table),
+    apply: (changes) => {
+      for (const [driver, own] of Map.groupBy(changes, ({ family }) => driverOf(family))) driver.apply(own);
+    },
+  };
+}
+
+/**
+ * Applies changes that only take away, in the families that this host can drive: where there is no ip6tables, there is
+ * nothing to take away. Every family is tried; the first error is thrown at the end.
+ */
+export function applyWherePossible(
+  driver: PacketFilterDriver,
+  changes: readonly (TableChange | PlannedChange)[],
+  warn: (line: string) => void,
+): void {
+  const families = [...new Set(changes.map(({ family }) => family))].filter((family) =>
+    driver.supports(family),
+  );
+  runAll(
+    families.map((family) => () => driver.apply(changes.filter((change) => change.family === family))),
+    warn,
+  );
+}
+
+/** 40 first ADDs at once on two busy cores were seen to wait up to 25 s for each other. */
+const DEFAULT_TIMEOUT_MS = 60_000;
