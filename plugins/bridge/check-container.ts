@@ -1,0 +1,106 @@
+import { statSync } from 'node:fs';
+import { formatAddress, formatCidr, networkOf, parseAddress, parseCidr } from '../../shared/cni/address.ts';
+import type { CniRoute } from '../../shared/cni/types.ts';
+import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
+import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
+import { routes, type RouteInfo } from '../../shared/kernel/rtnetlink/routes.ts';
+import type { CheckContext } from './check-host.ts';
+import { hostEndOf } from './ownership.ts';
+
+export interface ContainerFindings {
+  readonly problems: string[];
+  /** The container's interface and its end on the host, where they are there. */
+  readonly link: LinkInfo | undefined;
+  readonly end: LinkInfo | undefined;
+}
+
+/** The container's interface, its addresses and routes, and that its other end is on this host. */
+export function checkContainer(context: CheckContext): ContainerFindings {
+  const { call, inside, host, namespace, container } = context;
+  const { name } = container;
+  const problems = sandboxProblems(call.netns, container.sandbox ?? '');
+  const link = linkByName(inside, name);
+  if (link === undefined) {
+    problems.push(`interface ${name} is missing in ${call.netns}`);
+    return { problems, link, end: undefined };
+  }
+  if (link.kind !== 'veth')
+    problems.push(`interface ${name} is not a veth but ${link.kind ?? 'a plain interface'}`);
+  if (container.mac !== undefined && container.mac.toLowerCase() !== link.mac) {
+    problems.push(`interface ${name} has MAC ${link.mac}, ADD gave it ${container.mac}`);
+  }
+  if (!link.up && !call.config.disableContainerInterface) problems.push(`interface ${name} is down`);
+  const end = hostEndOf(host, link, namespace);
+  if (end === undefined) problems.push(`the veth of ${name} has no other end on this host`);
+  problems.push(...addressProblems(context, link), ...routeProblems(context, link));
+  return { problems, link, end };
+}
+
+/** The same namespace may go by two paths: /var/run is a link to /run. */
+function sandboxProblems(netns: string, sandbox: string): string[] {
+  if (netns === sandbox || sameFile(netns, sandbox)) return [];
+  return [`Sandbox in prevResult ${sandbox} doesn't match configured netns: ${netns}`];
+}
+
+function sameFile(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((path) => statSync(path, { bigint: true, throwIfNoEntry: false }));
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
+}
+
+/** Texts of addresses this interface must have, as ADD answered. */
+export function expectedAddresses({ prevResult, container }: CheckContext): string[] {
+  const at = prevResult.interfaces.indexOf(container);
+  return prevResult.ips.filter((ip) => ip.interface === at).map(({ address }) => canonical(address));
+}
+
+function addressProblems(context: CheckContext, link: LinkInfo): string[] {
+  const present = addresses(context.inside, { index: link.index });
+  return expectedAddresses(context).flatMap((wanted) => {
+    const found = present.find(({ address }) => address === wanted);
+    if (found === undefined)
+      return [`Failed to match addr ${wanted} on interface ${link.name}: it is missing`];
+    return found.dadFailed
+      ? [`address ${wanted} of ${link.name} is in use by another host (duplicate address)`]
+      : [];
+  });
+}
+
+function routeProblems({ inside, prevResult }: CheckContext, link: LinkInfo): string[] {
+  const tables = new Map<number, RouteInfo[]>();
+  return prevResult.routes.flatMap((route) => {
+    const table = route.table ?? MAIN_TABLE;
+    const present = tables.get(table) ?? routes(inside, { table });
+    tables.set(table, present);
+    return present.some((one) => isRoute(one, route, link)) ? [] : [describeMissing(route, link)];
+  });
+}
+
+/** linux/rtnetlink.h RT_TABLE_MAIN */
+const MAIN_TABLE = 254;
+
+/** A route that names no gateway went through whichever its family had; by which is ADD's business. */
+function isRoute(present: RouteInfo, wanted: CniRoute, link: LinkInfo): boolean {
+  if (present.destination !== canonicalNetwork(wanted.dst)) return false;
+  const hops = [{ link: present.link, gateway: present.gateway }, ...present.hops];
+  const gateway = wanted.gw ? canonicalAddress(wanted.gw) : undefined;
+  return hops.some((hop) => hop.link === link.index && (gateway === undefined || hop.gateway === gateway));
+}
+
+function describeMissing({ dst, gw }: CniRoute, { name }: LinkInfo): string {
+  return `Expected Route to ${dst}${gw ? ` via ${gw}` : ''} on ${name} is missing`;
+}
+
+function canonical(address: string): string {
+  const cidr = parseCidr(address);
+  return cidr === undefined ? address : formatCidr(cidr);
+}
+
+function canonicalNetwork(destination: string): string {
+  const cidr = parseCidr(destination);
+  return cidr === undefined ? destination : formatCidr(networkOf(cidr));
+}
+
+function canonicalAddress(text: string): string {
+  const address = parseAddress(text);
+  return address === undefined ? text : formatAddress(address);
+}

@@ -1,0 +1,98 @@
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import { sha512 } from '../../shared/cni/sha512.ts';
+import type { UndoStack } from '../../shared/cni/undo.ts';
+import { isErrno } from '../../shared/kernel/libc.ts';
+import {
+  createVeth,
+  deleteLink,
+  linkByName,
+  setLink,
+  type LinkInfo,
+} from '../../shared/kernel/rtnetlink/links.ts';
+import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { hasOtherContainers, type Bridge } from './bridge-link.ts';
+import { step } from './explain.ts';
+import { localMac } from './mac.ts';
+import { configurePort } from './port.ts';
+import { refuseRouterAdvertisements } from './sysctls.ts';
+import { vlanGatewayName } from './trunk.ts';
+
+/** The host's own foot in a VLAN of the bridge: one end of a pair whose other end is a port of that VLAN. */
+export interface VlanGateway {
+  readonly index: number;
+  readonly name: string;
+  readonly mac: string;
+  /** Index of its port on the bridge. */
+  readonly port: number | undefined;
+}
+
+/**
+ * Makes it, or takes the one that an earlier ADD made: all containers of the VLAN share it, as they do the bridge. Taken back
+ * only while no other container is on the bridge.
+ * @param own index of the port that this ADD made for its container
+ */
+export function ensureVlanGateway(
+  host: Rtnetlink,
+  bridge: Bridge,
+  { vlan, own }: { readonly vlan: number; readonly own: number },
+  undo: UndoStack,
+): VlanGateway {
+  const name = vlanGatewayName(bridge.name, vlan);
+  const link = linkByName(host, name) ?? create(host, bridge, { name, vlan, own }, undo);
+  if (link.kind !== 'veth') {
+    throw new CniError(CniCode.InvalidNetworkConfig, `"${name}" already exists but is not a veth`, {
+      details: `it is in the way of the gateway of VLAN ${vlan}`,
+    });
+  }
+  if (!link.up) step(`bring ${name} up`, () => setLink(host, link.index, { up: true }));
+  return { index: link.index, name, mac: link.mac ?? '', port: link.peerIndex };
+}
+
+function create(
+  host: Rtnetlink,
+  bridge: Bridge,
+  { name, vlan, own }: { readonly name: string; readonly vlan: number; readonly own: number },
+  undo: UndoStack,
+): LinkInfo {
+  const digest = sha512(`weft bridge vlan ${name}`);
+  const portName = `veth${digest.toString('hex', 0, 4)}`;
+  try {
+    createVeth(host, {
+      name: portName,
+      master: bridge.index,
+      up: true,
+      // The highest of all, so that a bridge without a MAC of its own does not take it.
+      mac: 'fe'.concat(localMac(digest.subarray(4)).slice(2)),
+      peer: { name, mac: localMac(digest.subarray(10)) },
+    });
+  } catch (thrown) {
+    if (!isErrno(thrown, 'EEXIST')) step(`create ${name}`, () => rethrow(thrown));
+    const theirs = linkByName(host, name);
+    if (theirs !== undefined) return theirs;
+    throw new CniError(CniCode.Internal, `"${portName}" already exists without ${name} as its other end`, {
+      details: 'remove it',
+      cause: thrown,
+    });
+  }
+  const port = linkByName(host, portName);
+  const link = linkByName(host, name);
+  if (port === undefined || link === undefined)
+    throw new CniError(CniCode.TryAgainLater, `"${name}" vanished`);
+  undo.push(`VLAN gateway ${name}`, () => {
+    if (!hasOtherContainers(host, bridge.index, [own, port.index])) deleteLink(host, link.index);
+  });
+  const config = {
+    hairpinMode: false,
+    portIsolation: false,
+    vlan,
+    vlanTrunk: undefined,
+    preserveDefaultVlan: false,
+  };
+  configurePort(host, { index: port.index, name: portName, mac: '', mtu: port.mtu }, config);
+  refuseRouterAdvertisements(name);
+  return link;
+}
+
+function rethrow(thrown: unknown): never {
+  throw thrown;
+}

@@ -1,0 +1,121 @@
+import { withRollback } from '../../shared/cni/undo.ts';
+import { findTools, runTool } from '../../shared/packetfilter/iptables/tools.ts';
+import type { Family, PacketFilterDriver, TableName } from '../../shared/packetfilter/ruleset.ts';
+import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
+import type { Backend } from './backend.ts';
+import { CHAINS_OF } from './names.ts';
+import { legacyTableNames, nftTableNames } from './table-names.ts';
+import type { TablePlan } from './plan.ts';
+import { emptyTable, holdsOurs, replaceTable } from './table-change.ts';
+
+export interface IptablesBackendOptions {
+  /** Undefined: that of the host's `iptables`. */
+  readonly variant?: 'nft' | 'legacy';
+  /** Both when left out. */
+  readonly families?: readonly Family[];
+  /** See launcher.ts; empty where the tables can be reached without one. */
+  readonly launcher: readonly string[];
+  readonly warn: (line: string) => void;
+}
+
+/** The rules in iptables' own tables, one transaction for each table that changes. */
+export function iptablesBackend(options: IptablesBackendOptions): Backend {
+  const own = new IptablesTables(options);
+  return {
+    get name() {
+      return own.driver.name;
+    },
+    apply: (tables) => own.apply(tables),
+    remove: () => own.empty(own.inUse()),
+    read: () => own.inUse().map(([family, table]) => own.driver.read(family, table)),
+    present: () => own.inUse().some(([family, table]) => holdsOurs(own.driver.read(family, table))),
+    listing: () => own.listing(),
+  };
+}
+
+type Key = readonly [Family, TableName];
+
+/** In the order of removal. */
+const TABLES: readonly Key[] = [
+  ['ipv6', 'filter'],
+  ['ipv6', 'nat'],
+  ['ipv4', 'filter'],
+  ['ipv4', 'nat'],
+];
+
+const LISTING_TIMEOUT_MS = 10_000;
+
+class IptablesTables {
+  readonly driver: PacketFilterDriver;
+  readonly #options: IptablesBackendOptions;
+
+  constructor(options: IptablesBackendOptions) {
+    const { launcher, variant } = options;
+    this.#options = options;
+    this.driver = chooseDriver({
+      where: 'container',
+      ...(launcher.length === 0 ? {} : { launcher }),
+      ...(variant === undefined ? {} : { variant }),
+    });
+  }
+
+  /**
+   * The IPv4 nat table is written first and emptied last: where it holds nothing of ours, nothing does, and a first ADD need not look
+   * at tables that it has no rules for.
+   */
+  apply(tables: readonly TablePlan[]): boolean {
+    const { warn } = this.#options;
+    const first = tables.filter(({ family, table }) => family === 'ipv4' && table === 'nat');
+    const rest = tables.filter((plan) => !first.includes(plan));
+    return withRollback(warn, (undo) => {
+      let fresh = true;
+      this.driver.apply(first.map((plan) => replaceTable(plan, (state) => void (fresh = !holdsOurs(state)))));
+      if (fresh) undo.push('the transparent-proxy rules', () => this.empty(TABLES));
+      this.driver.apply(rest.map((plan) => replaceTable(plan)));
+      if (!fresh) this.empty(this.inUse().filter((key) => !tables.some((plan) => isTable(plan, key))));
+      return fresh;
+    });
+  }
+
+  empty(keys: readonly Key[]): void {
+    const changes = keys.map(([family, table]) => emptyTable(family, table));
+    applyWherePossible(this.driver, changes, this.#options.warn);
+  }
+
+  /** Tables that exist: looking at one that does not makes it. */
+  inUse(): Key[] {
+    const { variant, families = ['ipv6', 'ipv4'] } = this.#options;
+    return families.flatMap((family) => {
+      const found = findTools(family, variant)?.variant;
+      if (found === undefined) return [];
+      const names = found === 'legacy' ? legacyTableNames(family) : nftTableNames(family);
+      return TABLES.filter((key) => key[0] === family && names.includes(key[1]));
+    });
+  }
+
+  /** Only what concerns us: the namespace may hold rules of others. */
+  listing(): string {
+    const { variant, launcher } = this.#options;
+    const options = { where: 'container', timeoutMs: LISTING_TIMEOUT_MS, launcher } as const;
+    const ours = this.inUse().filter(([family, table]) => holdsOurs(this.driver.read(family, table)));
+    const lines = ours.reverse().flatMap(([family, table]) => {
+      const tools = findTools(family, variant);
+      const saved = tools === undefined ? '' : runTool(tools.save, ['-c', '-t', table], options).stdout;
+      return [
+        `# ${family} ${table}`,
+        ...saved.split('\n').filter((line) => isRuleOf(line, CHAINS_OF[table])),
+      ];
+    });
+    return lines.map((line) => `${line}\n`).join('');
+  }
+}
+
+function isTable(plan: TablePlan, [family, table]: Key): boolean {
+  return plan.family === family && plan.table === table;
+}
+
+/** Lines of iptables-save -c: `[packets:bytes] -A CHAIN …` of our chains, or jumping to one. */
+function isRuleOf(line: string, chains: readonly string[]): boolean {
+  const words = line.split(' ');
+  return line.startsWith('[') && chains.some((chain) => words.includes(chain));
+}

@@ -1,0 +1,77 @@
+import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import { checked, libc } from '../../shared/kernel/libc.ts';
+import { findProgram } from '../../shared/process/run.ts';
+
+/** Words to put before the programs of each variant of iptables; empty where they can be run, or done without, as they are. */
+export interface Launchers {
+  readonly nft: readonly string[];
+  readonly legacy: readonly string[];
+}
+
+/**
+ * Runs `work` with what iptables must be wrapped in to match users in the namespace that this thread is in; the words hold while it runs.
+ *
+ * - Rules with an owner are refused (EINVAL) unless they come from the user namespace that owns the network namespace, as Docker's
+ *   userns-remap makes them. This process cannot enter that one, because Node has threads; a child can.
+ * - iptables asks the name service for every user, even for a number. A service behind a network is out of reach from in here and
+ *   stalls for a minute, so on hosts that have one iptables is run with an empty nsswitch.conf: that means files only.
+ *
+ * For the nft variant no program is run, and nobody asked, unless the first makes it necessary.
+ */
+export function withLaunchers<T>(work: (launchers: Launchers) => T): T {
+  const own = openSync('/proc/thread-self/ns/net', 'r');
+  try {
+    const owner = checked('ioctl(NS_GET_USERNS)', libc().ioctl(own, NS_GET_USERNS, null));
+    try {
+      const entered = inUserNamespace(owner);
+      const legacy = [...withoutNameServices(), ...entered];
+      return work({ legacy, nft: entered.length === 0 ? [] : legacy });
+    } finally {
+      closeSync(owner);
+    }
+  } finally {
+    closeSync(own);
+  }
+}
+
+/** linux/nsfs.h: _IO(0xb7, 0x1), answers with a descriptor of the user namespace that owns this namespace. */
+const NS_GET_USERNS = 0xb701n;
+
+function inUserNamespace(owner: number): string[] {
+  const [there, here] = [fstatSync(owner), statSync('/proc/self/ns/user')];
+  if (there.dev === here.dev && there.ino === here.ino) return [];
+  return [needProgram('nsenter'), `--user=/proc/${process.pid}/fd/${owner}`, '--'];
+}
+
+/** Sources of glibc's nsswitch.conf(5) that need no network. */
+const LOCAL_SOURCES = ['files', 'compat', 'db', 'systemd', 'mymachines', 'altfiles', 'extrausers'];
+
+function withoutNameServices(): string[] {
+  const sources =
+    /^passwd:(.*)$/m
+      .exec(readNameServices())?.[1]
+      ?.replaceAll(/\[[^\]]*\]|#.*/g, '')
+      .split(/\s+/) ?? [];
+  if (sources.every((source) => source === '' || LOCAL_SOURCES.includes(source))) return [];
+  const script = 'mount --bind /dev/null /etc/nsswitch.conf && exec "$0" "$@"';
+  return [needProgram('unshare'), '--mount', '--', needProgram('sh'), '-c', script];
+}
+
+function readNameServices(): string {
+  try {
+    return readFileSync('/etc/nsswitch.conf', 'utf8');
+  } catch {
+    // Without the file the C library reads files only.
+    return '';
+  }
+}
+
+function needProgram(name: string): string {
+  const program = findProgram(name);
+  if (program !== undefined) return program;
+  throw new CniError(CniCode.Internal, `this host has no ${name}, needed to match users in this namespace`, {
+    details:
+      'install util-linux, or set "backend": "nftables" for consul-tproxy (docs/plugins/consul-tproxy.md)',
+  });
+}

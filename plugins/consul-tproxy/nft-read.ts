@@ -1,0 +1,104 @@
+import type { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
+import { Message } from '../../shared/packetfilter/nftables/messages.ts';
+import { ruleText } from '../../shared/packetfilter/nftables/text.ts';
+import { attributeOf, textOf } from '../../shared/packetfilter/nftables/tree.ts';
+import type { Family, ForeignRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
+import type { OwnTable } from './backend.ts';
+import { CHAINS_OF, HOOKS_OF } from './names.ts';
+import { decodeNftRule, type DecodedRule } from './nft-decode.ts';
+import { baseChainName, ownChainName, statementsOf, TABLE } from './nft-plan.ts';
+
+/** The chains of our table in the kernel's order, with their rules; undefined for a rule that is none of ours. */
+export type NftContents = ReadonlyMap<string, readonly (DecodedRule | undefined)[]>;
+
+export function readTable(connection: NftConnection): NftContents {
+  const contents = new Map<string, (DecodedRule | undefined)[]>();
+  const inTable = [[1, TABLE.name]] as const;
+  for (const chain of connection.dump('list chains', Message.getChain, TABLE.family, inTable)) {
+    // NFTA_CHAIN_TABLE (1), _NAME (3). Older kernels list the chains of every table.
+    if (textAt(chain, 1) === TABLE.name) contents.set(textAt(chain, 3), []);
+  }
+  for (const rule of connection.dump('list rules', Message.getRule, TABLE.family, inTable)) {
+    // NFTA_RULE_TABLE (1), _CHAIN (2), _EXPRESSIONS (4)
+    if (textAt(rule, 1) !== TABLE.name) continue;
+    contents.get(textAt(rule, 2))?.push(decodeNftRule(attributeOf(rule, 4) ?? Buffer.alloc(0)));
+  }
+  return contents;
+}
+
+/** Our one table seen as the four that a plan is made of. */
+export function tablesOf(contents: NftContents): OwnTable[] {
+  const families = ['ipv4', 'ipv6'] as const;
+  return families.flatMap((family) =>
+    (['nat', 'filter'] as const).map((table) => ({
+      family,
+      table,
+      chains: chainsOf(contents, family, table),
+    })),
+  );
+}
+
+function chainsOf(
+  contents: NftContents,
+  family: Family,
+  table: TableName,
+): Map<string, readonly (Rule | ForeignRule)[]> {
+  const chains = new Map<string, readonly (Rule | ForeignRule)[]>();
+  for (const chain of CHAINS_OF[table]) {
+    const rules = contents.get(ownChainName(chain, family));
+    if (rules !== undefined)
+      chains.set(
+        chain,
+        rules.map((rule) => asPlanned(rule, family)),
+      );
+  }
+  for (const hook of HOOKS_OF[table]) {
+    const rules = contents.get(baseChainName(table, hook)) ?? [];
+    const ofFamily = rules.filter((rule) => rule?.guard === undefined || rule.guard === family);
+    chains.set(
+      hook,
+      ofFamily.map((rule) => asPlanned(rule, family)),
+    );
+  }
+  return chains;
+}
+
+/** In the plan's words: chains without their family's suffix, refusals named as iptables names them. */
+function asPlanned(decoded: DecodedRule | undefined, family: Family): Rule | ForeignRule {
+  if (decoded === undefined) return { foreign: 'a rule that is not ours' };
+  const { rule } = decoded;
+  if (rule.target.kind === 'jump') {
+    return { ...rule, target: { kind: 'jump', chain: plannedName(rule.target.chain, family) } };
+  }
+  if (rule.target.kind === 'reject' && rule.target.with !== 'tcp-reset' && family === 'ipv6') {
+    return { ...rule, target: { kind: 'reject', with: 'icmp6-port-unreachable' } };
+  }
+  return rule;
+}
+
+function plannedName(chain: string, family: Family): string {
+  const own = [...CHAINS_OF.nat, ...CHAINS_OF.filter];
+  return own.find((name) => ownChainName(name, family) === chain) ?? chain;
+}
+
+/** As `nft list table` would show it. */
+export function nftListing(contents: NftContents): string {
+  const chains = [...contents].map(
+    ([chain, rules]) => `\tchain ${chain} {\n${rules.map((rule) => `\t\t${listed(rule)}\n`).join('')}\t}\n`,
+  );
+  return `table ${TABLE.family} ${TABLE.name} {\n${chains.join('\n')}}\n`;
+}
+
+function listed(decoded: DecodedRule | undefined): string {
+  if (decoded === undefined) return '# a rule that is not ours';
+  const { guard, rule, packets, bytes } = decoded;
+  // An address names its family, and nft does not say it twice.
+  const text = ruleText({
+    statements: statementsOf(rule, rule.destination === undefined ? guard : undefined),
+  });
+  return text.replace(/\bcounter\b/, `counter packets ${packets} bytes ${bytes}`);
+}
+
+function textAt(bytes: Buffer, type: number): string {
+  return textOf(attributeOf(bytes, type) ?? Buffer.alloc(0));
+}

@@ -1,0 +1,63 @@
+import * as z from 'zod/mini';
+import { decodeConfig } from '../../shared/cni/decode.ts';
+import { readSettings, type Settings } from '../../shared/cni/settings.ts';
+import { isChainName } from '../../shared/packetfilter/names.ts';
+
+/** The firewall plugin's part of a network's configuration, checked, defaults filled in (docs/plugins/firewall.md). */
+export interface FirewallSettings {
+  /** As written; the reference takes any word that it does not know for "choose yourself". */
+  readonly backend: string;
+  /** The operator's own chain, asked before any rule of ours. */
+  readonly adminChain: string;
+  readonly ingressPolicy: IngressPolicy;
+  /** The zone of firewalld whose sources containers become. */
+  readonly zone: string;
+}
+
+/**
+ * Who may open connections to containers of a bridge: anybody (`open`), containers of the same bridge (`same-bridge`), or
+ * nobody that passes through this host (`isolated`).
+ */
+export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
+
+export type FirewallConfig = Settings<FirewallSettings>;
+
+export function configure(raw: Readonly<Record<string, unknown>>): FirewallConfig {
+  return readSettings(() => {
+    const { backend, iptablesAdminChainName, firewalldZone, ingressPolicy } = decodeConfig(
+      schema,
+      raw,
+      'firewall configuration',
+    );
+    return {
+      backend,
+      adminChain: iptablesAdminChainName === '' ? DEFAULT_ADMIN_CHAIN : iptablesAdminChainName,
+      ingressPolicy: ingressPolicy === '' ? 'open' : ingressPolicy,
+      zone: firewalldZone === '' ? DEFAULT_ZONE : firewalldZone,
+    };
+  });
+}
+
+const DEFAULT_ADMIN_CHAIN = 'CNI-ADMIN';
+/** As the reference has it; its target is ACCEPT. */
+export const DEFAULT_ZONE = 'trusted';
+
+const schema = z.object({
+  backend: z._default(z.string(), ''),
+  iptablesAdminChainName: z._default(
+    z.string().check(
+      z.refine((text) => text === '' || isChainName(text), {
+        error: 'must be a chain name: at most 28 characters without blanks or quotes',
+      }),
+    ),
+    '',
+  ),
+  firewalldZone: z._default(z.string(), ''),
+  ingressPolicy: z._default(
+    z.enum(['', 'open', 'same-bridge', 'isolated'], {
+      error: ({ input }) =>
+        `"ingressPolicy": unknown ingress policy: ${JSON.stringify(input)}; known are open, same-bridge and isolated`,
+    }),
+    '',
+  ),
+});

@@ -1,0 +1,90 @@
+import { toCniError } from '../../shared/cni/errors.ts';
+import { isErrno } from '../../shared/kernel/errno.ts';
+import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
+import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { readSysctl } from '../../shared/kernel/sysctl.ts';
+import { jumpTarget } from '../../shared/packetfilter/iptables-nft/decode-rule.ts';
+import { viewNft } from '../../shared/packetfilter/nftables/change.ts';
+import { VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
+import { parseExpression } from '../../shared/packetfilter/nftables/raw-expressions.ts';
+import { attributeOf, attributesOf } from '../../shared/packetfilter/nftables/tree.ts';
+import type { NftView, StandingRule } from '../../shared/packetfilter/nftables/view.ts';
+import type { FirewallSettings } from './config.ts';
+import { FAMILIES, TABLE } from './nftables-objects.ts';
+import { FORWARD_CHAIN } from './rules.ts';
+import type { Subject } from './subject.ts';
+
+/** Tells of what the operator wants and this backend alone cannot give. Nothing of this fails the ADD. */
+export function warnOfIneffective(
+  settings: FirewallSettings,
+  subject: Subject,
+  warn: (line: string) => void,
+): void {
+  try {
+    if (settings.ingressPolicy === 'isolated') warnOfBridging(subject, warn);
+    viewNft((view) => warnOfUnaskedChain(view, settings.adminChain, warn));
+  } catch (thrown) {
+    warn(
+      `could not look whether the host's settings agree with the firewall's: ${toCniError(thrown).message}`,
+    );
+  }
+}
+
+/** Frames between two ports of a bridge meet the host's firewall only if br_netfilter hands them over. */
+function warnOfBridging({ bridge = '', addresses, hostLinks }: Subject, warn: (line: string) => void): void {
+  const switches = { ipv4: 'bridge-nf-call-iptables', ipv6: 'bridge-nf-call-ip6tables' };
+  const off = FAMILIES.filter(
+    (family) => addresses[family].length > 0 && !isOn(`net/bridge/${switches[family]}`),
+  );
+  if (off.length === 0 || hasIsolatedPort(hostLinks)) return;
+  const sysctls = off.map((family) => `net.bridge.${switches[family]}=1`).join(' ');
+  warn(
+    `containers of bridge ${bridge} are not isolated from each other: what stays within a bridge passes no firewall; ` +
+      `modprobe br_netfilter and sysctl ${sysctls}, or set "portIsolation": true for the bridge plugin`,
+  );
+}
+
+function isOn(sysctl: string): boolean {
+  try {
+    return readSysctl(sysctl) === '1';
+  } catch (thrown) {
+    if (isErrno(thrown, 'ENOENT')) return false;
+    throw thrown;
+  }
+}
+
+function hasIsolatedPort(hostLinks: readonly string[]): boolean {
+  using rtnetlink = Rtnetlink.open();
+  return hostLinks.some((name) => linkByName(rtnetlink, name)?.port?.isolated === true);
+}
+
+/** An operator's chain of iptables that the iptables backend would have asked, and that holds more than acceptance. */
+function warnOfUnaskedChain(view: NftView, name: string, warn: (line: string) => void): void {
+  for (const family of ['ip', 'ip6'] as const) {
+    const table = { family, name: 'filter' } as const;
+    const rules = view.rules({ table, name });
+    if (rules.every(accepts) || isAsked(view, family, name)) continue;
+    warn(
+      `the rules in chain ${name} of ${family === 'ip' ? 'iptables' : 'ip6tables'} are asked by nobody while the firewall ` +
+        `plugin works with nftables: move them to chain ${name} of table ${TABLE.family} ${TABLE.name}, ` +
+        `or lead packets to them: ${family === 'ip' ? 'iptables' : 'ip6tables'} -I FORWARD -j ${name}`,
+    );
+  }
+}
+
+/** As the iptables backend leads there, or directly. */
+function isAsked(view: NftView, family: 'ip' | 'ip6', name: string): boolean {
+  const table = { family, name: 'filter' } as const;
+  return ['FORWARD', FORWARD_CHAIN].some((chain) =>
+    view.rules({ table, name: chain }).some((rule) => jumpTarget(rule.expressions) === name),
+  );
+}
+
+/** Nomad's own rule there accepts, which means nothing where nothing is dropped. */
+function accepts(rule: StandingRule): boolean {
+  const last = [...attributesOf(rule.expressions)].at(-1);
+  const { name, data } = parseExpression(last?.[1] ?? Buffer.alloc(0));
+  const verdict = attributeOf(attributeOf(data, 2) ?? Buffer.alloc(0), 2);
+  const code = verdict === undefined ? undefined : attributeOf(verdict, 1)?.readInt32BE();
+  return name === 'immediate' && code === VerdictCode.accept;
+}

@@ -1,0 +1,80 @@
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
+import { needSettings, settingsIfValid } from '../../shared/cni/settings.ts';
+import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
+import { runAll } from '../../shared/cni/undo.ts';
+import { chooseDriver } from '../../shared/packetfilter/select.ts';
+import { chosenBackend, possibleBackends } from './choose.ts';
+import { configure, DEFAULT_ZONE, type FirewallConfig } from './config.ts';
+import { hostsByFamily, subjectOf } from './subject.ts';
+import { addressesOf } from './whose-addresses.ts';
+
+/** Lets containers' traffic through the host's firewall: docs/plugins/firewall.md. */
+export const plugin: Plugin<FirewallConfig> = {
+  name: 'firewall',
+  supportedVersions: CNI_VERSIONS,
+  configure,
+  add,
+  del,
+  check,
+  gc,
+  status: ({ config }) => chosenBackend(needSettings(config)).ready(),
+};
+
+type Call = Invocation<FirewallConfig>;
+
+function add(call: Call): CniResult {
+  const settings = needSettings(call.config);
+  const subject = subjectOf(call, settings);
+  chosenBackend(settings).allow(settings, subject, call.warn);
+  return call.prevResult ?? { interfaces: [], ips: [], routes: [], dns: {} };
+}
+
+function del(call: Call): void {
+  const { network, containerId, warn } = call;
+  const addresses = hostsByFamily(addressesOf(call, chooseDriver()));
+  const departing = { network, containerId, addresses, zone: zoneOf(call) };
+  runAll(
+    possibleBackends(settingsIfValid(call.config)).map((backend) => () => backend.forget(departing, warn)),
+    warn,
+  );
+}
+
+/**
+ * What ADD made is looked for where an ADD of today would put it; a container that came before the node was moved to
+ * another backend has it there, complete, and is as well off.
+ */
+function check(call: Call): void {
+  const settings = needSettings(call.config);
+  const subject = subjectOf(call, settings);
+  const chosen = chosenBackend(settings);
+  const missing = chosen.missing(settings, subject);
+  if (missing === undefined) return;
+  const others = possibleBackends(settings).filter((backend) => backend !== chosen);
+  if (others.some((backend) => isComplete(() => backend.missing(settings, subject)))) return;
+  throw new CniError(CniCode.Internal, `firewall rules are not complete: ${missing}`);
+}
+
+function gc(call: Call): void {
+  const { network, validAttachments, warn } = call;
+  if (validAttachments === undefined) return;
+  const garbage = { network, valid: validAttachments, zone: zoneOf(call) };
+  runAll(
+    possibleBackends(settingsIfValid(call.config)).map((backend) => () => backend.collect(garbage, warn)),
+    warn,
+  );
+}
+
+function zoneOf({ config }: Call): string {
+  return settingsIfValid(config)?.zone ?? DEFAULT_ZONE;
+}
+
+/** A backend that this host lacks has nothing. */
+function isComplete(missing: () => string | undefined): boolean {
+  try {
+    return missing() === undefined;
+  } catch (thrown) {
+    if (thrown instanceof CniError) return false;
+    throw thrown;
+  }
+}

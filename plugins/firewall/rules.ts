@@ -1,0 +1,103 @@
+import type { EnsuredRule, Match, Rule, TableChange } from '../../shared/packetfilter/ruleset.ts';
+import type { FirewallSettings, IngressPolicy } from './config.ts';
+
+const FORWARD_CHAIN = 'CNI-FORWARD';
+const STAGE_1 = 'CNI-ISOLATION-STAGE-1';
+const STAGE_2 = 'CNI-ISOLATION-STAGE-2';
+
+/**
+ * Table filter as it must be for a container; chains, order and comments are the reference's:
+ *
+ *     FORWARD                  (with an ingress policy:) -> CNI-ISOLATION-STAGE-1
+ *                              -> CNI-FORWARD
+ *     CNI-FORWARD              -> the operator's chain
+ *                              to the container, of connections that are known: ACCEPT
+ *                              from the container: ACCEPT
+ *     CNI-ISOLATION-STAGE-1    (isolated:) from the bridge into the same bridge: DROP
+ *                              from the bridge to anywhere else -> CNI-ISOLATION-STAGE-2
+ *                              RETURN
+ *     CNI-ISOLATION-STAGE-2    into the bridge: DROP
+ *                              RETURN
+ *
+ * @param addresses of the container, one family, as hosts: `10.88.0.2/32`
+ * @param bridge the bridge that an ingress policy is about
+ */
+export function firewallChange(
+  { adminChain, ingressPolicy }: FirewallSettings,
+  addresses: readonly string[],
+  bridge: string | undefined,
+): Omit<TableChange, 'family' | 'table'> {
+  const isolated = ingressPolicy !== 'open' && bridge !== undefined;
+  return {
+    ensureChains: [FORWARD_CHAIN, adminChain, ...(isolated ? [STAGE_1, STAGE_2] : [])],
+    ensureRules: [
+      { chain: 'FORWARD', rule: toForwardChain, at: 'first', behind: [STAGE_1] },
+      { chain: FORWARD_CHAIN, rule: toAdminChain(adminChain), at: 'prepended' },
+      ...addresses.flatMap((address) => acceptRules(address)),
+      ...(isolated ? isolationRules(ingressPolicy, bridge) : []),
+    ],
+  };
+}
+
+/** A container's own rules: what DEL takes away. Chains and everything per bridge may be in use by others. */
+export function acceptRules(address: string): EnsuredRule[] {
+  const known: Rule = {
+    destination: { value: address },
+    matches: [{ kind: 'conntrack', states: ['RELATED', 'ESTABLISHED'] }],
+    target: { kind: 'accept' },
+  };
+  const out: Rule = { source: { value: address }, target: { kind: 'accept' } };
+  return [known, out].map((rule) => ({ chain: FORWARD_CHAIN, rule, at: 'last' }));
+}
+
+/** The address that an accept rule is for, as a host; undefined for any other rule. */
+export function acceptedAddress({ source, destination, target }: Rule): string | undefined {
+  return target.kind === 'accept' ? (source ?? destination)?.value : undefined;
+}
+
+export { FORWARD_CHAIN };
+
+const toForwardChain: Rule = {
+  matches: [comment('CNI firewall plugin rules')],
+  target: { kind: 'jump', chain: FORWARD_CHAIN },
+};
+
+function toAdminChain(chain: string): Rule {
+  return {
+    matches: [comment('CNI firewall plugin admin overrides')],
+    target: { kind: 'jump', chain },
+  };
+}
+
+/** The jump comes last in this list, because it must come first in its chain. */
+function isolationRules(policy: IngressPolicy, bridge: string): EnsuredRule[] {
+  const matches = [comment(`CNI firewall plugin rules (ingressPolicy: ${policy})`)];
+  const [from, into] = [{ inInterface: { value: bridge } }, { outInterface: { value: bridge } }];
+  const drop = { kind: 'drop' } as const;
+  const elsewhere: Rule = {
+    ...from,
+    outInterface: { value: bridge, negated: true },
+    matches,
+    target: { kind: 'jump', chain: STAGE_2 },
+  };
+  const back = { matches, target: { kind: 'return' } } as const;
+  return [
+    { chain: STAGE_1, rule: elsewhere, at: 'prepended' },
+    ...(policy === 'isolated'
+      ? [{ chain: STAGE_1, rule: { ...from, ...into, matches, target: drop }, at: 'prepended' } as const]
+      : []),
+    { chain: STAGE_1, rule: back, at: 'last' },
+    { chain: STAGE_2, rule: { ...into, matches, target: drop }, at: 'prepended' },
+    { chain: STAGE_2, rule: back, at: 'last' },
+    {
+      chain: 'FORWARD',
+      rule: { matches, target: { kind: 'jump', chain: STAGE_1 } },
+      at: 'first',
+      behind: [STAGE_1],
+    },
+  ];
+}
+
+function comment(text: string): Match {
+  return { kind: 'comment', comment: text };
+}

@@ -1,0 +1,81 @@
+import type { Invocation } from '../../shared/cni/plugin.ts';
+import { leasesOfAddress, leasesOfNetwork } from '../../shared/attachments/leases.ts';
+import { keptResults } from '../../shared/attachments/results.ts';
+import { namespaceState } from '../../shared/kernel/namespace.ts';
+import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
+import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
+import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { isForeign } from '../../shared/packetfilter/compare.ts';
+import { masqueradeChain } from '../../shared/packetfilter/names.ts';
+import type { PacketFilterDriver } from '../../shared/packetfilter/ruleset.ts';
+
+type Call = Invocation<unknown>;
+
+/**
+ * The addresses whose rules a DEL is to take away. The rules name nothing but an address (a comment would make them another rule to
+ * the reference's DEL), so without a prevResult the address is looked for wherever this host still has it: DEL goes through a
+ * list backwards, so bridge and its IPAM have not taken theirs away yet. In this order, until something is found:
+ *
+ * 1. prevResult;
+ * 2. the interface in the container's namespace, and the leases of this very interface in host-local's files;
+ * 3. what the runtime kept of the ADD;
+ * 4. the masquerading of this container, whose rules do carry its name.
+ *
+ * An address that is leased to another container by now is left out: its rules are that container's.
+ */
+export function addressesOf(call: Call, driver: PacketFilterDriver): string[] {
+  const found = SOURCES.map((source) => () => source(call, driver)).reduce<string[]>(
+    (before, look) => (before.length > 0 ? before : look()),
+    [],
+  );
+  return found.map(withoutPrefix).filter((address) => !isLeasedToAnother(address, call.containerId));
+}
+
+const SOURCES: readonly ((call: Call, driver: PacketFilterDriver) => string[])[] = [
+  ({ prevResult }) => prevResult?.ips.map(({ address }) => address) ?? [],
+  (call) => [...inNamespace(call), ...leased(call)],
+  kept,
+  masqueraded,
+];
+
+function inNamespace({ netns, ifname }: Call): string[] {
+  if (netns === '' || namespaceState(netns) !== 'present') return [];
+  using rtnetlink = Rtnetlink.openIn(netns);
+  const link = linkByName(rtnetlink, ifname);
+  if (link === undefined) return [];
+  return addresses(rtnetlink, { index: link.index })
+    .filter(({ scope }) => scope === GLOBAL)
+    .map(({ address }) => address);
+}
+
+/** RT_SCOPE_UNIVERSE of linux/rtnetlink.h: link-local addresses never get rules. */
+const GLOBAL = 0;
+
+function leased({ network, containerId, ifname }: Call): string[] {
+  return leasesOfNetwork(network)
+    .filter((lease) => lease.containerId === containerId && (lease.ifname ?? ifname) === ifname)
+    .map(({ address }) => address);
+}
+
+function kept({ network, containerId, ifname }: Call): string[] {
+  return keptResults(network, containerId)
+    .filter((result) => result.ifname === ifname)
+    .flatMap((result) => result.addresses);
+}
+
+function masqueraded(call: Call, driver: PacketFilterDriver): string[] {
+  const chain = masqueradeChain(call);
+  return (['ipv4', 'ipv6'] as const)
+    .filter((family) => driver.supports(family))
+    .flatMap((family) => driver.read(family, 'nat').jumps('POSTROUTING', chain))
+    .flatMap((rule) => (isForeign(rule) || rule.source === undefined ? [] : [rule.source.value]));
+}
+
+function isLeasedToAnother(address: string, containerId: string): boolean {
+  const leases = leasesOfAddress(address);
+  return leases.length > 0 && leases.every((lease) => lease.containerId !== containerId);
+}
+
+function withoutPrefix(address: string): string {
+  return address.replace(/\/\d+$/, '');
+}

@@ -1,0 +1,85 @@
+import { formatAddress } from '../../shared/cni/address.ts';
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import { leasesOfAddress } from '../../shared/attachments/leases.ts';
+import { keptResults } from '../../shared/attachments/results.ts';
+import { addressesInUse } from '../../shared/ipam/in-use.ts';
+import { namespaceState } from '../../shared/kernel/namespace.ts';
+import type { Attachment } from '../../shared/packetfilter/names.ts';
+import type { Forwarding } from './backend.ts';
+import type { Claim } from './mapping.ts';
+
+/** A port of the host that another container's rules lead away. */
+export interface Conflict extends Claim {
+  /** Undefined when the rules do not say whose they are. */
+  readonly holder: Attachment | undefined;
+  readonly containerAddress: string;
+}
+
+/**
+ * Decides about ports that other containers hold: one whose container lives is refused, one whose container is dead (its
+ * DEL never came) is taken over.
+ * @returns the conflicts whose rules are to be removed
+ * @throws CniError 11 naming the holder
+ */
+export function refuseOrTakeOver<Found extends Conflict>(
+  forwarding: Forwarding,
+  conflicts: readonly Found[],
+  warn: (line: string) => void,
+): Found[] {
+  if (conflicts.length === 0) return [];
+  const inUse = addressesInUse();
+  for (const conflict of conflicts) {
+    const why = whyDead(conflict, forwarding, inUse);
+    if (why === undefined) throw held(conflict);
+    warn(`taking over ${portText(conflict)} from ${holderText(conflict)}: ${why}`);
+  }
+  return [...conflicts];
+}
+
+/**
+ * Why the holder cannot be using its port any more, or undefined when it may. Taking a port from a living container would
+ * silently send its traffic elsewhere, so every doubt counts for it:
+ *
+ * 1. its address is this container's now, or leased to yet another one: it cannot have it any more;
+ * 2. some network namespace has its address: it lives;
+ * 3. the runtime keeps a result for it whose namespace exists: it may live (its interface may be down or moved);
+ * 4. otherwise nothing on this host has the address that its port leads to.
+ */
+function whyDead(
+  { holder, containerAddress }: Conflict,
+  { container }: Forwarding,
+  inUse: ReadonlyMap<string, string>,
+): string | undefined {
+  if (formatAddress(container.address) === containerAddress)
+    return `${containerAddress} is this container's now`;
+  const heir = leasesOfAddress(containerAddress).find((lease) => lease.containerId !== holder?.containerId);
+  if (heir !== undefined && holder !== undefined) {
+    return `${containerAddress} is leased to container ${heir.containerId} of network ${heir.network} now`;
+  }
+  if (inUse.has(containerAddress)) return undefined;
+  const results = holder === undefined ? [] : keptResults(holder.network, holder.containerId);
+  if (results.some(({ netns }) => netns !== '' && namespaceState(netns) === 'present')) return undefined;
+  return `no network namespace of this host has ${containerAddress}`;
+}
+
+function held(conflict: Conflict): CniError {
+  return new CniError(
+    CniCode.TryAgainLater,
+    `host port ${portText(conflict)} is held by ${holderText(conflict)}, which is alive`,
+    {
+      details:
+        'stop that container, choose another port, or set "portConflict": "reference" (the first one wins then)',
+    },
+  );
+}
+
+function holderText({ holder, containerAddress }: Conflict): string {
+  const at = `at ${containerAddress}`;
+  if (holder === undefined) return `a container ${at}`;
+  return `container ${holder.containerId} of network ${holder.network} ${at}`;
+}
+
+function portText({ protocol, first, last, address }: Conflict): string {
+  const ports = first === last ? String(first) : `${first}-${last}`;
+  return address === undefined ? `${ports}/${protocol}` : `${ports}/${protocol} of ${address}`;
+}

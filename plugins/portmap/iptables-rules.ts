@@ -1,0 +1,160 @@
+import { formatAddress, formatCidr, networkOf, type IpAddress } from '../../shared/cni/address.ts';
+import { portmapChain, portmapComment } from '../../shared/packetfilter/names.ts';
+import { distinctRules } from '../../shared/packetfilter/compare.ts';
+import type { Family, Match, PortRange, Rule, TableChange } from '../../shared/packetfilter/ruleset.ts';
+import type { Forwarding } from './backend.ts';
+import { readConditions } from './conditions.ts';
+import type { PortmapSettings } from './config.ts';
+import type { Mapping } from './mapping.ts';
+
+/** Chains of all containers; names, order and comments are the reference's. */
+export const DNAT_CHAIN = 'CNI-HOSTPORT-DNAT';
+const SETMARK_CHAIN = 'CNI-HOSTPORT-SETMARK';
+const MASQ_CHAIN = 'CNI-HOSTPORT-MASQ';
+
+/**
+ * Table nat as it must be for a container's ports:
+ *
+ *     PREROUTING, OUTPUT      to an address of this host -> CNI-HOSTPORT-DNAT
+ *     CNI-HOSTPORT-DNAT       to ports of this container -> CNI-DN-<hash>
+ *     CNI-DN-<hash>           from the container's subnet, from 127.0.0.1 -> CNI-HOSTPORT-SETMARK
+ *                             to the port: DNAT
+ *     POSTROUTING             first of all -> CNI-HOSTPORT-MASQ: marked packets are masqueraded
+ */
+export function portmapChange(forwarding: Forwarding): Omit<TableChange, 'family' | 'table'> {
+  const { settings } = forwarding;
+  const chain = portmapChain(forwarding);
+  const ownMark = settings.snat && settings.externalSetMarkChain === undefined;
+  return {
+    ensureChains: ownMark ? [SETMARK_CHAIN, MASQ_CHAIN, DNAT_CHAIN] : [DNAT_CHAIN],
+    ensureRules: [
+      ...(ownMark ? markRules(settings.markMasqBit) : []),
+      ...['PREROUTING', 'OUTPUT'].map((from) => ({ chain: from, rule: toLocal, at: 'last' as const })),
+    ],
+    setChains: [
+      { chain, rules: distinctRules(forwarding.mappings.flatMap((one) => rulesOf(forwarding, one))) },
+    ],
+    setJumps: [{ chain: DNAT_CHAIN, to: chain, rules: entryRules(forwarding, chain) }],
+  };
+}
+
+const toLocal: Rule = {
+  matches: [{ kind: 'addrtype', destinationType: 'LOCAL' }],
+  target: { kind: 'jump', chain: DNAT_CHAIN },
+};
+
+/** Another network may use another bit: its rules stay beside these. */
+function markRules(bit: number): NonNullable<TableChange['ensureRules']> {
+  const mark = 2 ** bit;
+  return [
+    {
+      chain: SETMARK_CHAIN,
+      rule: {
+        matches: [comment('CNI portfwd masquerade mark')],
+        target: { kind: 'mark', value: mark, mask: mark },
+      },
+      at: 'last',
+    },
+    {
+      chain: MASQ_CHAIN,
+      rule: { matches: [{ kind: 'mark', value: mark, mask: mark }], target: { kind: 'masquerade' } },
+      at: 'last',
+    },
+    // Before the masquerading of containers, which lets hairpin traffic pass as traffic among neighbours.
+    {
+      chain: 'POSTROUTING',
+      rule: {
+        matches: [comment('CNI portfwd requiring masquerade')],
+        target: { kind: 'jump', chain: MASQ_CHAIN },
+      },
+      at: 'prepended',
+    },
+  ];
+}
+
+/** Marks come first: DNAT ends the chain. */
+function rulesOf({ settings, container, family }: Forwarding, mapping: Mapping): Rule[] {
+  const base = {
+    ...(mapping.hostAddress === undefined ? {} : { destination: { value: whole(mapping.hostAddress) } }),
+    protocol: mapping.protocol,
+    matches: [{ kind: 'port', destinationPort: portsOf(mapping) }] satisfies Match[],
+  };
+  const mark = { kind: 'jump', chain: settings.externalSetMarkChain ?? SETMARK_CHAIN } as const;
+  const sources = markedSources(settings, family, formatCidr(networkOf(container)));
+  return [
+    ...sources.map((source): Rule => ({ ...source, ...base, target: mark })),
+    { ...base, target: { kind: 'dnat', to: destination(mapping, container.address) } },
+  ];
+}
+
+function markedSources(
+  { snat, masqAll }: PortmapSettings,
+  family: Family,
+  subnet: string,
+): { source?: { value: string } }[] {
+  if (!snat) return [];
+  if (masqAll) return [{}];
+  const local = family === 'ipv4' ? [{ source: { value: '127.0.0.1/32' } }] : [];
+  return [{ source: { value: subnet } }, ...local];
+}
+
+/** A run of ports that does not begin at the same number is shifted as a whole: `-first-last/base` of iptables. */
+function destination({ hostPort, containerPort, range }: Mapping, address: IpAddress): string {
+  const text = formatAddress(address);
+  if (range > 1 && hostPort === containerPort) return text;
+  const host = address.family === 'ipv4' ? text : `[${text}]`;
+  return range === 1
+    ? `${host}:${containerPort}`
+    : `${host}:${containerPort}-${containerPort + range - 1}/${hostPort}`;
+}
+
+/** iptables' multiport takes 15 ports, of which a run of ports counts as two. */
+const PORTS_PER_RULE = 15;
+
+/**
+ * Rules that lead to the container's chain. As in the reference they name the ports of every mapping, also of those that are for
+ * the other family's addresses: the chain has no rule for them, and traffic goes on.
+ */
+function entryRules({ network, containerId, family, settings, mappings }: Forwarding, chain: string): Rule[] {
+  const text = comment(portmapComment({ network, containerId }));
+  const conditions = readConditions(family, settings.conditions[family]);
+  const all = settings.mappings ?? mappings;
+  return (['sctp', 'tcp', 'udp'] as const).flatMap((protocol) =>
+    groups(all.filter((one) => one.protocol === protocol).map(portsOf)).flatMap((destinationPorts) =>
+      conditions.map(({ matches = [], ...rest }): Rule => ({
+        ...rest,
+        protocol,
+        matches: [text, { kind: 'multiport', destinationPorts }, ...matches],
+        target: { kind: 'jump', chain },
+      })),
+    ),
+  );
+}
+
+/** In order, as many as fit into a rule. */
+function groups(ranges: readonly PortRange[]): PortRange[][] {
+  const filled: PortRange[][] = [];
+  let room = 0;
+  for (const range of ranges) {
+    const size = range.first === range.last ? 1 : 2;
+    if (size > room) {
+      filled.push([]);
+      room = PORTS_PER_RULE;
+    }
+    filled.at(-1)?.push(range);
+    room -= size;
+  }
+  return filled;
+}
+
+function portsOf({ hostPort, range }: Mapping): PortRange {
+  return { first: hostPort, last: hostPort + range - 1 };
+}
+
+function whole(address: IpAddress): string {
+  return `${formatAddress(address)}/${address.family === 'ipv4' ? 32 : 128}`;
+}
+
+function comment(text: string): Match {
+  return { kind: 'comment', comment: text };
+}

@@ -1,0 +1,52 @@
+import { formatAddress, parseCidr } from '../../shared/cni/address.ts';
+import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
+import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import type { Family } from '../../shared/packetfilter/ruleset.ts';
+import type { Forwarding } from './backend.ts';
+import type { Conflict } from './holders.ts';
+import { claimOf, collide, type Claim } from './mapping.ts';
+import { containerChain, keysOf, ownerOf, readRecord, tableOf, type PortKey } from './nftables-objects.ts';
+
+/** RT_SCOPE_LINK of linux/rtnetlink.h */
+const LINK_SCOPE = 253;
+
+/** Other containers' chains that lead away a port this one wants, found by looking up those very ports. */
+export function conflictsOf(view: NftView, forwarding: Forwarding): (Conflict & { chain: string })[] {
+  const { family } = forwarding;
+  const own = containerChain(forwarding, family).name;
+  const claims = forwarding.mappings.map(claimOf);
+  const chains = new Map<string, string | undefined>();
+  for (const { set, key } of claims.flatMap((claim) => keysInTheWay(claim, family))) {
+    const standing = view.element(set, key);
+    if (standing?.chain !== undefined && standing.chain !== own) chains.set(standing.chain, standing.comment);
+  }
+  return [...chains].flatMap(([chain, comment]) => {
+    const holder = ownerOf(comment);
+    if (holder?.containerId === forwarding.containerId) return [];
+    const records = view
+      .rules({ table: tableOf(family), name: chain })
+      .flatMap((rule) => readRecord(rule.comment) ?? []);
+    const held = records.find((one) => claims.some((claim) => collide(one, claim)));
+    return held === undefined ? [] : [{ ...held, chain, holder }];
+  });
+}
+
+/** A port of one address meets the same port of all addresses, and the other way round. */
+function keysInTheWay(claim: Claim, family: Family): PortKey[] {
+  const everywhere = { ...claim, address: undefined };
+  const single =
+    claim.address === undefined ? hostAddresses(family).map((address) => ({ ...claim, address })) : [claim];
+  return [everywhere, ...single].flatMap((one) => keysOf(one, family));
+}
+
+/** Addresses that somebody may have mapped a port of; those of one link only cannot be. */
+function hostAddresses(family: Family): string[] {
+  using rtnetlink = Rtnetlink.open();
+  return addresses(rtnetlink, { family })
+    .filter(({ scope }) => scope !== LINK_SCOPE)
+    .flatMap(({ address }) => {
+      const parsed = parseCidr(address);
+      return parsed === undefined ? [] : [formatAddress(parsed.address)];
+    });
+}
