@@ -1,0 +1,83 @@
+import './reflect.ts';
+import * as x509 from '@peculiar/x509';
+import { randomBytes, type webcrypto } from 'node:crypto';
+import type { Identity } from './sidecar.ts';
+import { spiffeId } from './spiffe.ts';
+
+const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
+const DAY_MS = 86_400_000;
+/** Longer than anybody lets the example run; nothing renews them. */
+const LIFETIME_MS = 30 * DAY_MS;
+
+/**
+ * An identity for each service under an authority that exists only for this call: its key is forgotten on return, so nobody,
+ * not even this program, can join the mesh later.
+ * @param trustDomain ends the URI identities: `11111111-2222-3333-4444-555555555555.consul`
+ */
+export async function makeIdentities(trustDomain: string, services: readonly string[]): Promise<Identity[]> {
+  x509.cryptoProvider.set(crypto);
+  const keys = await newKeys();
+  const validity = { notBefore: new Date(Date.now() - 60_000), notAfter: new Date(Date.now() + LIFETIME_MS) };
+  const authority = await x509.X509CertificateGenerator.createSelfSigned({
+    ...validity,
+    serialNumber: serial(),
+    name: 'CN=Consul CA stand-in',
+    keys,
+    signingAlgorithm: ALGORITHM,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: `spiffe://${trustDomain}` }]),
+    ],
+  });
+  return Promise.all(services.map((service) => identity(service)));
+
+  async function identity(service: string): Promise<Identity> {
+    const own = await newKeys();
+    const certificate = await x509.X509CertificateGenerator.create({
+      ...validity,
+      serialNumber: serial(),
+      subject: '',
+      issuer: authority.subject,
+      publicKey: own.publicKey,
+      signingKey: keys.privateKey,
+      signingAlgorithm: ALGORITHM,
+      extensions: leafExtensions(spiffeId(trustDomain, service)),
+    });
+    const key = await exportKey(own.privateKey);
+    return {
+      service,
+      trustDomain,
+      certificate: certificate.toString('pem'),
+      key,
+      authority: authority.toString('pem'),
+    };
+  }
+}
+
+function leafExtensions(uri: string): x509.Extension[] {
+  return [
+    new x509.BasicConstraintsExtension(false, undefined, true),
+    new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+    new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+    // Critical, because the subject is empty (RFC 5280 section 4.2.1.6).
+    new x509.SubjectAlternativeNameExtension([{ type: 'url', value: uri }], true),
+  ];
+}
+
+function newKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+}
+
+async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
+  const der = Buffer.from(await crypto.subtle.exportKey('pkcs8', key));
+  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
+  return `-----BEGIN PRIVATE KEY-----\n${lines.join('\n')}\n-----END PRIVATE KEY-----\n`;
+}
+
+/** Positive: the first bit of a serial number is its sign. */
+function serial(): string {
+  const bytes = randomBytes(16);
+  bytes[0] = (bytes[0] ?? 0) & 0x7f;
+  return bytes.toString('hex');
+}

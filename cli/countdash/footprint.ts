@@ -1,0 +1,153 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { linesOf, toolIfThere } from './tool.ts';
+
+/** What the example might leave behind on a host, as sorted lines of text under a heading each: compared before and after. */
+export interface Footprint {
+  readonly interfaces: readonly string[];
+  readonly routes: readonly string[];
+  readonly namespaces: readonly string[];
+  readonly rules: readonly string[];
+  readonly files: readonly string[];
+  readonly processes: readonly string[];
+  readonly settings: readonly string[];
+}
+
+/** Folders into which CNI plugins and runtimes write. */
+const FOLDERS = [
+  '/etc/netns',
+  '/var/lib/cni',
+  '/run/cni',
+  '/var/run/cni',
+  '/run/weft',
+  '/run/weft-countdash',
+  '/var/lib/weft',
+];
+const SETTINGS = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'];
+
+/** The kernel's own doing for each interface, seconds after it came up: they say no more than the interface itself. */
+const LINK_LOCAL = /\b(fe80:|ff00:)/;
+
+/** @param ownProcesses words of a command line by which processes of the example are known */
+export function takeFootprint(ownProcesses: string): Footprint {
+  return {
+    interfaces: linesOf(toolIfThere('ip', ['-br', 'addr', 'show']))
+      .map(interfaceLine)
+      .sort(),
+    routes: [['-4'], ['-6']]
+      .flatMap((family) => linesOf(toolIfThere('ip', [...family, 'route', 'show', 'table', 'all'])))
+      .filter((line) => !LINK_LOCAL.test(line))
+      .map((line) => line.replace(/ (expires \d+sec|error -?\d+|pref \w+)/g, '').trim())
+      .sort(),
+    namespaces: linesOf(toolIfThere('ip', ['netns', 'list']))
+      .map((line) => line.split(' ')[0] ?? '')
+      .sort(),
+    rules: takeRules(),
+    files: [...new Set(FOLDERS.map(realFolder).flatMap(filesUnder))].sort(),
+    processes: processesWith(ownProcesses),
+    settings: SETTINGS.map((name) => `${name} = ${setting(name)}`),
+  };
+}
+
+/** Every rule of the host's packet filters. Built-in chains without rules count as nothing: looking at a table creates them. */
+export function takeRules(): string[] {
+  const xtables = ['iptables-save', 'ip6tables-save', 'iptables-legacy-save', 'ip6tables-legacy-save'];
+  return [
+    ...xtables.flatMap((program) =>
+      xtablesRules(toolIfThere(program, [])).map((rule) => `${program.replace('-save', '')} ${rule}`),
+    ),
+    ...nftRules(toolIfThere('nft', ['-s', 'list', 'ruleset'])),
+  ];
+}
+
+/** What one has and the other lacks, each line behind its heading. */
+export function compareFootprints(
+  before: Footprint,
+  after: Footprint,
+): { added: string[]; removed: string[] } {
+  const headings = Object.keys(before) as (keyof Footprint)[];
+  const missing = (from: Footprint, to: Footprint): string[] =>
+    headings.flatMap((heading) =>
+      from[heading].filter((line) => !to[heading].includes(line)).map((line) => `${heading}: ${line.trim()}`),
+    );
+  return { added: missing(after, before), removed: missing(before, after) };
+}
+
+/** `-t nat -A CHAIN ...` for each rule and `-t nat -N CHAIN` for each chain of `iptables-save`'s output. */
+export function xtablesRules(saved: string): string[] {
+  let table = '';
+  return linesOf(saved).flatMap((line) => {
+    if (line.startsWith('*')) table = line.slice(1);
+    if (line.startsWith('-A')) return [`-t ${table} ${line}`];
+    const [, chain, policy] = /^:(\S+) (\S+)/.exec(line) ?? [];
+    if (chain === undefined || policy === 'ACCEPT') return [];
+    return [policy === '-' ? `-t ${table} -N ${chain}` : `-t ${table} -P ${chain} ${policy}`];
+  });
+}
+
+/** The text of `nft list ruleset` without empty accepting base chains and without tables that hold nothing else. */
+export function nftRules(ruleset: string): string[] {
+  const emptyChain = /^\tchain \S+ \{\n\t\ttype [^\n]*policy accept;\n\t\}\n\n?/gm;
+  const emptyTable = /^table [^\n]* \{\n\}\n/gm;
+  const told = ruleset
+    .replace(/^# Warning:[^\n]*\n/gm, '')
+    .replace(emptyChain, '')
+    .replace(/\n\n\}/g, '\n}')
+    .replace(emptyTable, '');
+  let table = '';
+  let chain = '';
+  return linesOf(told).flatMap((line) => {
+    if (/^table /.test(line)) table = line.replace(' {', '');
+    const [, opened] = /^\t(\S+ \S+) \{/.exec(line) ?? [];
+    if (opened !== undefined) chain = opened;
+    return /^\s*\}$/.test(line)
+      ? []
+      : [`nft ${[table, chain, line.trim()].filter((part) => part !== '').join(' | ')}`];
+  });
+}
+
+function interfaceLine(line: string): string {
+  const [name = '', , ...addresses] = line.trim().split(/\s+/);
+  const kept = addresses.filter((address) => !LINK_LOCAL.test(address));
+  return [name.replace(/@.*/, ''), ...kept.sort()].join(' ');
+}
+
+function filesUnder(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+      const path = join(folder, entry.name);
+      return entry.isDirectory() ? [`${path}/`, ...filesUnder(path)] : [path];
+    });
+  } catch {
+    return [];
+  }
+}
+
+/** /var/run is /run on most hosts, and the same file must not count twice. */
+function realFolder(folder: string): string {
+  const sameRun =
+    statSync('/var/run', { throwIfNoEntry: false })?.ino === statSync('/run', { throwIfNoEntry: false })?.ino;
+  return sameRun ? folder.replace(/^\/var\/run\//, '/run/') : folder;
+}
+
+function processesWith(words: string): string[] {
+  const commandLine = (pid: string): string => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+    } catch {
+      return '';
+    }
+  };
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => commandLine(pid).includes(words))
+    .map((pid) => `${pid} ${commandLine(pid).slice(-80).trim()}`);
+}
+
+function setting(name: string): string {
+  try {
+    return readFileSync(`/proc/sys/${name}`, 'latin1').trim();
+  } catch {
+    return 'absent';
+  }
+}

@@ -1,0 +1,49 @@
+import type { Addresses } from './example.ts';
+import { PROXY_OUTBOUND_PORT, PROXY_UID, type Group } from './nomad.ts';
+import { UPSTREAM_PORT, type Plan } from './plan.ts';
+import { NAMES } from './state.ts';
+
+/** What flows where, as lines of text. */
+export function drawPicture(plan: Plan, addresses: Addresses): string[] {
+  const { hostAddress, gateway, subnets, dns, api, dashboard, options } = plan;
+  const mapped = [
+    ...dashboard.ports.map(({ host, to }) => `:${host} -> ${addresses.dashboard}:${to}`),
+    ...api.ports.map(({ host, to }) => `:${host} -> ${addresses.api}:${to}`),
+  ];
+  return [
+    `host ${hostAddress}`,
+    ...mapped.map((mapping) => ` |  ${mapping}`),
+    ` |  FORWARD: NOMAD-ADMIN accepts what goes out by ${NAMES.bridge} to ${subnets.join(', ')}`,
+    ` |`,
+    `bridge ${NAMES.bridge} ${gateway}${dns === undefined ? '' : `     Consul DNS ${dns.address}:${dns.port}, udp and tcp`}`,
+    ` |`,
+    ` +-- namespace ${dashboard.netns}, eth0 ${addresses.dashboard}`,
+    ...outgoing(plan).map((line) => ` |     ${line}`),
+    ` |`,
+    ` +-- namespace ${api.netns}, eth0 ${addresses.api}`,
+    ...incoming(plan, api).map((line) => `       ${line}`),
+    '',
+    `intention: ${dashboard.service} -> ${api.service}: ${options.deny ? 'deny' : 'allow'}`,
+  ];
+}
+
+function outgoing({ dashboard, api, dns, countingUrl, options, hostAddress }: Plan): string[] {
+  const far = `mutual TLS to ${hostAddress}:${api.proxyPort}`;
+  const asks = `dashboard :${dashboard.appPort} asks ${countingUrl}`;
+  if (options.upstreams)
+    return [asks, `  port ${UPSTREAM_PORT} is the sidecar's (user ${PROXY_UID}) -> ${far}`];
+  return [
+    asks,
+    `  name -> ${dns?.address}:53, redirected to port ${dns?.port} -> ${api.virtualAddress}`,
+    `  tcp -> redirected to 127.0.0.1:${PROXY_OUTBOUND_PORT}, the sidecar (user ${PROXY_UID}) -> ${far}`,
+    `  not redirected: user ${PROXY_UID}, 127.0.0.1, and incoming port ${dashboard.appPort}`,
+  ];
+}
+
+function incoming({ options }: Plan, { proxyPort, appPort }: Group): string[] {
+  const how = options.upstreams ? '' : 'every incoming tcp connection is redirected here; ';
+  return [
+    `sidecar :${proxyPort} (user ${PROXY_UID}): ${how}checks certificate and intention`,
+    `  -> 127.0.0.1:${appPort} count-api`,
+  ];
+}

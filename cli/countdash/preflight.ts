@@ -1,0 +1,120 @@
+import { existsSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { findPlugin } from '../../shared/cni/delegate.ts';
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import { findProgram } from '../../shared/process/run.ts';
+import { takeRules } from './footprint.ts';
+import { portHolders, portRedirections } from './port-holder.ts';
+import { isAlive, NAMES, readState, removeState } from './state.ts';
+import { tearDown } from './teardown.ts';
+import { linesOf, toolIfThere } from './tool.ts';
+
+/** What each tool is for, and the Debian package that brings it. */
+const TOOLS = [
+  { name: 'ip', needed: 'makes the namespaces', from: 'iproute2' },
+  { name: 'iptables', needed: "makes Nomad's NOMAD-ADMIN chain", from: 'iptables' },
+  { name: 'iptables-save', needed: 'shows that no rule is left behind', from: 'iptables' },
+];
+
+const TOOLS_FOR_IPV6 = [
+  { name: 'ip6tables', needed: "makes Nomad's NOMAD-ADMIN chain for IPv6", from: 'iptables' },
+];
+
+/** Refuses a host on which the example could not run. */
+export function checkHost(binDirs: readonly string[], plugins: readonly string[], dualStack: boolean): void {
+  refuse([
+    ...missingRights(),
+    ...missingTools(dualStack),
+    ...missingPlugins(binDirs, plugins),
+    ...(dualStack ? missingIpv6() : []),
+  ]);
+}
+
+/** Refuses to take a port of the host away from whoever has it. */
+export function checkPort(port: number): void {
+  refuse(takenPort(port));
+}
+
+function refuse(problems: readonly string[]): void {
+  if (problems.length === 0) return;
+  throw new CniError(
+    CniCode.IoFailure,
+    `this host is not ready for the example:\n${problems.map((line) => `  - ${line}`).join('\n')}`,
+  );
+}
+
+/** Cleans up after a run that was killed. Throws when one still runs, or when our names are somebody else's. */
+export async function clearLeftovers(tell: (line: string) => void): Promise<void> {
+  const state = readState();
+  if (state !== undefined) {
+    if (isAlive(state)) {
+      throw new CniError(
+        CniCode.IoFailure,
+        `the example runs already, as process ${state.pid}; stop it with Ctrl-C there, or: kill ${state.pid}`,
+      );
+    }
+    tell('an earlier run was killed: cleaning up after it');
+    for (const { netns } of state.groups) await endProcesses(netns);
+    tearDown(state, tell);
+  }
+  removeState();
+  if (existsSync(`/sys/class/net/${NAMES.bridge}`)) {
+    throw new CniError(
+      CniCode.IoFailure,
+      `there is an interface ${NAMES.bridge} that no run of the example has left`,
+      {
+        details: `if it is not needed: ip link del ${NAMES.bridge}`,
+      },
+    );
+  }
+}
+
+/** The children of a killed run end by themselves as soon as they notice; what a person started there does not, and is ended. */
+async function endProcesses(netns: string): Promise<void> {
+  const pids = (): number[] => linesOf(toolIfThere('ip', ['netns', 'pids', netns])).map(Number);
+  for (const deadline = Date.now() + 2_000; pids().length > 0 && Date.now() < deadline;) await pause(50);
+  for (const pid of pids()) process.kill(pid, 'SIGKILL');
+}
+
+function missingRights(): string[] {
+  return process.getuid?.() === 0 ? [] : ['it makes network namespaces and rules: run it as root'];
+}
+
+function missingTools(dualStack: boolean): string[] {
+  return [...TOOLS, ...(dualStack ? TOOLS_FOR_IPV6 : [])]
+    .filter(({ name }) => findProgram(name) === undefined)
+    .map(
+      ({ name, needed, from }) =>
+        `"${name}" is missing; it ${needed} (Debian and Ubuntu: apt install ${from})`,
+    );
+}
+
+function missingIpv6(): string[] {
+  return existsSync('/proc/sys/net/ipv6') ? [] : ['this kernel runs without IPv6, which --dual-stack needs'];
+}
+
+function missingPlugins(binDirs: readonly string[], plugins: readonly string[]): string[] {
+  const absent = plugins.filter((name) => {
+    try {
+      findPlugin(name, binDirs);
+      return false;
+    } catch {
+      return true;
+    }
+  });
+  return absent.length === 0
+    ? []
+    : [`no ${absent.join(', ')} in ${binDirs.join(', ')}; say where the plugins are with --bin-dir`];
+}
+
+function takenPort(port: number): string[] {
+  const holders = portHolders(port);
+  const rules = holders.length > 0 ? [] : portRedirections(takeRules(), port);
+  const advice = 'stop it, or give the page another port with --port';
+  return [
+    ...holders.map((holder) => `${holder}; ${advice}`),
+    ...rules
+      .slice(0, 1)
+      .map((rule) => `port ${port} is mapped to a container already, by the rule "${rule}"; ${advice}`),
+  ];
+}

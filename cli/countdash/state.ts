@@ -1,0 +1,66 @@
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Footprint } from './footprint.ts';
+import type { ConsulDns, Group } from './nomad.ts';
+
+/** The names under which the example exists on a host; nothing else there carries them. */
+export const NAMES = {
+  bridge: 'weft-demo0',
+  network: 'weft-countdash',
+  namespaces: 'weft-demo-',
+  /** Leases, cached results and the note of what is being done; on tmpfs, so that a reboot forgets it with the rest. */
+  folder: '/run/weft-countdash',
+} as const;
+
+/**
+ * All that a tear-down needs, written down before anything is made: a run that was killed is cleaned up by the next one from
+ * exactly this.
+ */
+export interface State {
+  readonly pid: number;
+  /** Clock ticks after boot at which the process started (field 22 of /proc/<pid>/stat): a pid alone may be someone else by now. */
+  readonly started: string;
+  readonly before: Footprint;
+  readonly binDirs: readonly string[];
+  /** The network list as text. */
+  readonly list: string;
+  readonly subnets: readonly string[];
+  readonly groups: readonly Group[];
+  readonly dns: ConsulDns | undefined;
+}
+
+const FILE = join(NAMES.folder, 'state.json');
+
+export function writeState(state: State): void {
+  mkdirSync(NAMES.folder, { recursive: true, mode: 0o700 });
+  writeFileSync(`${FILE}.new`, JSON.stringify(state), { mode: 0o600 });
+  renameSync(`${FILE}.new`, FILE);
+}
+
+/** The note of an earlier run; undefined when there is none, or one that was cut short before anything was made. */
+export function readState(): State | undefined {
+  try {
+    return JSON.parse(readFileSync(FILE, 'utf8')) as State;
+  } catch {
+    return undefined;
+  }
+}
+
+export function removeState(): void {
+  rmSync(NAMES.folder, { recursive: true, force: true });
+}
+
+/** Whether the run that wrote the note still runs. */
+export function isAlive({ pid, started }: Pick<State, 'pid' | 'started'>): boolean {
+  return startOf(pid) === started;
+}
+
+/** The start time of a process, '' when there is none. The second field, in parentheses, may hold anything. */
+export function startOf(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,119 @@
+import { existsSync, rmdirSync, writeFileSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseNetworkList } from '../../conflist/network-list.ts';
+import { deleteNetwork, type Runtime } from '../../conflist/runtime.ts';
+import { toCniError } from '../../shared/cni/errors.ts';
+import { compareFootprints, takeFootprint } from './footprint.ts';
+import { removeFromAdminChain, removeSharedChains, type Xtables } from './host-rules.ts';
+import { namespacePath, nomadAttachment, nomadRemoval } from './nomad.ts';
+import { NAMES, removeState, type State } from './state.ts';
+import { linesOf, tool, toolIfThere } from './tool.ts';
+
+/** The words in a command line by which the example's processes are known. */
+export const PROCESS_WORDS = 'countdash-child';
+/** How long the kernel may take to let go of a namespace's interfaces. */
+const SETTLE_MS = 5_000;
+
+/** The runtime that drives the plugins for the example: its results stay in its own folder. */
+export function runtimeOf(binDirs: readonly string[], warn: (line: string) => void): Runtime {
+  return { binDirs, cacheDir: NAMES.folder, environment: process.env, warn };
+}
+
+/**
+ * Takes everything away that `state` says was or was to be made. Every step is done, whatever fails before it; each failure is told.
+ * Works on the remains of a run that was killed in the middle, too. The processes must have ended.
+ */
+export function tearDown(state: State, warn: (line: string) => void): void {
+  const attempt = (step: () => void): void => {
+    try {
+      step();
+    } catch (thrown) {
+      const { message, details } = toCniError(thrown);
+      warn(details === undefined ? message : `${message}; ${details}`);
+    }
+  };
+  const list = parseNetworkList(state.list, "the example's network list");
+  for (const group of state.groups.toReversed()) {
+    attempt(() =>
+      deleteNetwork(runtimeOf(state.binDirs, warn), list, nomadRemoval(nomadAttachment(group, state.dns))),
+    );
+  }
+  for (const { netns } of state.groups) attempt(() => removeNamespace(netns));
+  attempt(removeBridge);
+  for (const subnet of state.subnets)
+    attempt(() => removeFromAdminChain(programFor(subnet), NAMES.bridge, subnet));
+  attempt(() => removeSharedChains('iptables', state.before.rules));
+  attempt(() => removeSharedChains('ip6tables', state.before.rules));
+  attempt(() => restoreSettings(state));
+  attempt(() => removeEmptyFolder(state, '/etc/netns'));
+  attempt(removeState);
+}
+
+export function programFor(subnet: string): Xtables {
+  return subnet.includes(':') ? 'ip6tables' : 'iptables';
+}
+
+/**
+ * What the example left on the host: empty when the host is as before. Differences that carry none of its names are somebody else's
+ * doing in the meantime, or shared chains that somebody else has come to use, and come apart.
+ */
+export async function remains(state: State): Promise<{ ours: string[]; others: string[] }> {
+  for (const deadline = Date.now() + SETTLE_MS; ; await pause(100)) {
+    const { added, removed } = compareFootprints(state.before, takeFootprint(PROCESS_WORDS));
+    const differences = [
+      ...added.map((line) => `left: ${line}`),
+      ...removed.map((line) => `missing: ${line}`),
+    ];
+    if (differences.length === 0 || Date.now() > deadline) {
+      const ours = differences.filter((line) => isOurs(line, state));
+      return { ours, others: differences.filter((line) => !ours.includes(line)) };
+    }
+  }
+}
+
+function isOurs(line: string, { subnets, groups }: State): boolean {
+  const marks = [
+    NAMES.bridge,
+    NAMES.network,
+    NAMES.namespaces,
+    PROCESS_WORDS,
+    ...subnets.map((subnet) => subnet.replace(/0?\/.*/, '')),
+  ];
+  return [...marks, ...groups.map(({ allocId }) => allocId)].some((mark) => line.includes(mark));
+}
+
+function removeNamespace(name: string): void {
+  if (existsSync(namespacePath(name))) tool('ip', ['netns', 'del', name]);
+}
+
+function removeBridge(): void {
+  if (existsSync(`/sys/class/net/${NAMES.bridge}`)) tool('ip', ['link', 'del', NAMES.bridge]);
+}
+
+/** Forwarding goes off again only if no interface has come meanwhile: a new one may be of somebody who needs it by now. */
+function restoreSettings({ before }: State): void {
+  const names = (lines: readonly string[]): string =>
+    lines
+      .map((line) => line.split(' ')[0] ?? '')
+      .sort()
+      .join(' ');
+  const now = linesOf(toolIfThere('ip', ['-br', 'link', 'show'])).map((line) =>
+    line.replace(/@.*/, '').trim(),
+  );
+  if (names(now) !== names(before.interfaces)) return;
+  for (const setting of before.settings) {
+    const [name, value] = setting.split(' = ');
+    const file = `/proc/sys/${name}`;
+    if (value !== 'absent' && value !== undefined && existsSync(file)) writeFileSync(file, value);
+  }
+}
+
+/** The folder that named namespaces' resolver files are in, if it was not there before and nobody uses it. */
+function removeEmptyFolder({ before }: State, folder: string): void {
+  if (before.files.some((file) => file.startsWith(`${folder}/`)) || !existsSync(folder)) return;
+  try {
+    rmdirSync(folder);
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'ENOTEMPTY') throw thrown;
+  }
+}

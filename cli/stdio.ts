@@ -1,0 +1,77 @@
+import { constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { CniCode, CniError } from '../shared/cni/errors.ts';
+import { libc } from '../shared/kernel/libc.ts';
+
+/** Milliseconds that the other side of a pipe may stand still before the plugin gives up: Nomad waits with its global lock held. */
+const PATIENCE = 10_000;
+/** poll.h */
+const POLLIN = 1;
+const POLLOUT = 4;
+const UNENDING = 'the configuration on stdin has no end';
+
+/**
+ * The whole of standard input, as text, until end of file. Descriptors are used directly, never `process.stdin`: loading the stream
+ * classes would cost several milliseconds. A closed stdin reads as empty (Node opens /dev/null in its place).
+ * @throws CniError 5 when nothing comes for ten seconds and the other side keeps its end open; at a terminal there is no limit
+ */
+export function readStdin(): string {
+  const fd = withoutBlocking(0);
+  const blocks = fstatSync(fd).isSocket();
+  const chunks: Buffer[] = [];
+  for (;;) {
+    const chunk = Buffer.allocUnsafe(65_536);
+    if (blocks && !becomesReady(fd, POLLIN)) throw standstill(UNENDING);
+    const length = patiently(fd, POLLIN, UNENDING, () => readSync(fd, chunk));
+    if (length === 0) return Buffer.concat(chunks).toString('utf8');
+    chunks.push(chunk.subarray(0, length));
+  }
+}
+
+/** Writes all of `text`, however little the pipe takes at once. Throws CniError 5 when nobody reads for ten seconds. */
+export function writeAll(fd: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let done = 0; done < bytes.length;) {
+    done += patiently(fd, POLLOUT, 'nobody reads the answer', () => writeSync(fd, bytes, done));
+  }
+}
+
+/**
+ * The same pipe by a descriptor of our own that does not block; switching `fd` itself would switch the runtime's end with it.
+ * What cannot be opened again (a socket, which is asked before each read) and what a person types into (a terminal) stays as it is.
+ */
+function withoutBlocking(fd: number): number {
+  if (!fstatSync(fd).isFIFO()) return fd;
+  try {
+    return openSync(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch {
+    return fd;
+  }
+}
+
+function patiently(fd: number, event: number, silence: string, attempt: () => number): number {
+  for (;;) {
+    try {
+      return attempt();
+    } catch (thrown) {
+      const { code } = thrown as NodeJS.ErrnoException;
+      if (code !== 'EAGAIN') {
+        throw new CniError(CniCode.IoFailure, `descriptor ${fd}: ${code ?? String(thrown)}`, {
+          cause: thrown,
+        });
+      }
+      if (!becomesReady(fd, event)) throw standstill(silence);
+    }
+  }
+}
+
+function standstill(silence: string): CniError {
+  return new CniError(CniCode.IoFailure, `${silence}: nothing moved for ${PATIENCE / 1000} s`);
+}
+
+/** struct pollfd: 0 fd i32 | 4 events i16 | 6 revents i16 */
+function becomesReady(fd: number, event: number): boolean {
+  const request = Buffer.alloc(8);
+  request.writeInt32LE(fd, 0);
+  request.writeInt16LE(event, 4);
+  return libc().poll(request, 1n, PATIENCE) !== 0;
+}
