@@ -1,0 +1,39 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../support/suite.ts';
+import { sh, traces, useXtables } from './support/client-host.ts';
+import { countdashOnce } from './support/example.ts';
+
+/** The example on other hosts than the usual one. This one has nothing but its loopback, and iptables of the older kind. */
+const test = suite('countdash on other hosts', { limit: 300 });
+
+test('a host with iptables-legacy, and without any address but its loopback', () => {
+  useXtables('legacy');
+  sh('iptables -P FORWARD DROP');
+  const before = traces();
+  const { exitCode, output } = countdashOnce();
+  assert.is(exitCode, 0, output);
+  assert.match(output, /the page at 172\.27\.90\.1 port 9002/);
+  assert.not.match(output, 'FAIL');
+  assert.not.match(output, 'changed on this host');
+  assert.is(traces(), before);
+});
+
+test('a host where the first subnet is taken', () => {
+  sh('ip link add other type bridge; ip addr add 172.27.90.200/25 dev other; ip link set other up');
+  const { exitCode, output } = countdashOnce('--upstreams');
+  assert.is(exitCode, 0, output);
+  assert.match(output, /connected as 172\.27\.91\.2/);
+});
+
+test('an interface of our name that is not ours is refused, and stays', () => {
+  sh('ip link add weft-demo0 type bridge');
+  const { exitCode, output } = countdashOnce();
+  assert.is(exitCode, 1);
+  assert.match(
+    output,
+    /interface weft-demo0 that no run of the example has left; if it is not needed: ip link del weft-demo0/,
+  );
+  sh('ip link show weft-demo0');
+});
+
+test.run();

@@ -1,0 +1,3 @@
+import { testNomadLists } from './support/nomad-lists.ts';
+
+testNomadLists('nft');

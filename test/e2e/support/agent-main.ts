@@ -1,0 +1,86 @@
+import { createSocket } from 'node:dgram';
+import { connect, createServer, isIPv6, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import { originalDestination } from '../../../cli/countdash/original-destination.ts';
+
+/** The process that an agent (agent.ts) is: does what it is told, a line of JSON at a time, in the namespace that it was started in. */
+export type Order =
+  /** Answers each connection with `<name> <the peer's address> <original destination>`. */
+  | {
+      readonly do: 'serve';
+      readonly protocol: 'tcp' | 'udp';
+      readonly host: string;
+      readonly port: number;
+      readonly name: string;
+    }
+  | { readonly do: 'ask'; readonly protocol: 'tcp' | 'udp'; readonly host: string; readonly port: number };
+
+const PATIENCE_MS = 1500;
+
+createInterface({ input: process.stdin })
+  .on('line', (line) => {
+    const { id, order } = JSON.parse(line) as { id: number; order: Order };
+    const work = order.do === 'serve' ? serve(order) : ask(order);
+    const say = (answer: string): boolean => process.stdout.write(`${JSON.stringify({ id, answer })}\n`);
+    work.then(say, (error: NodeJS.ErrnoException) => say(`error ${error.code ?? error.message}`));
+  })
+  .on('close', () => process.exit());
+
+function serve({ protocol, host, port, name }: Order & { do: 'serve' }): Promise<string> {
+  return new Promise((done, fail) => {
+    if (protocol === 'tcp') {
+      const server = createServer((socket) => {
+        socket.on('error', () => undefined);
+        socket.end(`${name} ${plain(socket.remoteAddress)} ${originally(socket)}`);
+      });
+      server.once('error', fail).listen(port, host, () => done('serving'));
+      return;
+    }
+    const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+    socket.on('message', (_text, from) =>
+      socket.send(`${name} ${plain(from.address)}`, from.port, from.address),
+    );
+    socket.once('error', fail).bind(port, host, () => done('serving'));
+  });
+}
+
+function ask({ protocol, host, port }: Order & { do: 'ask' }): Promise<string> {
+  return protocol === 'tcp' ? askTcp(host, port) : askUdp(host, port);
+}
+
+function askTcp(host: string, port: number): Promise<string> {
+  return new Promise((done, fail) => {
+    const socket = connect({ host, port });
+    let text = '';
+    socket.setTimeout(PATIENCE_MS, () => socket.destroy(Object.assign(new Error(), { code: 'ETIMEDOUT' })));
+    socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    socket.once('error', fail).once('close', () => done(text));
+  });
+}
+
+function askUdp(host: string, port: number): Promise<string> {
+  return new Promise((done, fail) => {
+    const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+    const timer = setTimeout(() => {
+      socket.close();
+      fail(Object.assign(new Error(), { code: 'ETIMEDOUT' }));
+    }, PATIENCE_MS);
+    const settle = (finish: () => void): void => {
+      clearTimeout(timer);
+      socket.close();
+      finish();
+    };
+    socket.once('error', (error) => settle(() => fail(error)));
+    socket.once('message', (text) => settle(() => done(text.toString())));
+    socket.connect(port, host, () => socket.send('?'));
+  });
+}
+
+function originally(socket: Socket): string {
+  const destination = originalDestination(socket);
+  return destination === undefined ? '' : `${destination.address}:${destination.port}`;
+}
+
+function plain(address: string | undefined): string {
+  return (address ?? '').replace(/^::ffff:/, '');
+}

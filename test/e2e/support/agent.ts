@@ -1,0 +1,67 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Order } from './agent-main.ts';
+
+const MAIN = resolve(import.meta.dirname, 'agent-main.ts');
+
+/** A process in a namespace, under a user id, that serves and asks over real sockets. */
+export class Agent {
+  readonly #child: ChildProcess;
+  readonly #waiting = new Map<number, (answer: string) => void>();
+  #last = 0;
+
+  /** @param netns name of a namespace; undefined for the test's own host */
+  constructor(netns: string | undefined, uid = 0) {
+    const command = [
+      'setpriv',
+      `--reuid=${uid}`,
+      `--regid=${uid}`,
+      '--clear-groups',
+      process.execPath,
+      '--no-warnings',
+      MAIN,
+    ];
+    const [file = '', ...args] = netns === undefined ? command : ['ip', 'netns', 'exec', netns, ...command];
+    this.#child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#child.stdin?.on('error', () => undefined);
+    if (this.#child.stdout === null) throw new Error('no stdout');
+    createInterface({ input: this.#child.stdout }).on('line', (line) => {
+      const { id, answer } = JSON.parse(line) as { id: number; answer: string };
+      this.#waiting.get(id)?.(answer);
+      this.#waiting.delete(id);
+    });
+    this.#child.on('exit', () => {
+      for (const settle of this.#waiting.values()) settle('error the agent has ended');
+    });
+  }
+
+  /** The port answers `<name> <address of who asked>`, by tcp followed by where the connection was going before any redirect. */
+  async serve(port: number, name: string, host = '::'): Promise<void> {
+    for (const protocol of ['tcp', 'udp'] as const) {
+      const answer = await this.#order({ do: 'serve', protocol, host, port, name });
+      if (answer !== 'serving') throw new Error(`${name} on ${protocol} port ${port}: ${answer}`);
+    }
+  }
+
+  /** What the port answers; `error CODE` when it does not. */
+  tcp(host: string, port: number): Promise<string> {
+    return this.#order({ do: 'ask', protocol: 'tcp', host, port }).then((answer) => answer.trim());
+  }
+
+  udp(host: string, port: number): Promise<string> {
+    return this.#order({ do: 'ask', protocol: 'udp', host, port });
+  }
+
+  stop(): void {
+    this.#child.stdin?.end();
+  }
+
+  #order(order: Order): Promise<string> {
+    const id = (this.#last += 1);
+    return new Promise((settle) => {
+      this.#waiting.set(id, settle);
+      this.#child.stdin?.write(`${JSON.stringify({ id, order })}\n`);
+    });
+  }
+}

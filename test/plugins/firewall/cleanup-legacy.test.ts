@@ -1,0 +1,3 @@
+import { cleanupCases } from './cleanup.cases.ts';
+
+cleanupCases('legacy');

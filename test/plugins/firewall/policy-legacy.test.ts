@@ -1,0 +1,3 @@
+import { policyCases } from './policy.cases.ts';
+
+policyCases('legacy');

@@ -1,0 +1,3 @@
+import { rulesCases } from './rules.cases.ts';
+
+rulesCases('legacy');

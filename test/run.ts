@@ -1,0 +1,75 @@
+/**
+ * Runs the test files, each as a process of its own on a host of its own (see support/own-host.sh), a few side by side.
+ * usage: node test/run.ts [part of a path ...]
+ * Ends with `N passed, N failed` (`, N skipped` where something could not run here), exit code 1 if anything failed.
+ */
+import { globSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { relative, resolve } from 'node:path';
+import { runFile, type FileReport } from './support/run-file.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const wanted = process.argv.slice(2);
+const files = globSync('test/**/*.test.ts', { cwd: root })
+  .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
+  .sort();
+
+if (process.getuid?.() !== 0) fatal('the tests make network namespaces: run them as root');
+if (files.length === 0) fatal(`no test file matches ${wanted.join(', ')}`);
+
+const reports: FileReport[] = [];
+const queue = [...files];
+await Promise.all(Array.from({ length: Math.min(availableParallelism(), files.length) }, worker));
+slowest();
+summarise();
+
+async function worker(): Promise<void> {
+  for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+    const report = await runFile(resolve(root, file));
+    reports.push(report);
+    print(report);
+  }
+}
+
+function print(report: FileReport): void {
+  const mark = report.failures.length > 0 ? 'FAIL' : 'ok  ';
+  const skipped = report.skipped.length > 0 ? `, ${report.skipped.length} skipped` : '';
+  console.log(
+    `${mark} ${relative(root, report.file)}  ${report.passed} passed${skipped}  ${(report.milliseconds / 1000).toFixed(1)} s`,
+  );
+  for (const { title, reason } of report.skipped) console.log(`     skipped: ${title}: ${reason}`);
+  for (const { title, error } of report.failures) console.log(`     FAILED: ${title}\n${indent(error)}`);
+  if (report.failures.some(({ title }) => title === '(file)'))
+    console.log(indent(report.output.slice(-4000)));
+}
+
+function slowest(): void {
+  const slow = reports.flatMap((report) =>
+    report.slow.map((one) => ({ ...one, file: relative(root, report.file) })),
+  );
+  for (const { file, title, seconds } of slow.toSorted((a, b) => b.seconds - a.seconds).slice(0, 15)) {
+    console.log(`slow ${seconds.toFixed(1).padStart(6)} s  ${file}: ${title}`);
+  }
+}
+
+function summarise(): void {
+  const sum = (count: (report: FileReport) => number): number =>
+    reports.reduce((total, report) => total + count(report), 0);
+  const passed = sum((report) => report.passed);
+  const failed = sum((report) => report.failures.length);
+  const skipped = sum((report) => report.skipped.length);
+  for (const report of reports.filter(({ failures }) => failures.length > 0)) {
+    for (const { title } of report.failures) console.log(`FAILED ${relative(root, report.file)}: ${title}`);
+  }
+  console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+  process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+}
+
+function indent(text: string): string {
+  return text.replaceAll(/^/gm, '       ');
+}
+
+function fatal(message: string): never {
+  console.error(message);
+  process.exit(1);
+}

@@ -1,0 +1,55 @@
+import { openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { waitUntil } from '../../../shared/kernel/clock.ts';
+import { closeLater } from '../../../shared/kernel/close-later.ts';
+import { NetlinkSocket } from '../../../shared/kernel/netlink/socket.ts';
+import { NftConnection } from '../../../shared/packetfilter/nftables/connection.ts';
+import { addChain, addTable, deleteTable } from '../../../shared/packetfilter/nftables/messages.ts';
+import type { NftTable } from '../../../shared/packetfilter/nftables/model.ts';
+import { suite } from '../../support/suite.ts';
+
+const test = suite('closing later');
+
+const descriptors = (): string[] =>
+  readdirSync('/proc/self/fd').map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return '';
+    }
+  });
+const sockets = (): number => readFileSync('/proc/self/net/netlink', 'utf8').split('\n').length;
+
+test('the descriptor and the helpers are gone at once, the socket itself soon', () => {
+  const before = { descriptors: descriptors().length, sockets: sockets() };
+  for (let round = 0; round < 20; round++) closeLater(NetlinkSocket.open(12).fd);
+  assert.is(descriptors().length, before.descriptors);
+  assert.ok(
+    waitUntil(5_000, () => sockets() === before.sockets),
+    `${sockets()} sockets, ${before.sockets} before`,
+  );
+});
+
+test('any descriptor will do', () => {
+  const before = descriptors().length;
+  closeLater(openSync('/dev/null', 'r'));
+  assert.is(descriptors().length, before);
+});
+
+test('a connection that deleted something is closed so, and what it did stays', () => {
+  const table: NftTable = { family: 'ip', name: 'gone' };
+  const before = sockets();
+  for (let round = 0; round < 5; round++) {
+    using connection = NftConnection.open();
+    connection.commit([addTable(table), addChain({ table, name: 'c' })]);
+    connection.commit([deleteTable(table)]);
+  }
+  assert.ok(
+    waitUntil(5_000, () => sockets() === before),
+    `${sockets()} sockets, ${before} before`,
+  );
+  using connection = NftConnection.open();
+  assert.equal(connection.dump('tables', 1, 'ip', []), []);
+});
+
+test.run();

@@ -1,0 +1,106 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { resolve } from 'node:path';
+import * as assert from 'uvu/assert';
+import { checked, isErrno, KernelError, lastErrno, libc } from '../../../shared/kernel/libc.ts';
+import { suite } from '../../support/suite.ts';
+import { kernelError } from './support.ts';
+
+const test = suite('libc');
+const LIBC = resolve(import.meta.dirname, '../../../shared/kernel/libc.ts');
+
+test('errno is that of the failing call, call after call', () => {
+  const calls: [string, () => number | bigint][] = [
+    ['EBADF', () => libc().setns(-1, 0)],
+    ['EINVAL', () => libc().unshare(0x1)],
+    ['EAFNOSUPPORT', () => libc().socket(99, 3, 0)],
+    ['ENOENT', () => libc().umount2('/nowhere/at/all', 0)],
+    ['ENOTSOCK', () => libc().recv(0, Buffer.alloc(4), 4n, 0x40)],
+  ];
+  for (let round = 0; round < 50; round++) {
+    for (const [code, call] of calls) kernelError(code, () => checked('call', call()));
+  }
+});
+
+test('a call that succeeds gives its number', () => {
+  const fd = checked('socket', libc().socket(1, 1, 0));
+  assert.ok(fd > 2);
+  assert.is(readFileSync('/proc/self/fdinfo/' + fd, 'utf8').includes('flags'), true);
+});
+
+test('an error tells call, errno, code and explanation apart', () => {
+  const error = new KernelError('RTM_NEWROUTE 10.0.0.0/8', 101, {
+    detail: 'Nexthop has invalid gateway',
+    offset: 44,
+  });
+  assert.is(
+    error.message,
+    'RTM_NEWROUTE 10.0.0.0/8: ENETUNREACH: network is unreachable (Nexthop has invalid gateway)',
+  );
+  assert.is(error.errno, 101);
+  assert.is(error.syscall, 'RTM_NEWROUTE 10.0.0.0/8');
+  assert.is(error.detail, 'Nexthop has invalid gateway');
+  assert.is(error.offset, 44);
+});
+
+test('an errno that the table lacks still has a code', () => {
+  assert.is(new KernelError('call', 4095).code, 'E4095');
+});
+
+test('isErrno matches by code, also errors of node:fs, and nothing by text', () => {
+  assert.ok(isErrno(new KernelError('call', 17), 'ENOENT', 'EEXIST'));
+  assert.not.ok(isErrno(new KernelError('call', 17), 'ENOENT'));
+  try {
+    readFileSync('/nowhere');
+  } catch (thrown) {
+    assert.ok(isErrno(thrown, 'ENOENT'));
+  }
+  assert.not.ok(isErrno(new Error('EEXIST'), 'EEXIST'));
+  assert.not.ok(isErrno({ code: 'EEXIST' }, 'EEXIST'));
+  assert.not.ok(isErrno(undefined, 'EEXIST'));
+});
+
+test('the table of error names agrees with the platform', () => {
+  const codes = new Map(Object.entries(constants.errno).map(([code, errno]) => [errno, code]));
+  const checkable = [...codes.keys()].filter((errno) => !/^E\d/.test(new KernelError('x', errno).code));
+  assert.ok(checkable.length > 50, `${checkable.length} codes`);
+  // EOPNOTSUPP and EAGAIN have a second name each; node may list either.
+  const second: Record<string, string> = { ENOTSUP: 'EOPNOTSUPP', EWOULDBLOCK: 'EAGAIN' };
+  for (const errno of checkable) {
+    const code = codes.get(errno) ?? '';
+    assert.is(new KernelError('x', errno).code, second[code] ?? code);
+  }
+});
+
+test('loading node:ffi prints no warning, and other warnings come through', () => {
+  const script = `
+    const { libc } = await import(${JSON.stringify(LIBC)});
+    libc();
+    process.emitWarning('kept', 'ExperimentalWarning');`;
+  const { stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    encoding: 'utf8',
+  });
+  assert.is(status, 0);
+  assert.not.match(stderr, 'FFI');
+  assert.match(stderr, 'ExperimentalWarning: kept');
+});
+
+test('exitNow ends the process with its status and runs no exit handler', () => {
+  const script = `
+    const { exitNow } = await import(${JSON.stringify(LIBC)});
+    process.on('exit', () => console.log('handler'));
+    exitNow(7);`;
+  const { stdout, status } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    encoding: 'utf8',
+  });
+  assert.is(status, 7);
+  assert.is(stdout, '');
+});
+
+test('lastErrno reads without a call in between', () => {
+  libc().setns(-1, 0);
+  assert.is(lastErrno(), 9);
+});
+
+test.run();

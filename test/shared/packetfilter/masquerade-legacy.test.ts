@@ -1,0 +1,3 @@
+import { masqueradeCases } from './masquerade.cases.ts';
+
+masqueradeCases('legacy');

@@ -1,0 +1,138 @@
+import { spawn } from 'node:child_process';
+import { resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+
+export interface FileReport {
+  readonly file: string;
+  readonly passed: number;
+  readonly failures: readonly { title: string; error: string }[];
+  readonly skipped: readonly { title: string; reason: string }[];
+  /** Tests that took longer than two seconds, in seconds: where the run's time goes. */
+  readonly slow: readonly { title: string; seconds: number }[];
+  readonly output: string;
+  readonly milliseconds: number;
+}
+
+interface Heard {
+  event: 'registered' | 'start' | 'pass' | 'fail' | 'skip';
+  suite: string;
+  title: string;
+  limit?: number;
+  error?: string;
+  reason?: string;
+}
+
+/** What a blocked test gets on top of its own limit before the whole file is killed. */
+const GRACE_SECONDS = 5;
+/** A file between tests (importing, hooks) may not be silent for longer. */
+const SILENCE_SECONDS = 120;
+const SLOW_SECONDS = 2;
+
+const UNSHARE = [
+  '--net',
+  '--mount',
+  '--pid',
+  '--fork',
+  '--kill-child',
+  '--mount-proc',
+  '--propagation',
+  'private',
+  '--',
+];
+
+/** Runs one test file on a host of its own and reports each of its tests; whatever the file leaves behind dies with it. */
+export async function runFile(file: string): Promise<FileReport> {
+  const began = Date.now();
+  const child = spawn(
+    'unshare',
+    [...UNSHARE, 'sh', resolve(import.meta.dirname, 'own-host.sh'), process.execPath, '--no-warnings', file],
+    {
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+      env: { ...process.env, WEFT_TEST_EAR: '1', FORCE_COLOR: '0' },
+    },
+  );
+  const account = new Account();
+  let output = '';
+  const collect = (chunk: Buffer): void => void (output = (output + chunk.toString()).slice(-20_000));
+  child.stdout?.on('data', collect);
+  child.stderr?.on('data', collect);
+
+  let timer = setTimeout(kill, SILENCE_SECONDS * 1000);
+  createInterface({ input: child.stdio[3] as Readable }).on('line', (line) => {
+    const heard = JSON.parse(line) as Heard;
+    account.hear(heard);
+    clearTimeout(timer);
+    timer = setTimeout(
+      kill,
+      1000 * (heard.event === 'start' ? (heard.limit ?? 20) + GRACE_SECONDS : SILENCE_SECONDS),
+    );
+  });
+  function kill(): void {
+    account.stop();
+    child.kill('SIGKILL');
+  }
+
+  const code = await new Promise<number | null>((done) => child.on('close', done));
+  clearTimeout(timer);
+  return { file, ...account.close(code), output, milliseconds: Date.now() - began };
+}
+
+/** Keeps the count of one file, and knows what a file that tells nothing must not get away with. */
+class Account {
+  #registered = 0;
+  #passed = 0;
+  #running: string | undefined;
+  #stopped = false;
+  #began = 0;
+  readonly #slow: { title: string; seconds: number }[] = [];
+  readonly #failures: { title: string; error: string }[] = [];
+  readonly #skipped: { title: string; reason: string }[] = [];
+
+  hear({ event, suite, title, error, reason }: Heard): void {
+    const name = `${suite}: ${title}`;
+    if (event === 'registered') this.#registered += 1;
+    if (event === 'start') {
+      this.#running = name;
+      this.#began = Date.now();
+    }
+    if (event === 'pass' || event === 'fail') this.#time(name);
+    if (event === 'pass') this.#passed += 1;
+    if (event === 'fail') this.#failures.push({ title: name, error: error ?? '' });
+    if (event === 'skip') this.#skipped.push({ title: name, reason: reason ?? '' });
+    if (event === 'pass' || event === 'fail') this.#running = undefined;
+  }
+
+  #time(title: string): void {
+    const seconds = (Date.now() - this.#began) / 1000;
+    if (seconds > SLOW_SECONDS) this.#slow.push({ title, seconds });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  close(code: number | null): Pick<FileReport, 'passed' | 'failures' | 'skipped' | 'slow'> {
+    const failures = this.#failures;
+    if (this.#running !== undefined) {
+      failures.push({
+        title: this.#running,
+        error: this.#stopped
+          ? 'hung past its time limit; the file was killed'
+          : `the process ended (exit ${code}) in the middle of this test`,
+      });
+    } else if (this.#stopped) {
+      failures.push({ title: '(file)', error: 'hung outside of a test; killed' });
+    }
+    const ran = this.#passed + failures.length;
+    if (ran < this.#registered)
+      failures.push({
+        title: '(file)',
+        error: `${this.#registered} tests registered, ${ran} ran: is suite.run() missing?`,
+      });
+    if (this.#registered + this.#skipped.length === 0)
+      failures.push({ title: '(file)', error: 'registers no test' });
+    if (code !== 0 && failures.length === 0) failures.push({ title: '(file)', error: `exit code ${code}` });
+    return { passed: this.#passed, failures, skipped: this.#skipped, slow: this.#slow };
+  }
+}
