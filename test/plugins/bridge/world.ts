@@ -1,10 +1,16 @@
 import { makeNamespace, sh, startHelper } from './host.ts';
 
-/** A network beyond the host, 192.0.2.0/24 and 2001:db8::/64: the host is .1, an echo answers on .2. It knows no way back to containers. */
+/**
+ * A network beyond the host, 192.0.2.0/24 and 2001:db8::/64: the host is .1, an echo answers on .2. It knows no way back to containers.
+ * Without DAD on the links: while a link-local address is tentative (up to two seconds), the kernel sends no neighbour
+ * solicitation for a packet that it forwards, and an allocation's first IPv6 datagrams would be lost to the test's own world.
+ */
 export async function makeWorld(): Promise<void> {
   makeNamespace('world');
   sh(`
     ip link add up0 type veth peer name eth0 netns world
+    echo 0 > /proc/sys/net/ipv6/conf/up0/accept_dad
+    ip netns exec world sh -c 'echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad'
     ip addr add 192.0.2.1/24 dev up0
     ip addr add 2001:db8::1/64 dev up0 nodad
     ip link set up0 up

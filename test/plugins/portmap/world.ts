@@ -19,7 +19,8 @@ export const HOST = { ipv4: '192.0.2.1', ipv6: '2001:db8::1', other: '198.51.100
 export const OUTSIDE = { ipv4: '192.0.2.2', ipv6: '2001:db8::2' } as const;
 
 export function makeWorld(): void {
-  sh('sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1');
+  // No DAD on the interfaces to come: with a tentative link-local address the kernel forwards nothing to a new IPv6 neighbour.
+  sh('sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0');
   sh('ip netns add outside');
   sh('ip link add up0 type veth peer name eth0 netns outside');
   for (const [name, address] of [
