@@ -35,6 +35,11 @@ export const TEST_TOOLS = [
   },
 ];
 
+/** @type {readonly Tool[]} what only the benchmarks call */
+export const BENCH_TOOLS = [
+  { command: '/usr/bin/time', debian: 'time', why: 'tells the highest memory use of a program' },
+];
+
 /** A reason for which setting up cannot go on; its message is meant for the person at the terminal. */
 export class SetupError extends Error {}
 

@@ -1,13 +1,13 @@
 /**
- * usage: node cli/packaging/task.mjs build | countdash [options] | test [part of a path ...] | bench <name> [options]
+ * usage: node cli/packaging/task.mjs build | countdash [options] | test [part of a path ...] | bench [<name> [options]]
  * The commands of package.json, each of which sets up what it needs first. Runs on plain Node >= 20.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nodeBase } from './base.mjs';
-import { SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
+import { BENCH_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
 import { isUpToDate } from './stamp.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -65,19 +65,28 @@ async function checkSources(node) {
   return true;
 }
 
-/** @param {string[]} options */
-async function bench([which = '', ...options]) {
+/**
+ * One benchmark by its name, with its options; without a name all of them, one after the other, with their defaults.
+ * @param {string[]} options @returns {Promise<number>} 1 if one of them misses a figure that is to be held
+ */
+async function bench([which, ...options]) {
   const folder = resolve(root, 'test/bench');
-  const script = resolve(folder, `${which}.ts`);
-  if (!/^[a-z-]+$/.test(which) || !existsSync(script)) {
-    const names = readdirSync(folder).filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'));
-    throw new SetupError(
-      `usage: npm run bench -- ${names.map((file) => file.slice(0, -3)).join(' | ')} [options]`,
-    );
+  const names = readdirSync(folder)
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => file.slice(0, -3));
+  if (which !== undefined && !names.includes(which)) {
+    throw new SetupError(`usage: npm run bench [-- ${names.join(' | ')} [options]]`);
   }
   requireRoot('the benchmarks make network namespaces');
-  setUp(root, [...TOOLS, ...TEST_TOOLS]);
-  return (await buildIfStale()) || run(nodeBase(root).file, ['--no-warnings', script, ...options]);
+  setUp(root, [...TOOLS, ...TEST_TOOLS, ...BENCH_TOOLS]);
+  if (await buildIfStale()) return 1;
+  const { file: node } = nodeBase(root);
+  let missed = 0;
+  for (const name of which === undefined ? names : [which]) {
+    if (which === undefined) process.stdout.write(`\n== ${name}\n`);
+    missed |= await run(node, ['--no-warnings', resolve(folder, `${name}.ts`), ...options]);
+  }
+  return missed === 0 ? 0 : 1;
 }
 
 async function buildIfStale() {

@@ -1,7 +1,8 @@
 /**
- * npm run bench -- chain [--backends iptables-nft,iptables-legacy,nftables] [--sizes 1,100,300,1000,5000] [--list nomad-tproxy]
- *                        [--rounds 12] [--json FILE] [--svg FILE]
+ * npm run bench -- chain [--backends iptables-nft,iptables-legacy,nftables] [--sizes 1,100,300,1000,5000] [--rounds 12]
+ *                        [--lists nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin] [--json FILE] [--svg FILE]
  * Whole chains as Nomad runs them, our executables and the reference's turn by turn, with more and more allocations present.
+ * The first list is measured at every size, the others, which differ by a plugin, a family or a flag, with up to 100.
  */
 import { existsSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -10,7 +11,8 @@ import { describeMachine, onOwnHost, resetHost } from './chain/machine.ts';
 import { measure, type Measurement } from './chain/measure.ts';
 import { plot } from './chain/plot.ts';
 import { printHeader, printRow, printRatios } from './chain/report.ts';
-import { nomadList, REFERENCE, WEFT, type Backend } from './chain/suites.ts';
+import { nomadList, REFERENCE, WEFT, type Backend, type ListName } from './chain/suites.ts';
+import { printVerdicts, verdicts } from './chain/targets.ts';
 
 onOwnHost(import.meta.filename, process.argv.slice(2));
 
@@ -18,45 +20,62 @@ const { values } = parseArgs({
   args: process.argv.slice(2),
   options: {
     backends: { type: 'string', default: 'iptables-nft,iptables-legacy,nftables' },
-    sizes: { type: 'string', default: '1,100,300,1000' },
-    list: { type: 'string', default: 'nomad-tproxy' },
+    sizes: { type: 'string', default: '1,100,300,1000,5000' },
+    lists: { type: 'string', default: 'nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin' },
     rounds: { type: 'string', default: '12' },
     json: { type: 'string' },
     svg: { type: 'string' },
   },
 });
-const list = nomadList(values.list as 'nomad-tproxy');
-const sizes = values.sizes.split(',').map(Number);
-const reference = existsSync(`${REFERENCE.binDir}/bridge`) ? [REFERENCE] : [];
-if (reference.length === 0)
+/** The reference needs most of a second per chain with a thousand present; its own figures say how it goes on. */
+const MOST_FOR_REFERENCE = 1000;
+/** Each allocation costs iptables-legacy a whole table: thousands would take this benchmark hours to make. */
+const MOST_FOR_LEGACY = 1000;
+const MOST_FOR_OTHER_LISTS = 100;
+
+const machine = describeMachine();
+const backends = values.backends.split(',') as Backend[];
+const lists = values.lists.split(',') as ListName[];
+const hasReference = existsSync(`${REFERENCE.binDir}/bridge`);
+if (!hasReference)
   console.log('the reference is absent (apt-get install containernetworking-plugins): only our figures');
 
-const measurements: Measurement[] = [];
-for (const backend of values.backends.split(',') as Backend[]) {
-  resetHost(backend);
-  console.log(`\n${values.list} on ${backend}; ${describeMachine()}`);
-  printHeader();
-  let crowd: CrowdMember[] = [];
-  for (const size of sizes) {
-    crowd = growCrowd(list, crowd, size - 1);
-    // The reference needs more than half a second per chain with a thousand present; its own figures say how it goes on.
-    const suites = [WEFT, ...(size > 1000 || backend === 'nftables' ? [] : reference)];
-    const rows = measure({
-      backend,
-      list,
-      present: size,
-      suites,
-      rounds: size > 300 ? Math.ceil(Number(values.rounds) / 2) : Number(values.rounds),
-    });
-    for (const row of rows) printRow(row);
-    measurements.push(...rows);
-  }
-}
-printRatios(measurements);
+const results = lists.map((name, at) => ({ list: name, measurements: benchList(name, at === 0) }));
+const main = results[0]?.measurements ?? [];
 if (values.json !== undefined)
-  writeFileSync(
-    values.json,
-    `${JSON.stringify({ machine: describeMachine(), list: values.list, measurements }, null, 1)}\n`,
-  );
-if (values.svg !== undefined)
-  writeFileSync(values.svg, plot(measurements, `${values.list}, ADD; ${describeMachine()}`));
+  writeFileSync(values.json, `${JSON.stringify({ machine, results }, null, 1)}\n`);
+if (values.svg !== undefined) writeFileSync(values.svg, plot(main, `${lists[0] ?? ''} on ${machine}`));
+process.exitCode = printVerdicts(verdicts(main)) ? 0 : 1;
+
+function benchList(name: ListName, first: boolean): Measurement[] {
+  const sizes = values.sizes.split(',').map(Number);
+  return backends.flatMap((backend) => {
+    const most = backend === 'iptables-legacy' ? MOST_FOR_LEGACY : Number.POSITIVE_INFINITY;
+    const limit = first ? most : MOST_FOR_OTHER_LISTS;
+    return benchBackend(
+      name,
+      backend,
+      sizes.filter((size) => size <= limit),
+    );
+  });
+}
+
+function benchBackend(name: ListName, backend: Backend, sizes: readonly number[]): Measurement[] {
+  resetHost(backend);
+  console.log(`\n${name} on ${backend}; ${machine}; medians in ms`);
+  printHeader();
+  const list = nomadList(name);
+  let crowd: CrowdMember[] = [];
+  const measurements = sizes.flatMap((present) => {
+    crowd = growCrowd(list, crowd, present - 1);
+    // The reference has no nftables firewall and Debian's no nftables portmap: nothing to compare that backend with.
+    const compared = hasReference && present <= MOST_FOR_REFERENCE && backend !== 'nftables';
+    const suites = compared ? [WEFT, REFERENCE] : [WEFT];
+    const rounds = present > 300 ? Math.ceil(Number(values.rounds) / 2) : Number(values.rounds);
+    const rows = measure({ backend, list, present, suites, rounds });
+    rows.forEach(printRow);
+    return rows;
+  });
+  printRatios(measurements);
+  return measurements;
+}

@@ -4,16 +4,10 @@
  */
 import { mkdirSync, writeFileSync, closeSync, openSync } from 'node:fs';
 import { checked, libc } from '../../../shared/kernel/libc.ts';
-import { inNamespace } from '../../../shared/kernel/namespace.ts';
-import { runPlugin } from '../../../shared/cni/protocol.ts';
-import { plugin as bridge } from '../../../plugins/bridge/plugin.ts';
-import { plugin as firewall } from '../../../plugins/firewall/plugin.ts';
-import { plugin as loopback } from '../../../plugins/loopback/plugin.ts';
-import { plugin as portmap } from '../../../plugins/portmap/plugin.ts';
+import { chainInProcess } from './in-process.ts';
 import { sh } from './machine.ts';
-import { WEFT, type List } from './suites.ts';
+import type { List } from './suites.ts';
 
-const PLUGINS = { loopback, bridge, firewall, portmap } as const;
 /** A Linux bridge has at most 1023 ports (BR_MAX_PORTS): beyond that the crowd goes to further networks. */
 const PER_BRIDGE = 900;
 
@@ -27,77 +21,36 @@ export function growCrowd(list: List, present: readonly CrowdMember[], size: num
   const members = [...present];
   for (let index = present.length; index < size; index++) {
     const member = { index, netns: makeNamespace(`crowd-${index}`) };
-    addMember(networkOf(list, Math.floor(index / PER_BRIDGE)), member);
+    const allocation = { id: `crowd-${index}`, netns: member.netns, port: 20_000 + index };
+    chainInProcess(networkOf(list, Math.floor(index / PER_BRIDGE)), 'ADD', allocation);
     members.push(member);
   }
   return members;
 }
 
-/** The list itself, or the same on another bridge and subnet. */
+/**
+ * The list itself, or the same on another bridge and subnet. Without consul-cni, whose rules are in the members' own namespaces, where nobody
+ * else's work meets them.
+ */
 function networkOf(list: List, number: number): List {
-  if (number === 0) return list;
-  const plugins = list.plugins.map((plugin) => {
-    if (plugin.type !== 'bridge') return plugin;
-    const ipam = plugin['ipam'] as Record<string, unknown>;
-    return {
-      ...plugin,
-      bridge: `crowd${number}`,
-      ipam: { ...ipam, ranges: [[{ subnet: `10.${100 + number}.0.0/20` }]] },
-    };
-  });
-  return { ...list, name: `crowd${number}`, plugins };
-}
-
-function addMember(list: List, { index, netns }: CrowdMember): void {
-  let prevResult: unknown;
-  for (const plugin of list.plugins) {
-    const implementation = PLUGINS[plugin.type as keyof typeof PLUGINS];
-    if (implementation === undefined) continue;
-    const { capabilities, ...config } = plugin;
-    const port = 20_000 + index;
-    const runtimeConfig = {
-      portMappings: ['tcp', 'udp'].map((Protocol) => ({
-        HostPort: port,
-        ContainerPort: port,
-        Protocol,
-        HostIP: '',
-      })),
-    };
-    const stdin = JSON.stringify({
-      ...config,
-      name: list.name,
-      cniVersion: list.cniVersion,
-      ...(capabilities === undefined ? {} : { runtimeConfig }),
-      ...(prevResult === undefined ? {} : { prevResult }),
-    });
-    const environment = {
-      CNI_COMMAND: 'ADD',
-      CNI_CONTAINERID: `crowd-${index}`,
-      CNI_NETNS: netns,
-      CNI_IFNAME: 'eth0',
-      CNI_PATH: WEFT.binDir,
-    };
-    prevResult = JSON.parse(callInProcess(implementation, environment, stdin));
-  }
-}
-
-function callInProcess(
-  plugin: (typeof PLUGINS)[keyof typeof PLUGINS],
-  environment: Record<string, string>,
-  stdin: string,
-): string {
-  let out = '';
-  const edge = {
-    environment,
-    readStdin: () => stdin,
-    isOwnNamespace: () => false,
-    writeOut: (text: string) => void (out += text),
-    writeErr: () => undefined,
+  const plugins = list.plugins.filter(({ type }) => type !== 'consul-cni');
+  if (number === 0) return { ...list, plugins };
+  return {
+    ...list,
+    name: `crowd${number}`,
+    plugins: plugins.map((plugin) =>
+      plugin.type === 'bridge'
+        ? { ...plugin, bridge: `crowd${number}`, ipam: onSubnet(plugin['ipam'], number) }
+        : plugin,
+    ),
   };
-  // Each plugin has a configuration of its own; the protocol only hands it through.
-  const code = runPlugin(plugin as never, edge);
-  if (code !== 0) throw new Error(`${plugin.name} ${environment['CNI_CONTAINERID']}: ${out}`);
-  return out;
+}
+
+/** IPv4's subnet and, where the list has two families, IPv6's. */
+function onSubnet(ipam: unknown, number: number): object {
+  const { ranges, ...rest } = ipam as { ranges: readonly unknown[] };
+  const subnets = [`10.${100 + number}.0.0/20`, `fd00:${100 + number}::/112`].slice(0, ranges.length);
+  return { ...rest, ranges: subnets.map((subnet) => [{ subnet }]) };
 }
 
 const CLONE_NEWNET = 0x40000000;
@@ -123,5 +76,3 @@ export function makeNamespace(name: string): string {
 export function dropNamespace(name: string): void {
   sh(`umount /run/netns/${name} && rm /run/netns/${name}`);
 }
-
-export { inNamespace };

@@ -1,15 +1,7 @@
 /** One chain of plugins, called as libcni calls them; nothing else is timed. */
-import { spawnSync } from 'node:child_process';
-import { TPROXY_COMMANDS, TPROXY_CONFIG, type List, type ListedPlugin, type PluginSuite } from './suites.ts';
-
-export interface Allocation {
-  readonly id: string;
-  readonly netns: string;
-  /** One static port, sent for tcp and for udp as Nomad does; none when undefined. */
-  readonly port?: number;
-}
-
-export type Verb = 'ADD' | 'CHECK' | 'DEL';
+import { spawn, spawnSync } from 'node:child_process';
+import { callOf, type Allocation, type Call, type Verb } from './calls.ts';
+import type { List, PluginSuite } from './suites.ts';
 
 /** Milliseconds of each plugin, in the order of their calls. */
 export interface ChainTimes {
@@ -17,81 +9,87 @@ export interface ChainTimes {
   readonly plugins: ReadonlyMap<string, number>;
 }
 
-/** @param prevResult the last ADD's result, for CHECK and DEL; the new one comes back from ADD */
+export interface ChainOutcome {
+  readonly times: ChainTimes;
+  /** The last plugin's result after ADD; what was given, after the others. */
+  readonly result: unknown;
+}
+
+/**
+ * @param prevResult the last ADD's result, for CHECK and DEL
+ * @param wrap a program and its arguments that starts each plugin in its turn (strace, time); the times mean nothing then
+ */
 export function runChain(
   suite: PluginSuite,
   list: List,
   verb: Verb,
   allocation: Allocation,
   prevResult?: unknown,
-): { times: ChainTimes; result: unknown } {
-  const plugins = verb === 'DEL' ? list.plugins.toReversed() : list.plugins;
+  wrap: readonly string[] = [],
+): ChainOutcome {
   const times = new Map<string, number>();
   let result = verb === 'ADD' ? undefined : prevResult;
   const began = process.hrtime.bigint();
-  for (const plugin of plugins) {
+  for (const plugin of inOrder(list, verb)) {
+    const call = callOf(suite, list, plugin, verb, allocation, result);
+    if (call === undefined) continue;
     const before = process.hrtime.bigint();
-    const answer = callPlugin(suite, list, plugin, verb, allocation, result);
-    if (verb === 'ADD') result = answer;
+    const stdout = runSync(call, wrap);
+    if (verb === 'ADD' && stdout !== '') result = JSON.parse(stdout);
     times.set(plugin.type, milliseconds(before));
   }
   return { times: { total: milliseconds(began), plugins: times }, result };
 }
 
-function callPlugin(
+/** The same beside other chains. Rejects with the first plugin's failure. */
+export async function startChain(
   suite: PluginSuite,
   list: List,
-  plugin: ListedPlugin,
   verb: Verb,
   allocation: Allocation,
-  prevResult: unknown,
-): unknown {
-  if (plugin.type === 'consul-cni' && suite.name === 'reference') {
-    if (verb === 'ADD')
-      for (const argv of TPROXY_COMMANDS)
-        run('nsenter', [`--net=${allocation.netns}`, '--', ...argv], '', process.env);
-    return prevResult;
+  prevResult?: unknown,
+): Promise<unknown> {
+  let result = verb === 'ADD' ? undefined : prevResult;
+  for (const plugin of inOrder(list, verb)) {
+    const call = callOf(suite, list, plugin, verb, allocation, result);
+    if (call === undefined) continue;
+    const stdout = await runAsync(call);
+    if (verb === 'ADD' && stdout !== '') result = JSON.parse(stdout);
   }
-  const { capabilities, ...config } = plugin;
-  const runtimeConfig =
-    capabilities === undefined ? {} : { runtimeConfig: { portMappings: portMappings(allocation) } };
-  const stdin = JSON.stringify({
-    ...config,
-    name: list.name,
-    cniVersion: list.cniVersion,
-    ...runtimeConfig,
-    ...(prevResult === undefined ? {} : { prevResult }),
-  });
-  const stdout = run(`${suite.binDir}/${plugin.type}`, [], stdin, {
-    PATH: process.env['PATH'],
-    CNI_COMMAND: verb,
-    CNI_CONTAINERID: allocation.id,
-    CNI_NETNS: allocation.netns,
-    CNI_IFNAME: 'eth0',
-    CNI_PATH: suite.binDir,
-    CNI_ARGS:
-      verb === 'DEL'
-        ? ''
-        : `IgnoreUnknown=true;NOMAD_ALLOC_ID=${allocation.id};CONSUL_IPTABLES_CONFIG=${TPROXY_CONFIG}`,
-  });
-  return stdout === '' ? prevResult : JSON.parse(stdout);
+  return result;
 }
 
-function portMappings({ port }: Allocation): unknown[] {
-  if (port === undefined) return [];
-  return ['tcp', 'udp'].map((Protocol) => ({ HostPort: port, ContainerPort: port, Protocol, HostIP: '' }));
+export function milliseconds(since: bigint): number {
+  return Number(process.hrtime.bigint() - since) / 1e6;
 }
 
-function run(file: string, args: readonly string[], input: string, env: NodeJS.ProcessEnv): string {
-  const { status, stdout, stderr, error } = spawnSync(file, args, { input, env, encoding: 'utf8' });
+function inOrder({ plugins }: List, verb: Verb): List['plugins'] {
+  return verb === 'DEL' ? plugins.toReversed() : plugins;
+}
+
+function runSync({ file, env, input }: Call, wrap: readonly string[]): string {
+  const [program = file, ...args] = [...wrap, file];
+  const { status, stdout, stderr, error } = spawnSync(program, args, { input, env, encoding: 'utf8' });
   if (error !== undefined && (error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
-  if (status !== 0)
-    throw new Error(
-      `${file} ${args.join(' ')} ${env['CNI_COMMAND'] ?? ''}: status ${status}: ${stdout}${stderr}`,
-    );
+  if (status !== 0) throw failure(file, env, status, stdout + stderr);
   return stdout;
 }
 
-function milliseconds(since: bigint): number {
-  return Number(process.hrtime.bigint() - since) / 1e6;
+function runAsync({ file, env, input }: Call): Promise<string> {
+  const child = spawn(file, { env });
+  let output = '';
+  let complaint = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => (complaint += chunk));
+  child.stdin.on('error', () => undefined).end(input);
+  return new Promise((resolve, reject) => {
+    child.on('error', reject).on('close', (status) => {
+      if (status === 0) resolve(output);
+      else reject(failure(file, env, status, output + complaint));
+    });
+  });
+}
+
+function failure(file: string, env: Call['env'], status: number | null, text: string): Error {
+  return new Error(`${file} ${env['CNI_COMMAND'] ?? ''}: status ${status}: ${text}`);
 }

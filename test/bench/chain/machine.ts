@@ -1,6 +1,6 @@
 /** The machine that figures were made on, and the private host that the benchmark runs on. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import type { Backend } from './suites.ts';
@@ -46,12 +46,22 @@ export function onOwnHost(script: string, args: readonly string[]): void {
 export function resetHost(backend: Backend): void {
   sh('for n in $(ls /run/netns 2>/dev/null); do umount /run/netns/$n 2>/dev/null; rm -f /run/netns/$n; done');
   sh("for l in $(ip -o link show type bridge | awk -F': ' '{print $2}'); do ip link del $l; done");
-  sh(
-    'nft flush ruleset; for t in filter nat; do for i in iptables-legacy ip6tables-legacy; do $i -t $t -F; $i -t $t -X; done; done 2>/dev/null; true',
-  );
+  sh('nft flush ruleset');
+  for (const family of ['ip', 'ip6']) {
+    for (const table of legacyTables(family)) {
+      const tool = `${family}tables-legacy -t ${table}`;
+      sh(`${tool} -F; ${tool} -X`);
+    }
+  }
   for (const path of ['/run/cni', '/var/lib/cni', '/run/weft', '/etc/weft'])
     rmSync(path, { recursive: true, force: true });
   useBackend(backend);
+}
+
+/** Only those that are there: to look at a legacy table is to make it, and its hooks with it. */
+function legacyTables(family: string): string[] {
+  const list = `/proc/net/${family}_tables_names`;
+  return existsSync(list) ? readFileSync(list, 'utf8').split('\n').filter(Boolean) : [];
 }
 
 export function useBackend(backend: Backend): void {

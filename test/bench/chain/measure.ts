@@ -1,11 +1,13 @@
-import { spawnSync } from 'node:child_process';
 import { makeNamespace, dropNamespace } from './crowd.ts';
-import { runChain, type Allocation, type Verb } from './invoke.ts';
+import type { Allocation, Verb } from './calls.ts';
+import { countExtras, type Extras } from './extras.ts';
+import { bareStarts, Floor, type FloorTimes } from './floor.ts';
+import { runChain } from './invoke.ts';
 import { childrenCpu } from './machine.ts';
-import { summarise, type Summary } from './statistics.ts';
+import { mean, summarise, type Summary } from './statistics.ts';
 import type { Backend, List, PluginSuite } from './suites.ts';
 
-export interface Measurement {
+export interface Measurement extends Extras {
   readonly backend: Backend;
   readonly suite: PluginSuite['name'];
   /** Allocations on the host, the measured one included. */
@@ -15,6 +17,9 @@ export interface Measurement {
   readonly cpu: Readonly<Record<'ADD' | 'DEL', number>>;
   /** Median of each plugin's ADD. */
   readonly plugins: Readonly<Record<string, number>>;
+  /** Ours only: the same work without processes, and what is left of an ADD without the starts of its plugins. */
+  readonly floor?: FloorTimes;
+  readonly beyondStarts?: Summary;
 }
 
 export interface MeasureOptions {
@@ -27,24 +32,29 @@ export interface MeasureOptions {
 
 /** Suites take turns, round by round, each round with a fresh namespace; the first round warms up and is dropped. */
 export function measure(options: MeasureOptions): Measurement[] {
-  const samples = new Map(options.suites.map((suite) => [suite.name, new Samples()]));
+  const samples = options.suites.map((suite) => ({ suite, own: new Samples() }));
+  const floor = new Floor();
   for (let round = 0; round <= options.rounds; round++) {
-    for (const suite of options.suites)
-      oneRound(options, suite, round, samples.get(suite.name) ?? new Samples());
+    for (const { suite, own } of samples) oneRound(options, suite, round, own);
+    floor.round(options.list, round);
   }
-  return options.suites.map((suite) =>
-    (samples.get(suite.name) ?? new Samples()).measurement(options, suite),
-  );
+  return samples.map(({ suite, own }) => ({
+    ...own.measurement(options, suite),
+    ...(suite.name === 'weft' ? { floor: floor.times(), beyondStarts: summarise(own.beyondStarts) } : {}),
+    ...countExtras(suite, options.list),
+  }));
 }
 
 class Samples {
   readonly total: Record<Verb, number[]> = { ADD: [], CHECK: [], DEL: [] };
   readonly cpu: Record<'ADD' | 'DEL', number[]> = { ADD: [], DEL: [] };
   readonly plugins = new Map<string, number[]>();
+  readonly beyondStarts: number[] = [];
 
-  measurement({ backend, present }: MeasureOptions, suite: PluginSuite): Measurement {
-    const mean = (list: readonly number[]): number =>
-      list.reduce((sum, value) => sum + value, 0) / Math.max(1, list.length);
+  measurement(
+    { backend, present }: MeasureOptions,
+    suite: PluginSuite,
+  ): Omit<Measurement, keyof Extras | 'floor' | 'beyondStarts'> {
     return {
       backend,
       present,
@@ -69,9 +79,10 @@ function oneRound({ list }: MeasureOptions, suite: PluginSuite, round: number, s
     if (round === 0) return result;
     samples.total[verb].push(times.total);
     if (verb !== 'CHECK') samples.cpu[verb].push(childrenCpu() - cpu);
-    if (verb === 'ADD')
-      for (const [plugin, took] of times.plugins)
-        samples.plugins.set(plugin, [...(samples.plugins.get(plugin) ?? []), took]);
+    if (verb !== 'ADD') return result;
+    for (const [plugin, took] of times.plugins)
+      samples.plugins.set(plugin, [...(samples.plugins.get(plugin) ?? []), took]);
+    if (suite.name === 'weft') samples.beyondStarts.push(times.total - bareStarts(suite, list));
     return result;
   };
   try {
@@ -82,12 +93,4 @@ function oneRound({ list }: MeasureOptions, suite: PluginSuite, round: number, s
   } finally {
     dropNamespace(name);
   }
-}
-
-/** How many programs one chain starts, its own plugins included (strace counts execve; not timed). */
-export function countPrograms(script: () => string): number {
-  const { stderr } = spawnSync('strace', ['-f', '-qq', '-e', 'trace=execve', 'sh', '-c', script()], {
-    encoding: 'utf8',
-  });
-  return stderr.split('\n').filter((line) => line.includes('execve(') && line.includes('= 0')).length;
 }

@@ -1,38 +1,59 @@
-/** Latency against allocations as one SVG: a line a suite and backend, both axes logarithmic. */
+/** Latency against allocations as one SVG: ADD and DEL side by side, a line a suite and backend, both axes logarithmic. */
 import type { Measurement } from './measure.ts';
 
-const WIDTH = 760;
-const HEIGHT = 420;
-const LEFT = 60;
-const RIGHT = 210;
-const TOP = 40;
+const PANEL = 400;
+const GAP = 60;
+const LEGEND = 190;
+const HEIGHT = 400;
+const TOP = 60;
 const BOTTOM = 50;
-const COLOURS = ['#1b6ca8', '#c0392b', '#2e8b57', '#8e5ea2', '#d98e04', '#555555'];
+const LEFT = 60;
+const WIDTH = LEFT + 2 * PANEL + GAP + LEGEND;
+/** A colour a backend; the reference is drawn in dashes. */
+const COLOURS: Readonly<Record<string, string>> = {
+  'iptables-nft': '#1b6ca8',
+  'iptables-legacy': '#c0392b',
+  nftables: '#2e8b57',
+};
+
+type Verb = 'ADD' | 'DEL';
+type Scale = (value: number) => number;
 
 export function plot(measurements: readonly Measurement[], title: string): string {
-  const series = Map.groupBy(measurements, ({ backend, suite }) => `${suite}, ${backend}`);
-  const xs = measurements.map(({ present }) => present);
-  const ys = measurements.map(({ verbs }) => verbs.ADD.median);
-  const x = scale(Math.min(...xs), Math.max(...xs), LEFT, WIDTH - RIGHT);
-  const y = scale(Math.min(...ys) * 0.8, Math.max(...ys) * 1.2, HEIGHT - BOTTOM, TOP);
-  const lines = [...series].map(([name, points], at) => drawSeries(name, points, at, x, y));
+  const times = measurements.flatMap(({ verbs }) => [verbs.ADD.median, verbs.DEL.median]);
+  const y = scale(Math.min(...times) * 0.8, Math.max(...times) * 1.2, HEIGHT - BOTTOM, TOP);
+  const series = [...Map.groupBy(measurements, ({ backend, suite }) => `${suite}, ${backend}`)];
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">`,
     `<rect width="${WIDTH}" height="${HEIGHT}" fill="white"/>`,
-    `<text x="${LEFT}" y="20">${escape(title)}</text>`,
-    `<text x="${(WIDTH - RIGHT) / 2}" y="${HEIGHT - 12}">allocations on the host</text>`,
-    `<text x="14" y="${HEIGHT / 2}" transform="rotate(-90 14 ${HEIGHT / 2})">ms per chain (median)</text>`,
-    ...[...new Set(xs)].map((value) => tick(x(value), HEIGHT - BOTTOM + 16, String(value))),
-    ...[20, 50, 100, 200, 500, 1000]
-      .filter((value) => value >= Math.min(...ys) * 0.8 && value <= Math.max(...ys) * 1.2)
-      .map((value) => grid(y(value), value)),
-    ...lines,
+    `<text x="${LEFT}" y="22" font-size="13">${escape(title)}</text>`,
+    `<text x="16" y="${(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle" transform="rotate(-90 16 ${(TOP + HEIGHT - BOTTOM) / 2})">ms per chain (median)</text>`,
+    ...(['ADD', 'DEL'] as const).flatMap((verb, at) =>
+      drawPanel(verb, series, LEFT + at * (PANEL + GAP), y, times),
+    ),
+    ...series.map(([name, points], at) => legend(name, points, TOP + 12 + 22 * at)),
     '</svg>',
     '',
   ].join('\n');
 }
 
-type Scale = (value: number) => number;
+type Series = readonly (readonly [string, readonly Measurement[]])[];
+
+function drawPanel(verb: Verb, series: Series, left: number, y: Scale, times: readonly number[]): string[] {
+  const xs = [...new Set(series.flatMap(([, points]) => points.map(({ present }) => present)))];
+  const x = scale(Math.min(...xs), Math.max(...xs), left + 12, left + PANEL - 12);
+  const middle = left + PANEL / 2;
+  const [least, most] = [Math.min(...times) * 0.8, Math.max(...times) * 1.2];
+  return [
+    `<text x="${middle}" y="${TOP - 12}" text-anchor="middle" font-weight="bold">${verb}</text>`,
+    `<text x="${middle}" y="${HEIGHT - 12}" text-anchor="middle">allocations on the host</text>`,
+    ...xs.map((value) => tick(x(value), HEIGHT - BOTTOM + 18, String(value))),
+    ...[20, 50, 100, 200, 500, 1000]
+      .filter((value) => value >= least && value <= most)
+      .map((value) => grid(left, y(value), value)),
+    ...series.map(([, points]) => drawSeries(verb, points, x, y)),
+  ];
+}
 
 function scale(from: number, to: number, start: number, end: number): Scale {
   const span = Math.log(to) - Math.log(from) || 1;
@@ -40,19 +61,32 @@ function scale(from: number, to: number, start: number, end: number): Scale {
     Math.round((start + ((Math.log(value) - Math.log(from)) / span) * (end - start)) * 10) / 10;
 }
 
-function drawSeries(name: string, points: readonly Measurement[], at: number, x: Scale, y: Scale): string {
-  const colour = COLOURS[at % COLOURS.length] ?? 'black';
-  const places = points.map(({ present, verbs }) => [x(present), y(verbs.ADD.median)] as const);
-  const last = places.at(-1) ?? [0, 0];
+function drawSeries(verb: Verb, points: readonly Measurement[], x: Scale, y: Scale): string {
+  const places = points.map(({ present, verbs }) => [x(present), y(verbs[verb].median)] as const);
+  const { colour, dashes } = styleOf(points);
   return [
-    `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${places.map((place) => place.join(',')).join(' ')}"/>`,
+    `<polyline fill="none" stroke="${colour}" stroke-width="2"${dashes} points="${places.map((place) => place.join(',')).join(' ')}"/>`,
     ...places.map(([cx, cy]) => `<circle cx="${cx}" cy="${cy}" r="3" fill="${colour}"/>`),
-    `<text x="${last[0] + 8}" y="${last[1] + 4}" fill="${colour}">${escape(name)}</text>`,
   ].join('\n');
 }
 
-function grid(at: number, value: number): string {
-  return `<line x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${at}" y2="${at}" stroke="#dddddd"/>${tick(LEFT - 22, at + 4, String(value))}`;
+function legend(name: string, points: readonly Measurement[], at: number): string {
+  const left = WIDTH - LEGEND + 16;
+  const { colour, dashes } = styleOf(points);
+  return [
+    `<line x1="${left}" x2="${left + 28}" y1="${at}" y2="${at}" stroke="${colour}" stroke-width="2"${dashes}/>`,
+    `<text x="${left + 36}" y="${at + 4}" fill="#222222">${escape(name)}</text>`,
+  ].join('\n');
+}
+
+function styleOf([first]: readonly Measurement[]): { colour: string; dashes: string } {
+  const colour = COLOURS[first?.backend ?? ''] ?? '#555555';
+  return { colour, dashes: first?.suite === 'reference' ? ' stroke-dasharray="6 4"' : '' };
+}
+
+function grid(left: number, at: number, value: number): string {
+  const line = `<line x1="${left}" x2="${left + PANEL}" y1="${at}" y2="${at}" stroke="#dddddd"/>`;
+  return `${line}${tick(left - 18, at + 4, String(value))}`;
 }
 
 function tick(x: number, y: number, text: string): string {

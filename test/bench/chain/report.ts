@@ -1,53 +1,42 @@
 import type { Measurement } from './measure.ts';
 
-const COLUMNS = [
-  'present',
-  'suite',
-  'ADD',
-  'p95',
-  'CHECK',
-  'DEL',
-  'p95',
-  'ADD cpu',
-  'DEL cpu',
-  'ADD by plugin',
+/** Heading, width and cell of each column; the first are right-aligned. */
+const COLUMNS: readonly (readonly [string, number, (one: Measurement) => string])[] = [
+  ['present', 8, ({ present }) => String(present)],
+  ['suite', 10, ({ suite }) => suite],
+  ['ADD', 8, ({ verbs }) => ms(verbs.ADD.median)],
+  ['p95', 8, ({ verbs }) => ms(verbs.ADD.p95)],
+  ['CHECK', 8, ({ verbs }) => ms(verbs.CHECK.median)],
+  ['DEL', 8, ({ verbs }) => ms(verbs.DEL.median)],
+  ['p95', 8, ({ verbs }) => ms(verbs.DEL.p95)],
+  ['cpu ADD', 8, ({ cpu }) => ms(cpu.ADD)],
+  ['cpu DEL', 8, ({ cpu }) => ms(cpu.DEL)],
+  ['children', 9, ({ children }) => `${children.ADD}/${children.DEL}`],
+  ['MiB', 6, ({ peakMemory }) => peakMemory.toFixed(0)],
 ];
-const WIDTHS = [8, 10, 8, 8, 8, 8, 8, 8, 8, 0];
 
 export function printHeader(): void {
-  console.log(line(COLUMNS));
+  console.log(`${COLUMNS.map(([heading, width]) => heading.padStart(width)).join('')}  ADD by plugin`);
 }
 
-export function printRow({ present, suite, verbs, cpu, plugins }: Measurement): void {
-  const { ADD, CHECK, DEL } = verbs;
-  const numbers = [ADD.median, ADD.p95, CHECK.median, DEL.median, DEL.p95, cpu.ADD, cpu.DEL].map((value) =>
-    Number.isNaN(value) ? '-' : value.toFixed(1),
-  );
+export function printRow(row: Measurement): void {
+  const cells = COLUMNS.map(([, width, cell]) => cell(row).padStart(width)).join('');
+  const plugins = Object.entries(row.plugins).map(([name, took]) => `${name} ${took.toFixed(0)}`);
+  console.log(`${cells}  ${plugins.join(', ')}`);
+  const { floor, beyondStarts } = row;
+  if (floor === undefined || beyondStarts === undefined) return;
   console.log(
-    line([
-      String(present),
-      suite,
-      ...numbers,
-      Object.entries(plugins)
-        .map(([name, ms]) => `${name} ${ms.toFixed(0)}`)
-        .join(', '),
-    ]),
+    `${''.padStart(18)}  without processes: ADD ${ms(floor.ADD.median)}, DEL ${ms(floor.DEL.median)}; ` +
+      `an ADD less its plugins' bare starts: ${ms(beyondStarts.median)}`,
   );
 }
 
 /** Ours against the reference at each size, and ours against itself alone: ratios of medians of one run. */
 export function printRatios(measurements: readonly Measurement[]): void {
-  const backends = [...new Set(measurements.map(({ backend }) => backend))];
-  for (const backend of backends) {
-    const of = (suite: string): Measurement[] =>
-      measurements.filter((one) => one.backend === backend && one.suite === suite);
-    console.log(`\nratios on ${backend}`);
-    for (const ours of of('weft'))
-      printRatio(
-        ours,
-        of('weft')[0],
-        of('reference').find(({ present }) => present === ours.present),
-      );
+  const of = (suite: string): Measurement[] => measurements.filter((one) => one.suite === suite);
+  for (const ours of of('weft')) {
+    const theirs = of('reference').find(({ present }) => present === ours.present);
+    printRatio(ours, of('weft')[0], theirs);
   }
 }
 
@@ -56,21 +45,17 @@ function printRatio(
   alone: Measurement | undefined,
   theirs: Measurement | undefined,
 ): void {
-  const parts = [`${String(ours.present).padStart(6)} present:`];
-  for (const verb of ['ADD', 'CHECK', 'DEL'] as const) {
-    const against =
-      theirs === undefined
-        ? ''
-        : ` ours/reference ${(ours.verbs[verb].median / theirs.verbs[verb].median).toFixed(2)},`;
-    const growth =
-      alone === undefined
-        ? ''
-        : ` ours/ours alone ${(ours.verbs[verb].median / alone.verbs[verb].median).toFixed(2)}`;
-    parts.push(`${verb}${against}${growth};`);
-  }
-  console.log(parts.join(' '));
+  const parts = (['ADD', 'CHECK', 'DEL'] as const).flatMap((verb) => {
+    const against = ours.verbs[verb].median / (theirs?.verbs[verb].median ?? Number.NaN);
+    const growth = ours.verbs[verb].median / (alone?.verbs[verb].median ?? Number.NaN);
+    return [
+      ...(Number.isNaN(against) ? [] : [`${verb} ours/reference ${against.toFixed(2)}`]),
+      ...(Number.isNaN(growth) || alone === ours ? [] : [`${verb} ours/ours alone ${growth.toFixed(2)}`]),
+    ];
+  });
+  if (parts.length > 0) console.log(`${String(ours.present).padStart(8)} present: ${parts.join(', ')}`);
 }
 
-function line(cells: readonly string[]): string {
-  return cells.map((cell, at) => (WIDTHS[at] === 0 ? `  ${cell}` : cell.padStart(WIDTHS[at] ?? 8))).join('');
+function ms(value: number): string {
+  return Number.isNaN(value) ? '-' : value.toFixed(1);
 }

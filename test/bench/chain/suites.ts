@@ -26,8 +26,10 @@ export interface List {
   readonly plugins: readonly ListedPlugin[];
 }
 
+export type ListName = 'nomad' | 'nomad-dual-stack' | 'nomad-hairpin' | 'nomad-tproxy';
+
 /** One of Nomad's four network lists. */
-export function nomadList(file: 'nomad' | 'nomad-dual-stack' | 'nomad-hairpin' | 'nomad-tproxy'): List {
+export function nomadList(file: ListName): List {
   return JSON.parse(readFileSync(`${root}/conflist/${file}.conflist`, 'utf8')) as List;
 }
 

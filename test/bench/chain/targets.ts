@@ -1,0 +1,65 @@
+/** The figures to hold, each a ratio of medians of one run or a number of milliseconds. */
+import type { Verb } from './calls.ts';
+import type { Measurement } from './measure.ts';
+import type { Backend } from './suites.ts';
+
+export interface Verdict {
+  readonly what: string;
+  readonly value: number;
+  readonly limit: number;
+}
+
+/** Ours against the reference with consul-cni's commands: [backend, allocations present, verb, limit]. */
+const AGAINST_REFERENCE: readonly (readonly [Backend, number, Verb, number])[] = [
+  ['iptables-nft', 1, 'ADD', 0.9],
+  ['iptables-nft', 1000, 'ADD', 0.25],
+  ['iptables-nft', 1, 'DEL', 0.8],
+  ['iptables-nft', 1000, 'DEL', 0.7],
+  ['iptables-legacy', 1, 'ADD', 1.3],
+  ['iptables-legacy', 1000, 'ADD', 0.3],
+];
+/** Ours with 5,000 present against ours with one. */
+const GROWTH: readonly (readonly [Backend, number])[] = [
+  ['nftables', 1.2],
+  ['iptables-nft', 1.5],
+];
+const CROWDED = 5000;
+const BEYOND_STARTS_MS = 3;
+
+/** Only of what this run measured. */
+export function verdicts(measurements: readonly Measurement[]): Verdict[] {
+  const find = (backend: Backend, suite: string, present: number): Measurement | undefined =>
+    measurements.find((one) => one.backend === backend && one.suite === suite && one.present === present);
+  const found: Verdict[] = [];
+  const compare = (
+    what: string,
+    limit: number,
+    verb: Verb,
+    pair: readonly (Measurement | undefined)[],
+  ): void => {
+    const [ours, other] = pair.map((one) => one?.verbs[verb].median);
+    if (ours !== undefined && other !== undefined) found.push({ what, limit, value: ours / other });
+  };
+  for (const [backend, present, verb, limit] of AGAINST_REFERENCE) {
+    const pair = [find(backend, 'weft', present), find(backend, 'reference', present)];
+    compare(`${backend}, ${present} present, ${verb}: ours / reference`, limit, verb, pair);
+  }
+  for (const [backend, limit] of GROWTH) {
+    const pair = [find(backend, 'weft', CROWDED), find(backend, 'weft', 1)];
+    for (const verb of ['ADD', 'DEL'] as const)
+      compare(`${backend}, ${verb}: ours with ${CROWDED} present / with 1`, limit, verb, pair);
+  }
+  const alone = find('nftables', 'weft', 1)?.beyondStarts?.median;
+  if (alone !== undefined)
+    found.push({ what: 'nftables, ADD: ms beyond five bare starts', value: alone, limit: BEYOND_STARTS_MS });
+  return found;
+}
+
+/** @returns whether every figure holds */
+export function printVerdicts(found: readonly Verdict[]): boolean {
+  if (found.length > 0) console.log('\nfigures to hold');
+  for (const { what, value, limit } of found) {
+    console.log(`  ${value <= limit ? 'held  ' : 'MISSED'} ${value.toFixed(2)} (at most ${limit})  ${what}`);
+  }
+  return found.every(({ value, limit }) => value <= limit);
+}
