@@ -11,17 +11,18 @@ import {
 import { attributeOf, attributesOf, encodeTree, textOf } from '../nftables/tree.ts';
 import { CompareOp, MetaKey, PayloadBase, VerdictCode } from '../nftables/expressions.ts';
 import type { Family, Match, Negatable, Rule, Target } from '../ruleset.ts';
-import { encodeRule } from './encode-rule.ts';
+import { encodeRule, IP_PROTOCOL, type HeaderTest } from './encode-rule.ts';
 import { decodeXtMatch, decodeXtTarget } from './decode-xtables.ts';
 
 /** @param list the payload of NFTA_RULE_EXPRESSIONS */
 export function decodeRule(family: Family, list: Buffer): Rule | undefined {
-  const rule = new Reader(
+  const reader = new Reader(
     family,
     [...attributesOf(list)].map(([, element]) => parse(element)),
-  ).rule();
+  );
+  const rule = reader.rule();
   if (rule === undefined) return undefined;
-  const again = encodeRule(family, rule);
+  const again = encodeRule(family, rule, reader.order);
   return again !== undefined && sameExpressions(encodeTree(again.expressions), list) ? rule : undefined;
 }
 
@@ -53,6 +54,8 @@ class Reader {
   readonly #rest: RawExpression[];
   readonly #draft: Draft = {};
   readonly #matches: Match[] = [];
+  /** As this rule has them: versions of iptables differ. */
+  readonly order: HeaderTest[] = [];
 
   constructor(family: Family, expressions: RawExpression[]) {
     this.#family = family;
@@ -83,11 +86,7 @@ class Reader {
     const compared = this.#compared();
     if (compared === undefined) return false;
     const { value, negated } = compared;
-    if (key === MetaKey.l4proto && !negated) {
-      const protocol = PROTOCOL_NAMES.get(value[0] ?? 0);
-      if (protocol !== undefined) this.#draft.protocol = protocol;
-      return protocol !== undefined;
-    }
+    if (key === MetaKey.l4proto) return !negated && this.#protocol('l4proto', value[0]);
     const name: Negatable = {
       value: value.includes(0) ? textOf(value) : `${value.toString()}+`,
       ...(negated ? { negated } : {}),
@@ -95,7 +94,15 @@ class Reader {
     if (key === MetaKey.iifname) this.#draft.inInterface = name;
     else if (key === MetaKey.oifname) this.#draft.outInterface = name;
     else return false;
+    this.order.push(key === MetaKey.iifname ? 'iifname' : 'oifname');
     return true;
+  }
+
+  #protocol(test: HeaderTest, number: number | undefined): boolean {
+    const protocol = PROTOCOL_NAMES.get(number ?? 0);
+    if (protocol !== undefined) this.#draft.protocol = protocol;
+    this.order.push(test);
+    return protocol !== undefined;
   }
 
   #mark(): boolean {
@@ -111,6 +118,10 @@ class Reader {
   #payload(data: Buffer): boolean {
     const [base, offset, length] = [2, 3, 4].map((type) => attributeOf(data, type)?.readUInt32BE());
     if (base === PayloadBase.transport && offset === 2 && length === 2) return this.#port();
+    if (base === PayloadBase.network && offset === IP_PROTOCOL && this.#family === 'ipv4') {
+      const compared = this.#compared();
+      return compared?.negated === false && this.#protocol('ipproto', compared.value[0]);
+    }
     return base === PayloadBase.network && this.#address(offset ?? 0, length ?? 0);
   }
 
@@ -138,6 +149,7 @@ class Reader {
     if (parsed === undefined) return false;
     const value = `${formatAddress(parsed)}/${mask === undefined ? 8 * length : prefixOf(mask)}`;
     this.#draft[side] = compared.negated ? { value, negated: true } : { value };
+    this.order.push(side === 'source' ? 'saddr' : 'daddr');
     return true;
   }
 

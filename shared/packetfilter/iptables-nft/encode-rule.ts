@@ -1,7 +1,7 @@
 /**
- * Rules in the form in which iptables-nft (1.8.9 and later) writes them into nf_tables: what it can express natively as
- * expressions, the rest as xtables matches and targets. Only this form can be listed, checked and deleted by `iptables`;
- * one foreign expression in a table of its own makes `iptables -S` fail for everybody.
+ * Rules in the form in which iptables-nft writes them into nf_tables: what it can express natively as expressions, the rest as
+ * xtables matches and targets. Only this form can be listed, checked and deleted by `iptables`; one foreign expression in a table
+ * of its own makes `iptables -S` fail for everybody.
  */
 import * as expr from '../nftables/expressions.ts';
 import { address, be16, host32 } from '../nftables/encode.ts';
@@ -10,8 +10,27 @@ import type { RuleBody } from '../nftables/messages.ts';
 import type { Family, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
 import { encodeXtMatch, encodeXtTarget } from './xtables.ts';
 
-/** @returns undefined for a rule that holds an operator's own words: those only iptables can read */
-export function encodeRule(family: Family, rule: Rule): RuleBody | undefined {
+/**
+ * What a rule tests of a packet's headers, in the order of its tests; `ipproto` is the protocol as the byte of the IPv4 header, `l4proto`
+ * as what the kernel found.
+ */
+export type HeaderTest = 'iifname' | 'oifname' | 'l4proto' | 'ipproto' | 'saddr' | 'daddr';
+
+/**
+ * The order of iptables 1.8.9. 1.8.11 writes saddr, daddr, iifname, oifname, and last the protocol, for IPv4 as `ipproto`; each
+ * version lists, checks and deletes what the other wrote.
+ */
+const ORDER: readonly HeaderTest[] = ['iifname', 'oifname', 'l4proto', 'saddr', 'daddr'];
+
+/**
+ * @param order of another version's rule, to encode what was read in the very bytes that it was read from
+ * @returns undefined for a rule that holds an operator's own words: those only iptables can read
+ */
+export function encodeRule(
+  family: Family,
+  rule: Rule,
+  order: readonly HeaderTest[] = ORDER,
+): RuleBody | undefined {
   const matches: expr.Expression[] = [];
   for (const match of rule.matches ?? []) {
     const expressions = encodeMatch(rule, match);
@@ -21,11 +40,7 @@ export function encodeRule(family: Family, rule: Rule): RuleBody | undefined {
   const { protocol } = rule;
   return {
     expressions: [
-      ...interfaceTest(expr.MetaKey.iifname, rule.inInterface),
-      ...interfaceTest(expr.MetaKey.oifname, rule.outInterface),
-      ...(protocol === undefined ? [] : protocolTest(protocolNumber(protocol))),
-      ...addressTest('saddr', rule.source),
-      ...addressTest('daddr', rule.destination),
+      ...order.flatMap((test) => headerTest(rule, test)),
       ...matches,
       expr.counter(),
       encodeTarget(family, rule.target),
@@ -35,8 +50,30 @@ export function encodeRule(family: Family, rule: Rule): RuleBody | undefined {
   };
 }
 
-function protocolTest(protocol: number): expr.Expression[] {
-  return [expr.metaLoad(expr.MetaKey.l4proto), expr.compare(Uint8Array.of(protocol))];
+/** Nothing for what the rule does not test. */
+function headerTest(rule: Rule, test: HeaderTest): expr.Expression[] {
+  switch (test) {
+    case 'iifname':
+      return interfaceTest(expr.MetaKey.iifname, rule.inInterface);
+    case 'oifname':
+      return interfaceTest(expr.MetaKey.oifname, rule.outInterface);
+    case 'saddr':
+      return addressTest('saddr', rule.source);
+    case 'daddr':
+      return addressTest('daddr', rule.destination);
+    case 'l4proto':
+      return protocolTest(rule.protocol, expr.metaLoad(expr.MetaKey.l4proto));
+    case 'ipproto':
+      return protocolTest(rule.protocol, expr.payloadLoad(expr.PayloadBase.network, IP_PROTOCOL, 1));
+  }
+}
+
+/** Offset of `protocol` in struct iphdr. */
+export const IP_PROTOCOL = 9;
+
+function protocolTest(protocol: Rule['protocol'], load: expr.Expression): expr.Expression[] {
+  if (protocol === undefined) return [];
+  return [load, expr.compare(Uint8Array.of(protocolNumber(protocol)))];
 }
 
 /** The name with its NUL: shorter than nft's 16 bytes, but longer than a prefix match (`br+`). */
