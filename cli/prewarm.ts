@@ -1,6 +1,6 @@
 import { plugin as bridge } from '../plugins/bridge/plugin.ts';
 import { plugin as consulTproxy } from '../plugins/consul-tproxy/plugin.ts';
-import { prewarmTproxy } from '../plugins/consul-tproxy/prewarm.ts';
+import { decodeRequest } from '../plugins/consul-tproxy/decode-request.ts';
 import { plugin as firewall } from '../plugins/firewall/plugin.ts';
 import { plugin as hostLocal } from '../plugins/host-local/plugin.ts';
 import { plugin as loopback } from '../plugins/loopback/plugin.ts';
@@ -9,18 +9,22 @@ import type { Plugin } from '../shared/cni/plugin.ts';
 import { runPlugin } from '../shared/cni/protocol.ts';
 import { sha512 } from '../shared/cni/sha512.ts';
 import type { CniResult } from '../shared/cni/types.ts';
-import { prewarmIpam } from '../shared/ipam/prewarm.ts';
 
 /**
  * Loads every plugin and goes once through what each call goes through (environment, configuration, result, error), while the snapshot
- * is built: the modules, zod's generated parsers and the compiled functions are then in the snapshot, and no start pays for them.
+ * is built: the modules, tables and the parsers that zod generates at the first use of a schema are then in the snapshot, and no start pays
+ * for them. Functions need no rehearsal, the build compiles all of them (cli/packaging/compile-eagerly.cjs).
  * The plugins' own verbs are replaced: nothing here may touch the kernel, a file or the clock of the machine that builds.
  */
 export function prewarm(): void {
   for (const rehearse of REHEARSALS) rehearse();
   sha512('');
-  prewarmIpam();
-  prewarmTproxy();
+  decodeRequest(
+    'CONSUL_IPTABLES_CONFIG',
+    PROXY_CONFIG,
+    { passwd: () => '', services: () => '' },
+    () => undefined,
+  );
 }
 
 /** Nomad's own network list, as each plugin sees its part of it. */
@@ -81,14 +85,27 @@ function rehearsal<Config>(plugin: Plugin<Config>, own: object): () => void {
   };
 }
 
+/** As Nomad writes it. */
+const PROXY_CONFIG = JSON.stringify({
+  ConsulDNSIP: '192.0.2.1',
+  ConsulDNSPort: 8600,
+  ProxyUserID: '101',
+  ProxyInboundPort: 20000,
+  ProxyOutboundPort: 15001,
+  ExcludeInboundPorts: ['9002'],
+  ExcludeOutboundPorts: null,
+  ExcludeOutboundCIDRs: ['10.0.0.0/8', 'fd00::/8'],
+  ExcludeUIDs: ['200-210'],
+  NetNS: '/var/run/netns/x',
+  IptablesProvider: null,
+});
+
 const ENVIRONMENT = {
   CNI_CONTAINERID: 'b9cb6fb5-bc8a-c3a1-6ff9-5d6d4d4c1f3a',
   CNI_NETNS: '/var/run/netns/b9cb6fb5',
   CNI_IFNAME: 'eth0',
   CNI_PATH: '/opt/cni/bin',
-  CNI_ARGS:
-    'IgnoreUnknown=true;CONSUL_IPTABLES_CONFIG={"ConsulDNSIP":"192.0.2.1","ConsulDNSPort":8600,"ProxyUserID":"101",' +
-    '"ProxyInboundPort":20000,"ProxyOutboundPort":15001,"ExcludeInboundPorts":["9002"],"ExcludeUIDs":["0"]}',
+  CNI_ARGS: `IgnoreUnknown=true;CONSUL_IPTABLES_CONFIG=${PROXY_CONFIG}`,
 };
 
 const RESULT: CniResult = {

@@ -1,8 +1,9 @@
 /**
- * TypeScript sources -> CommonJS files. `plugins.cjs` becomes the startup snapshot; what a plugin rarely or never needs stays outside of
- * it, as files inside the executable that are evaluated when they are first used: every start restores the whole snapshot.
+ * TypeScript sources -> CommonJS files. `bundle.cjs`, evaluated by `plugins.cjs`, becomes the startup snapshot; what a plugin rarely or
+ * never needs stays outside of it, as files inside the executable that are evaluated when they are first used: every start restores the
+ * whole snapshot.
  */
-import { globSync } from 'node:fs';
+import { copyFileSync, globSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { build } from 'esbuild';
 import { netlinkAsModules, plainBuiltins } from './leaner.mjs';
@@ -51,8 +52,11 @@ const LATE_PARTS = [
  * @returns {Promise<{ snapshot: string, late: string[], inputs: string[] }>} the files, and every source file that went in
  */
 export async function bundle(root, folder, entry = 'cli/entry.ts') {
+  const inputs = new Set(
+    await bundleOne(root, { entryPoints: [entry] }, join(folder, 'bundle.cjs'), LATE_PARTS),
+  );
   const snapshot = join(folder, 'plugins.cjs');
-  const inputs = new Set(await bundleOne(root, { entryPoints: [entry] }, snapshot, LATE_PARTS));
+  copyFileSync(resolve(import.meta.dirname ?? '', 'compile-eagerly.cjs'), snapshot);
   const late = [];
   for (const { name, entry: contents } of LATE_PARTS) {
     const file = join(folder, `${name}.cjs`);
