@@ -80,6 +80,7 @@ export class Store {
     this.#changed = true;
     const made = placeFile(this.#folder, text, (temporary) => linkSync(temporary, this.#path(address)));
     if (made) this.#catalog.add(address, text);
+    else this.#learn(address);
     return made;
   }
 
@@ -149,6 +150,15 @@ export class Store {
       return { path, address, lease: readLease(path), isFile: true };
     });
     return [...hinted, ...strays].filter(({ lease }) => ownerKey(lease) === key);
+  }
+
+  /**
+   * A lease that was not there when all were read: somebody wrote it without the lock, an operator's script or a copy of the
+   * folder in progress. Unless it is noted, the same address would be tried for ever.
+   */
+  #learn(address: IpAddress): void {
+    if (this.#contents === undefined || this.#catalog.isTaken(address)) return;
+    this.#catalog.add(address, ownerKey(readLease(this.#path(address))));
   }
 
   #readAll(): Catalog {

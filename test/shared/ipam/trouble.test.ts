@@ -2,6 +2,8 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
+import { parseAddress } from '../../../shared/cni/address.ts';
+import { allocate } from '../../../shared/ipam/allocate.ts';
 import { ipamAdd, ipamCheck, ipamDel } from '../../../shared/ipam/ipam.ts';
 import { CATALOG_DIR } from '../../../shared/ipam/catalog-file.ts';
 import { withStore } from '../../../shared/ipam/with-store.ts';
@@ -34,6 +36,24 @@ test('room for the lease but not for last_reserved_ip: the lease counts, only th
   assert.equal(leasesIn(`${dataDir}/net`), { '10.1.2.2': 'cont1\r\neth0' });
   ipamDel(callOn(dataDir));
   assert.is(ipamAdd(callOn(dataDir, { id: 'next' })).ips[0]?.address, '10.1.2.2/24');
+});
+
+test('a lease written behind the lock is passed over, and released by its owner', () => {
+  const dataDir = newDataDir();
+  const call = callOn(dataDir);
+  const sets = call.config.rangeSets;
+  const request = { sets, at: 0, requested: undefined, owner: call, warn: call.warn };
+  const folder = `${dataDir}/net`;
+  const given = withStore(folder, { create: true }, (store) => {
+    // All leases are read by now; what does not ask for the lock can still write.
+    writeFileSync(`${folder}/10.1.2.2`, 'late\r\neth0');
+    writeFileSync(`${folder}/10.1.2.3`, '');
+    const { address } = allocate(store, request);
+    return { address, late: store.leasesOf({ containerId: 'late', ifname: 'eth0' }).exact.length };
+  });
+  assert.equal(given, { address: parseAddress('10.1.2.4'), late: 1 });
+  ipamDel(callOn(dataDir, { id: 'late' }));
+  assert.equal(Object.keys(leasesIn(folder)), ['10.1.2.4']);
 });
 
 test('a read-only store: ADD and DEL say so, CHECK works', () => {
