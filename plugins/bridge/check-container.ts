@@ -6,6 +6,7 @@ import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.t
 import { routes, type RouteInfo } from '../../shared/kernel/rtnetlink/routes.ts';
 import type { CheckContext } from './check-host.ts';
 import { hostEndOf } from './ownership.ts';
+import { tableOf } from './plan.ts';
 
 export interface ContainerFindings {
   readonly problems: string[];
@@ -68,15 +69,12 @@ function addressProblems(context: CheckContext, link: LinkInfo): string[] {
 function routeProblems({ inside, prevResult }: CheckContext, link: LinkInfo): string[] {
   const tables = new Map<number, RouteInfo[]>();
   return prevResult.routes.flatMap((route) => {
-    const table = route.table ?? MAIN_TABLE;
+    const table = tableOf(route);
     const present = tables.get(table) ?? routes(inside, { table });
     tables.set(table, present);
     return present.some((one) => isRoute(one, route, link)) ? [] : [describeMissing(route, link)];
   });
 }
-
-/** linux/rtnetlink.h RT_TABLE_MAIN */
-const MAIN_TABLE = 254;
 
 /** A route that names no gateway went through whichever its family had; by which is ADD's business. */
 function isRoute(present: RouteInfo, wanted: CniRoute, link: LinkInfo): boolean {

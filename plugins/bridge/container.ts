@@ -3,7 +3,7 @@ import { waitUntil } from '../../shared/kernel/clock.ts';
 import { inNamespace, type NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addAddressRequest, addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { setLinkRequest } from '../../shared/kernel/rtnetlink/links.ts';
-import { addRouteRequest, type RouteSpec } from '../../shared/kernel/rtnetlink/routes.ts';
+import { prependRouteRequest, type RouteSpec } from '../../shared/kernel/rtnetlink/routes.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { step } from './explain.ts';
 import type { End } from './pair.ts';
@@ -31,7 +31,8 @@ export function configureContainer(side: ContainerSide, layer3: Layer3, dad: boo
         addAddressRequest({ index: end.index, address, noDad: !dad, broadcast: 'computed' }),
       ),
       setLinkRequest(end.index, { up: true }),
-      ...layer3.routes.map((route) => addRouteRequest(routeSpec(route, end.index))),
+      // IPAM may name several gateways for a destination, or the container's own subnet, which has a route by now.
+      ...layer3.routes.map((route) => prependRouteRequest(routeSpec(route, end.index))),
     ]),
   );
   if (ipv6 && dad) waitForDad(inside, end);

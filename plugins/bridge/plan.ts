@@ -66,6 +66,11 @@ export function planLayer3(
   };
 }
 
+/** The kernel's number of the table that a route is in: 0, like none, is the main one. */
+export function tableOf({ table }: CniRoute): number {
+  return table === undefined || table === 0 ? MAIN_TABLE : table;
+}
+
 export function isDefaultRoute(destination: string): boolean {
   const cidr = parseCidr(destination);
   return cidr?.prefix === 0;
@@ -102,8 +107,8 @@ function withDefaultRoutes(routes: readonly CniRoute[], interfaces: readonly Ass
   for (const family of ['ipv4', 'ipv6'] as const) {
     const gateway = firstGateway(interfaces, family);
     if (gateway === undefined) continue;
-    const isOurs = ({ dst, table }: CniRoute): boolean =>
-      isDefaultRoute(dst) && familyOf(dst) === family && (table === undefined || table === MAIN_TABLE);
+    const isOurs = (route: CniRoute): boolean =>
+      isDefaultRoute(route.dst) && familyOf(route.dst) === family && tableOf(route) === MAIN_TABLE;
     const at = result.findIndex(isOurs);
     const found = result[at];
     if (found === undefined) result.push({ dst: DEFAULT[family], gw: gateway });
@@ -129,7 +134,7 @@ function plannedRoutes(routes: readonly CniRoute[], interfaces: readonly Assigne
     }
     const destination = formatCidr(networkOf(cidr));
     const gateway = given ? formatAddress(given) : firstGateway(interfaces, cidr.address.family);
-    const key = [destination, gateway, route.table, route.priority].join(' ');
+    const key = [destination, gateway, tableOf(route), route.priority ?? 0].join(' ');
     if (!planned.has(key)) planned.set(key, { destination, gateway, route });
   }
   return [...planned.values()];

@@ -30,6 +30,11 @@ export function addRouteRequest(route: RouteSpec): NetlinkRequest {
   return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE | FlagsNew.EXCL, route);
 }
 
+/** Like `ip route prepend`: beside those with the same destination and priority; only one that agrees in the gateway as well is refused. */
+export function prependRouteRequest(route: RouteSpec): NetlinkRequest {
+  return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE, route);
+}
+
 export function replaceRouteRequest(route: RouteSpec): NetlinkRequest {
   return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE | FlagsNew.REPLACE, route);
 }

@@ -7,13 +7,14 @@ import {
   deleteRouteRequest,
   listRoutesRequest,
   lookupRouteRequest,
+  prependRouteRequest,
   replaceRouteRequest,
 } from './route-requests.ts';
 import type { RouteFilter, RouteInfo, RouteSpec } from './route-types.ts';
 import type { Rtnetlink } from './rtnetlink.ts';
 
 export type * from './route-types.ts';
-export { addRouteRequest, deleteRouteRequest, replaceRouteRequest };
+export { addRouteRequest, deleteRouteRequest, prependRouteRequest, replaceRouteRequest };
 
 /** Routes of one table, both families unless asked otherwise; none when there is no such table or link. */
 export function routes(rtnetlink: Rtnetlink, filter: RouteFilter = {}): RouteInfo[] {

@@ -140,6 +140,41 @@ test('routes carry gateway, metric, MTU, MSS, table and scope', () => {
   assert.is(routesOf('c1').filter(({ dst }) => dst === '203.0.113.0/24').length, 1);
 });
 
+test('several gateways for one destination, and the subnet itself as a destination, as the reference takes them', () => {
+  makeNamespace('c1');
+  const routes = [
+    { dst: '192.0.2.0/24', gw: '10.88.0.8' },
+    { dst: '192.0.2.0/24', gw: '10.88.0.9' },
+    { dst: '2001:db8:9::/64', gw: 'fd00:88::8' },
+    { dst: '2001:db8:9::/64', gw: 'fd00:88::9' },
+    { dst: '10.88.0.0/16' },
+  ];
+  const config = network({ ipam: ipam(DUAL, { routes }) });
+  const prevResult = add(config);
+  const gateways = (dst: string, family: 4 | 6): (string | undefined)[] =>
+    routesOf('c1', family)
+      .filter((route) => route.dst === dst)
+      .flatMap(({ gateway, nexthops = [] }) => [gateway, ...nexthops.map((hop) => hop.gateway)])
+      .filter((gateway) => gateway !== undefined)
+      .sort();
+  assert.equal(gateways('192.0.2.0/24', 4), ['10.88.0.8', '10.88.0.9']);
+  assert.equal(gateways('2001:db8:9::/64', 6), ['fd00:88::8', 'fd00:88::9']);
+  assert.equal(gateways('10.88.0.0/16', 4), ['10.88.0.1']);
+  succeed('bridge', 'CHECK', { id: 'cont1', netns: '/run/netns/c1' }, { ...config, prevResult });
+});
+
+test('table 0 is the main one, as for the kernel: no second default route, and CHECK finds it', () => {
+  makeNamespace('c1');
+  const routes = [{ dst: '0.0.0.0/0', table: 0 }, { dst: '192.0.2.0/24', table: 0 }, { dst: '192.0.2.0/24' }];
+  const config = network({ isDefaultGateway: true, ipam: ipam(['10.88.0.0/16'], { routes }) });
+  const prevResult = add(config);
+  assert.equal(
+    routesOf('c1').map(({ dst }) => dst),
+    ['default', '10.88.0.0/16', '192.0.2.0/24'],
+  );
+  succeed('bridge', 'CHECK', { id: 'cont1', netns: '/run/netns/c1' }, { ...config, prevResult });
+});
+
 test('D17 IPv6 addresses of container and bridge are usable on return', () => {
   makeNamespace('c1');
   add(network({ ipam: ipam(DUAL) }));

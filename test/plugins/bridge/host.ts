@@ -41,6 +41,7 @@ export interface Route {
   readonly metric?: number;
   readonly metrics?: readonly Record<string, number>[];
   readonly scope?: string;
+  readonly nexthops?: readonly { readonly gateway: string }[];
 }
 
 export function link(name: string, namespace?: string): Link | undefined {

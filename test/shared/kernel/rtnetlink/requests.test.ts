@@ -19,6 +19,7 @@ import {
 } from '../../../../shared/kernel/rtnetlink/ports.ts';
 import {
   addRouteRequest,
+  prependRouteRequest,
   deleteRouteRequest,
   replaceRouteRequest,
 } from '../../../../shared/kernel/rtnetlink/routes.ts';
@@ -116,6 +117,9 @@ encodesAs('ip route add 10.9.0.0/16 dev eth9 src 10.1.2.3 table 1000', () =>
 );
 encodesAs('ip route add 10.10.0.0/16 via 192.168.5.1 dev eth9 onlink', () =>
   addRouteRequest({ destination: '10.10.0.0/16', gateway: '192.168.5.1', link: ETH9, onLink: true }),
+);
+encodesAs('ip route prepend 10.10.0.0/16 via 10.1.2.1 dev eth9', () =>
+  prependRouteRequest({ destination: '10.10.0.0/16', gateway: '10.1.2.1', link: ETH9 }),
 );
 encodesAs('ip route del 10.10.0.0/16', () => deleteRouteRequest({ destination: '10.10.0.0/16' }));
 encodesAs('ip -6 route replace fd01::/64 via fd00::1 dev eth9', () =>
