@@ -17,7 +17,7 @@ import { plugIn } from './pair.ts';
 import { announce, configurePort, waitForPort, wantsVlans } from './port.ts';
 import { isRemainder } from './remainder.ts';
 import { resultOf } from './result.ts';
-import { chosenMtu, requestedMac } from './settings.ts';
+import { chosenMtu, requestedMac, requireLiteralName } from './settings.ts';
 
 /**
  * Connects the container to the bridge. The same call again gives the same addresses on a new pair. On failure everything
@@ -25,6 +25,7 @@ import { chosenMtu, requestedMac } from './settings.ts';
  * @throws CniError
  */
 export function add(call: Invocation<BridgeConfig>): CniResult {
+  requireLiteralName(call);
   const mac = requestedMac(call);
   const node = readNodeConfig();
   const ipam = ipamOf(call);

@@ -27,6 +27,20 @@ export function requestedMac(call: Invocation<BridgeConfig>): string | undefined
   );
 }
 
+/**
+ * The kernel takes `%d` in a name for "the next free number", so the interface would be called otherwise than asked for.
+ * CNI's own rules, which are checked before, let it pass.
+ * @throws CniError 4
+ */
+export function requireLiteralName({ ifname }: Pick<Invocation<unknown>, 'ifname'>): void {
+  if (!ifname.includes('%')) return;
+  throw new CniError(
+    CniCode.InvalidEnvironment,
+    `CNI_IFNAME must not contain "%", got ${JSON.stringify(ifname)}`,
+    { details: 'the kernel would put a number in its place' },
+  );
+}
+
 /** Bytes, of what the network says, else the node; undefined leaves it to the kernel (1500). */
 export function chosenMtu(
   host: Rtnetlink,
