@@ -22,7 +22,12 @@ export function addAddresses(context: AddContext, ipam: Ipam): AddedAddresses {
   const layer3 = planLayer3(config, answer);
   const vlanGateway =
     config.isGateway && config.vlan !== 0
-      ? ensureVlanGateway(host, bridge, { vlan: config.vlan, own: pair.host.index }, undo)
+      ? ensureVlanGateway(
+          host,
+          bridge,
+          { vlan: config.vlan, own: pair.host.index, dad: config.enabledad },
+          undo,
+        )
       : undefined;
   const gateway = planGateway(host, vlanGateway ?? bridge, layer3.gateways, config.forceAddress);
   configureContainer(side, layer3, config.enabledad);

@@ -61,6 +61,7 @@ function attemptAdd(call: Invocation<BridgeConfig>, { mac, node, ipam }: Chosen)
         mtu,
         vlanFiltering: wantsVlans(config),
         promiscuous: config.promiscMode,
+        dad: config.enabledad,
       },
       undo,
     );

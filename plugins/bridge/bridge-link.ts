@@ -16,7 +16,7 @@ import {
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { step } from './explain.ts';
 import { isZeroMac, randomMac } from './mac.ts';
-import { refuseRouterAdvertisements } from './sysctls.ts';
+import { leaveOutDad, refuseRouterAdvertisements } from './sysctls.ts';
 
 export interface BridgeSettings {
   readonly name: string;
@@ -24,6 +24,8 @@ export interface BridgeSettings {
   readonly mtu: number | undefined;
   readonly vlanFiltering: boolean;
   readonly promiscuous: boolean;
+  /** Whether a bridge that does not exist yet keeps duplicate address detection. */
+  readonly dad: boolean;
 }
 
 export interface Bridge {
@@ -58,7 +60,7 @@ export function hasOtherContainers(host: Rtnetlink, bridge: number, own: readonl
 
 /** One write: create, then ask for it. Another ADD may be first: then theirs is the bridge. */
 function create(host: Rtnetlink, settings: BridgeSettings, undo: UndoStack): LinkInfo {
-  const { name, mtu, vlanFiltering } = settings;
+  const { name, mtu, vlanFiltering, dad } = settings;
   const [made, asked] = host.batch([
     createBridgeRequest({
       name,
@@ -75,6 +77,7 @@ function create(host: Rtnetlink, settings: BridgeSettings, undo: UndoStack): Lin
   if (link === undefined) throw new BridgeVanished(name);
   if (error === undefined) {
     undo.push(`bridge ${name}`, () => removeIfUnused(host, link.index));
+    if (!dad) leaveOutDad(name);
   }
   return link;
 }

@@ -22,6 +22,15 @@ export function keepTakingRouterAdvertisements(name: string): void {
   });
 }
 
+/**
+ * For a link of ours that containers have as their gateway, before it has a carrier. While its own link-local address is
+ * in duplicate address detection, one to two seconds, the kernel asks for no IPv6 neighbour on behalf of others: what the host
+ * forwards to a container that has not sent anything yet would wait as long. The link is new, nobody else can have its address.
+ */
+export function leaveOutDad(name: string): void {
+  ignoringAbsence(() => void writeSysctl(`net/ipv6/conf/${name}/accept_dad`, 0));
+}
+
 export interface ContainerSysctls {
   readonly ifname: string;
   /** There are IPv6 addresses to come. */

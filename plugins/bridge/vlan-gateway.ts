@@ -14,7 +14,7 @@ import { hasOtherContainers, type Bridge } from './bridge-link.ts';
 import { step } from './explain.ts';
 import { localMac } from './mac.ts';
 import { configurePort } from './port.ts';
-import { refuseRouterAdvertisements } from './sysctls.ts';
+import { leaveOutDad, refuseRouterAdvertisements } from './sysctls.ts';
 import { vlanGatewayName } from './trunk.ts';
 
 /** The host's own foot in a VLAN of the bridge: one end of a pair whose other end is a port of that VLAN. */
@@ -26,19 +26,27 @@ export interface VlanGateway {
   readonly port: number | undefined;
 }
 
+export interface VlanGatewaySettings {
+  readonly vlan: number;
+  /** Index of the port that this ADD made for its container. */
+  readonly own: number;
+  /** Whether one that does not exist yet keeps duplicate address detection. */
+  readonly dad: boolean;
+}
+
 /**
  * Makes it, or takes the one that an earlier ADD made: all containers of the VLAN share it, as they do the bridge. Taken back
  * only while no other container is on the bridge.
- * @param own index of the port that this ADD made for its container
  */
 export function ensureVlanGateway(
   host: Rtnetlink,
   bridge: Bridge,
-  { vlan, own }: { readonly vlan: number; readonly own: number },
+  settings: VlanGatewaySettings,
   undo: UndoStack,
 ): VlanGateway {
+  const { vlan } = settings;
   const name = vlanGatewayName(bridge.name, vlan);
-  const link = linkByName(host, name) ?? create(host, bridge, { name, vlan, own }, undo);
+  const link = linkByName(host, name) ?? create(host, bridge, { name, ...settings }, undo);
   if (link.kind !== 'veth') {
     throw new CniError(CniCode.InvalidNetworkConfig, `"${name}" already exists but is not a veth`, {
       details: `it is in the way of the gateway of VLAN ${vlan}`,
@@ -51,7 +59,7 @@ export function ensureVlanGateway(
 function create(
   host: Rtnetlink,
   bridge: Bridge,
-  { name, vlan, own }: { readonly name: string; readonly vlan: number; readonly own: number },
+  { name, vlan, own, dad }: VlanGatewaySettings & { readonly name: string },
   undo: UndoStack,
 ): LinkInfo {
   const digest = sha512(`weft bridge vlan ${name}`);
@@ -90,6 +98,7 @@ function create(
   };
   configurePort(host, { index: port.index, name: portName, mac: '', mtu: port.mtu }, config);
   refuseRouterAdvertisements(name);
+  if (!dad) leaveOutDad(name);
   return link;
 }
 

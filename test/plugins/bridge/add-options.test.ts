@@ -113,6 +113,14 @@ test('D8 what is no MAC is refused, and so is an unknown key, before anything is
   assert.equal(hostState(), before);
 });
 
+test('a name that the kernel would number is refused before anything is made', () => {
+  makeNamespace('c1');
+  const before = hostState();
+  const error = fail('bridge', 'ADD', { id: 'cont1', netns: '/run/netns/c1', ifname: 'eth%d' }, network());
+  assert.equal([error.code, error.msg], [4, 'CNI_IFNAME must not contain "%", got "eth%d"']);
+  assert.equal(hostState(), before);
+});
+
 test('D10 hairpin and isolation on the port, promiscuous mode on the bridge', () => {
   makeNamespace('c1');
   const { interfaces } = add(network({ hairpinMode: true, portIsolation: true }));
@@ -168,6 +176,15 @@ test('D16 sysctls of the container, the bridge and the port', () => {
     ['br0', host].map((name) => readSysctl(`net/ipv6/conf/${name}/accept_ra`)),
     ['0', '0'],
   );
+  assert.is(readSysctl('net/ipv6/conf/br0/accept_dad'), '0');
+  assert.not.match(sh('ip -6 addr show dev br0 scope link'), /tentative/);
+});
+
+test('D16 a bridge that was there keeps its own duplicate address detection', () => {
+  sh('ip link add br0 type bridge; ip link set br0 up');
+  makeNamespace('c1');
+  add(network({ ipam: ipam(DUAL) }));
+  assert.is(readSysctl('net/ipv6/conf/br0/accept_dad'), '1');
 });
 
 test('D16 D17 enabledad keeps duplicate address detection, and ADD waits for it', () => {
@@ -177,6 +194,7 @@ test('D16 D17 enabledad keeps duplicate address detection, and ADD waits for it'
   assert.ok(Date.now() - began > 500, 'did not wait');
   assert.is(readSysctl('net/ipv6/conf/eth0/accept_dad', 'c1'), '1');
   assert.is(readSysctl('net/ipv6/conf/eth0/enhanced_dad', 'c1'), '1');
+  assert.is(readSysctl('net/ipv6/conf/br0/accept_dad'), '1');
   assert.not.match(sh('ip -n c1 -6 addr show dev eth0 scope global'), /tentative|nodad/);
 });
 

@@ -18,6 +18,7 @@ import {
   link,
   makeNamespace,
   network,
+  readSysctl,
   sh,
   startHelper,
   succeeds,
@@ -174,6 +175,7 @@ function withFiltering(): void {
     );
     assert.is(results[0]?.interfaces[3]?.mac, link('br0.100')?.address);
     assert.equal([addressesOf('br0'), addressesOf('br0.100')], [[], ['10.88.100.1/24']]);
+    assert.is(readSysctl('net/ipv6/conf/br0.100/accept_dad'), '0');
     await startHelper('echo.ts', 'c2');
     await startHelper('echo.ts', undefined);
     const probe = await startHelper('probe.ts', 'c1');
