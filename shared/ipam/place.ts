@@ -14,12 +14,9 @@ export function placeFile(store: string, text: string, moveIntoPlace: (temporary
   for (const temporary of temporariesOf(store)) {
     try {
       writeWhole(temporary, text);
-      moveIntoPlace(temporary);
-      return true;
+      return isDone(() => moveIntoPlace(temporary));
     } catch (thrown) {
-      const { code } = thrown as NodeJS.ErrnoException;
-      if (code === 'EEXIST') return false;
-      if (code !== 'EXDEV') throw thrown;
+      if (codeOf(thrown) !== 'EXDEV') throw thrown;
     } finally {
       removeIfPossible(temporary);
     }
@@ -51,13 +48,41 @@ function temporariesOf(store: string): string[] {
   return [`${dirname(store)}/.weft-${basename(store)}.tmp`, `${store}/${TEMPORARY_NAME}`];
 }
 
-/** Never over an existing file: it may be the very one that became a lease (killed between link and removal). */
+/** @returns false when the name is taken */
+function isDone(move: () => void): boolean {
+  try {
+    move();
+    return true;
+  } catch (thrown) {
+    if (codeOf(thrown) === 'EEXIST') return false;
+    throw thrown;
+  }
+}
+
 function writeWhole(file: string, text: string): void {
-  const fd = openSync(file, 'wx', 0o600);
+  const fd = createAnew(file);
   try {
     writeSync(fd, text);
     fsyncSync(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+/**
+ * Never over an existing file: it may be the very one that became a lease, when the removal of its temporary name was refused or the
+ * writer killed before it. That name goes now; taken for the lease's, it would tell of an address that is free.
+ */
+function createAnew(file: string): number {
+  try {
+    return openSync(file, 'wx', 0o600);
+  } catch (thrown) {
+    if (codeOf(thrown) !== 'EEXIST') throw thrown;
+    rmSync(file, { force: true });
+    return openSync(file, 'wx', 0o600);
+  }
+}
+
+function codeOf(thrown: unknown): string | undefined {
+  return (thrown as NodeJS.ErrnoException).code;
 }
