@@ -27,20 +27,26 @@ export function trace(command: string, attachment: Attachment, config: object, i
   ];
   const outcome = spawnSync(
     'sh',
-    ['-c', `exec strace ${args.join(' ')} ${binDir}/bridge < /run/config.json`],
+    ['-c', `exec strace ${args.join(' ')} ${binDir}/bridge < /run/config.json > /run/stdout 2> /run/stderr`],
     {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...variables(attachment), CNI_COMMAND: command },
-      encoding: 'utf8',
+      // Files and not pipes: the plugin outlives a strace that is killed, and a pipe would be waited for.
+      stdio: 'ignore',
       timeout: 60_000,
     },
   );
-  return {
-    exitCode: outcome.status,
-    signal: outcome.signal,
-    stdout: outcome.stdout,
-    stderr: outcome.stderr,
-    lines: readFileSync('/run/trace', 'utf8').split('\n'),
-  };
+  const [stdout = '', stderr = '', lines = ''] = ['stdout', 'stderr', 'trace'].map((file) =>
+    readFileSync(`/run/${file}`, 'utf8'),
+  );
+  return { exitCode: outcome.status, signal: outcome.signal, stdout, stderr, lines: lines.split('\n') };
+}
+
+/**
+ * Whether a call of the last run was made twice: the kernel does that to a sysctl that meets somebody else's change of a link,
+ * anywhere on the machine. strace counts both, so whatever was to happen later happened at the wrong call, perhaps one of node's own.
+ */
+export function wasMiscounted(): boolean {
+  return readFileSync('/run/trace', 'utf8').includes('ERESTART');
 }
 
 /** A step of the plugin: the n-th call (from 1) of one system call, as strace counts them for `when=`. */
