@@ -8,11 +8,12 @@ import {
   linkByName,
   setLink,
   type LinkInfo,
+  type VethSpec,
 } from '../../shared/kernel/rtnetlink/links.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { hasOtherContainers, type Bridge } from './bridge-link.ts';
 import { step } from './explain.ts';
-import { localMac } from './mac.ts';
+import { randomMac } from './mac.ts';
 import { configurePort } from './port.ts';
 import { leaveOutDad, refuseRouterAdvertisements } from './sysctls.ts';
 import { vlanGatewayName } from './trunk.ts';
@@ -62,17 +63,10 @@ function create(
   { name, vlan, own, dad }: VlanGatewaySettings & { readonly name: string },
   undo: UndoStack,
 ): LinkInfo {
-  const digest = sha512(`weft bridge vlan ${name}`);
-  const portName = `veth${digest.toString('hex', 0, 4)}`;
+  const pair = vlanGatewayPair(name, bridge.index);
+  const portName = pair.name;
   try {
-    createVeth(host, {
-      name: portName,
-      master: bridge.index,
-      up: true,
-      // The highest of all, so that a bridge without a MAC of its own does not take it.
-      mac: 'fe'.concat(localMac(digest.subarray(4)).slice(2)),
-      peer: { name, mac: localMac(digest.subarray(10)) },
-    });
+    createVeth(host, pair);
   } catch (thrown) {
     if (!isErrno(thrown, 'EEXIST')) step(`create ${name}`, () => rethrow(thrown));
     const theirs = linkByName(host, name);
@@ -100,6 +94,21 @@ function create(
   refuseRouterAdvertisements(name);
   if (!dad) leaveOutDad(name);
   return link;
+}
+
+/**
+ * The port's name follows from the gateway's. The MACs are made up: several hosts may have a gateway of this name in one VLAN, with
+ * their uplinks as ports of the bridges.
+ */
+export function vlanGatewayPair(name: string, bridge: number): VethSpec {
+  return {
+    name: `veth${sha512(`weft bridge vlan ${name}`).toString('hex', 0, 4)}`,
+    master: bridge,
+    up: true,
+    // The highest of all, so that a bridge without a MAC of its own does not take it.
+    mac: 'fe'.concat(randomMac().slice(2)),
+    peer: { name, mac: randomMac() },
+  };
 }
 
 function rethrow(thrown: unknown): never {

@@ -1,6 +1,7 @@
 import * as assert from 'uvu/assert';
 import { vlanProblems } from '../../../plugins/bridge/check-host.ts';
 import { wantedVlans } from '../../../plugins/bridge/port.ts';
+import { vlanGatewayPair } from '../../../plugins/bridge/vlan-gateway.ts';
 import {
   addPortVlansRequest,
   decodePortVlans,
@@ -81,6 +82,14 @@ test('D11 a new bridge is asked to filter VLANs, others are not', () => {
     );
   assert.ok(body(true).includes(filtering));
   assert.not.ok(body().includes(Buffer.from([5, 0, 7, 0])));
+});
+
+test('D11 the gateway of a VLAN: a pair of the same name everywhere, with MACs that no other host has', () => {
+  const [one, other] = [vlanGatewayPair('br0.100', 7), vlanGatewayPair('br0.100', 7)];
+  assert.equal([one.name, one.master, one.peer.name], [other.name, 7, 'br0.100']);
+  assert.is.not(vlanGatewayPair('br0.200', 7).name, one.name);
+  assert.is.not(one.peer.mac, other.peer.mac);
+  assert.match(one.mac ?? '', /^fe:/);
 });
 
 test('CHECK of VLANs: every missing one is named, more than wanted is no harm, the untagged one must be the native one', () => {
