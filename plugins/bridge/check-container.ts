@@ -1,5 +1,13 @@
 import { statSync } from 'node:fs';
-import { formatAddress, formatCidr, networkOf, parseAddress, parseCidr } from '../../shared/cni/address.ts';
+import {
+  containsAddress,
+  formatAddress,
+  formatCidr,
+  networkOf,
+  parseAddress,
+  parseCidr,
+  type Cidr,
+} from '../../shared/cni/address.ts';
 import type { CniRoute } from '../../shared/cni/types.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
@@ -66,22 +74,30 @@ function addressProblems(context: CheckContext, link: LinkInfo): string[] {
   });
 }
 
-function routeProblems({ inside, prevResult }: CheckContext, link: LinkInfo): string[] {
+function routeProblems(context: CheckContext, link: LinkInfo): string[] {
+  const { inside, prevResult } = context;
+  const own = expectedAddresses(context).flatMap((text) => parseCidr(text) ?? []);
   const tables = new Map<number, RouteInfo[]>();
   return prevResult.routes.flatMap((route) => {
     const table = tableOf(route);
     const present = tables.get(table) ?? routes(inside, { table });
     tables.set(table, present);
-    return present.some((one) => isRoute(one, route, link)) ? [] : [describeMissing(route, link)];
+    return present.some((one) => isRoute(one, route, link, own)) ? [] : [describeMissing(route, link)];
   });
 }
 
-/** A route that names no gateway went through whichever its family had; by which is ADD's business. */
-function isRoute(present: RouteInfo, wanted: CniRoute, link: LinkInfo): boolean {
+/**
+ * A route that names no gateway went through whichever its family had; by which is ADD's business. One whose gateway lies in
+ * none of this interface's networks came from a chained plugin, and may lead through any interface.
+ */
+function isRoute(present: RouteInfo, wanted: CniRoute, link: LinkInfo, own: readonly Cidr[]): boolean {
   if (present.destination !== canonicalNetwork(wanted.dst)) return false;
   const hops = [{ link: present.link, gateway: present.gateway }, ...present.hops];
-  const gateway = wanted.gw ? canonicalAddress(wanted.gw) : undefined;
-  return hops.some((hop) => hop.link === link.index && (gateway === undefined || hop.gateway === gateway));
+  const gateway = wanted.gw ? parseAddress(wanted.gw) : undefined;
+  if (gateway === undefined) return hops.some((hop) => hop.link === link.index);
+  const text = formatAddress(gateway);
+  const isOwn = own.some((cidr) => containsAddress(cidr, gateway));
+  return hops.some((hop) => hop.gateway === text && (hop.link === link.index || !isOwn));
 }
 
 function describeMissing({ dst, gw }: CniRoute, { name }: LinkInfo): string {
@@ -96,9 +112,4 @@ function canonical(address: string): string {
 function canonicalNetwork(destination: string): string {
   const cidr = parseCidr(destination);
   return cidr === undefined ? destination : formatCidr(networkOf(cidr));
-}
-
-function canonicalAddress(text: string): string {
-  const address = parseAddress(text);
-  return address === undefined ? text : formatAddress(address);
 }

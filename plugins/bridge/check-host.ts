@@ -85,12 +85,12 @@ export function vlanProblems(
 }
 
 function gatewayProblems(context: CheckContext, bridge: LinkInfo): string[] {
-  const { host, call, prevResult } = context;
+  const { host, call } = context;
   const { vlan } = call.config;
   const link = vlan === 0 ? bridge : linkByName(host, vlanGatewayName(bridge.name, vlan));
   if (link === undefined) return [`gateway interface ${vlanGatewayName(bridge.name, vlan)} is missing`];
   const present = addresses(host, { index: link.index });
-  const wanted = gatewayAddresses(prevResult);
+  const wanted = gatewayAddresses(context);
   const families = new Set<AddressFamily>(wanted.map(({ family }) => family));
   return [
     ...wanted
@@ -102,9 +102,14 @@ function gatewayProblems(context: CheckContext, bridge: LinkInfo): string[] {
   ];
 }
 
-/** Gateway and prefix length of every address that ADD answered with. */
-function gatewayAddresses(prevResult: CniResult): { address: string; family: AddressFamily }[] {
-  return prevResult.ips.flatMap(({ address, gateway }) => {
+/** Gateway and prefix length of every address of this interface; what a chained plugin put on others is not ours to judge. */
+function gatewayAddresses({
+  prevResult,
+  container,
+}: CheckContext): { address: string; family: AddressFamily }[] {
+  const own = prevResult.interfaces.indexOf(container);
+  return prevResult.ips.flatMap(({ address, gateway, interface: on }) => {
+    if (on !== undefined && on !== own) return [];
     const cidr = parseCidr(address);
     const parsed = gateway === undefined ? undefined : parseAddress(gateway);
     if (cidr === undefined || parsed === undefined) return [];
