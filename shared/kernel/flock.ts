@@ -1,7 +1,7 @@
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { checked, isErrno, libc } from './libc.ts';
-import { deadlineIn, sleep } from './clock.ts';
+import { deadlineIn, sleep, type Deadline } from './clock.ts';
 
 /**
  * Runs `work` while holding an exclusive flock(2) on `file`, the kind of lock of host-local's store and of flock(1).
@@ -10,13 +10,40 @@ import { deadlineIn, sleep } from './clock.ts';
  * @throws CniError 11 when another holder keeps it longer than `timeoutMs`
  */
 export function withLock<T>(file: string, timeoutMs: number, work: () => T, mode = 0o600): T {
-  const fd = openSync(file, CREATE_READ_ONLY, mode);
+  const fd = openLocked(file, { milliseconds: timeoutMs, deadline: deadlineIn(timeoutMs) }, mode);
   try {
-    acquire(fd, file, timeoutMs);
     return work();
   } finally {
     closeSync(fd);
   }
+}
+
+interface Patience {
+  readonly milliseconds: number;
+  readonly deadline: Deadline;
+}
+
+/**
+ * Others do remove the file: `rm -rf` of a network's leases is what operators do when its addresses ran out. Whoever waited then has
+ * the lock of a file that nobody finds any more, and begins again.
+ */
+function openLocked(file: string, patience: Patience, mode: number): number {
+  for (;;) {
+    const fd = openSync(file, CREATE_READ_ONLY, mode);
+    let isOurs = false;
+    try {
+      isOurs = acquire(fd, file, patience) === 'at once' || isStill(fd, file);
+      if (isOurs) return fd;
+    } finally {
+      if (!isOurs) closeSync(fd);
+    }
+  }
+}
+
+function isStill(fd: number, file: string): boolean {
+  const now = statSync(file, { bigint: true, throwIfNoEntry: false });
+  const opened = fstatSync(fd, { bigint: true });
+  return now !== undefined && now.dev === opened.dev && now.ino === opened.ino;
 }
 
 /** O_RDONLY|O_CREAT|O_CLOEXEC: a child process must not keep the lock alive. */
@@ -28,19 +55,20 @@ const LOCK_NB = 4;
 const FIRST_PAUSE_MS = 0.5;
 const LONGEST_PAUSE_MS = 10;
 
-function acquire(fd: number, file: string, timeoutMs: number): void {
-  const deadline = deadlineIn(timeoutMs);
-  for (let pause = FIRST_PAUSE_MS; !tryLock(fd, file); pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
+function acquire(fd: number, file: string, { milliseconds, deadline }: Patience): 'at once' | 'after a wait' {
+  if (tryLock(fd, file)) return 'at once';
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
     if (deadline.passed()) {
       throw new CniError(
         CniCode.TryAgainLater,
-        `lock ${file} is held by another process for over ${timeoutMs} ms`,
+        `lock ${file} is held by another process for over ${milliseconds} ms`,
         {
           details: `find the holder: fuser -v ${file}`,
         },
       );
     }
     sleep(Math.min(pause, Math.max(deadline.left(), 0)));
+    if (tryLock(fd, file)) return 'after a wait';
   }
 }
 

@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { withLock } from '../../../shared/kernel/flock.ts';
@@ -89,6 +89,27 @@ test('released by the other process within the limit: the work runs', () => {
     'mine',
   );
   child.unref();
+});
+
+test('a file that was removed while one waited is not the lock any more: its successor is waited for', async () => {
+  const script = `
+    const { withLock } = await import(${JSON.stringify(FLOCK)});
+    withLock(${JSON.stringify(LOCK)}, 30000, () => console.log('entered'));`;
+  const removed = await holder();
+  const waiter = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const entered = once(waiter.stdout, 'data');
+  const isOpen = (): boolean =>
+    spawnSync('sh', ['-c', `ls -l /proc/${waiter.pid}/fd | grep -q ${LOCK}`]).status === 0;
+  while (!isOpen()) run('true');
+  rmSync(LOCK);
+  const successor = await holder();
+  await removed.release();
+  const early = await Promise.race([entered, new Promise((resolve) => setTimeout(resolve, 300, 'waits'))]);
+  await successor.release();
+  await entered;
+  assert.is(early, 'waits');
 });
 
 test('a lock of one’s own that is still held is not entered twice', () => {
