@@ -1,16 +1,17 @@
-import { get } from 'node:http';
 import type { NetworkList } from '../../conflist/network-list.ts';
 import { checkNetwork, type Runtime } from '../../conflist/runtime.ts';
 import type { Children } from './children.ts';
 import { virtualName } from './dns-answers.ts';
 import type { Addresses } from './example.ts';
+import { aroundProxy } from './around-proxy.ts';
 import { askInside } from './inside.ts';
+import { expectEqual, expectMatch, fetch } from './looks.ts';
 import { nomadAttachment } from './nomad.ts';
 import { groupsOf, UPSTREAM_PORT, type Plan } from './plan.ts';
 import type { ProbeAnswer, ProbeConfig } from './probe.ts';
 import type { Progress } from './progress.ts';
 
-interface Parts {
+export interface Parts {
   readonly plan: Plan;
   readonly addresses: Addresses;
   readonly list: NetworkList;
@@ -20,13 +21,11 @@ interface Parts {
   readonly goOn: () => void;
 }
 
-interface Assertion {
+export interface Assertion {
   readonly title: string;
   /** Throws, or resolves to what was seen. */
   readonly look: () => Promise<string> | string;
 }
-
-const PATIENCE_MS = 6000;
 
 /** Goes through the example once and prints a line for each thing that must hold. Resolves to the number of those that do not. */
 export async function assertExample(parts: Parts): Promise<number> {
@@ -36,7 +35,7 @@ export async function assertExample(parts: Parts): Promise<number> {
     ...(options.upstreams ? [] : names(parts)),
     ...page(parts),
     ...(options.deny ? refusal(parts) : counting(parts)),
-    ...(options.upstreams ? [] : protection(parts)),
+    ...(options.upstreams ? [] : [...protection(parts), ...aroundProxy(parts)]),
   ];
   let failures = 0;
   for (const { title, look } of assertions) {
@@ -147,32 +146,4 @@ function protection({ plan, addresses }: Parts): Assertion[] {
       return expectMatch(answer.message, /socket hang up|ECONNRESET|Parse Error/);
     },
   }));
-}
-
-function fetch(host: string, port: number, path: string): Promise<{ status: number; body: string }> {
-  return new Promise((resolve, reject) => {
-    const request = get({ host, port, path, agent: false, timeout: PATIENCE_MS }, (response) => {
-      const chunks: Buffer[] = [];
-      response.on('data', (chunk: Buffer) => chunks.push(chunk));
-      response.once('error', reject);
-      response.once('end', () =>
-        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString() }),
-      );
-    });
-    request.once('timeout', () =>
-      request.destroy(new Error(`no answer from ${host}:${port} within ${PATIENCE_MS / 1000} s`)),
-    );
-    request.once('error', reject);
-  });
-}
-
-function expectEqual(seen: string | undefined, wanted: string): string {
-  if (seen === wanted) return wanted;
-  throw new Error(`wanted ${wanted}, got ${seen ?? 'nothing'}`);
-}
-
-function expectMatch(seen: string | undefined, wanted: RegExp): string {
-  const [match] = wanted.exec(seen ?? '') ?? [];
-  if (match !== undefined) return match;
-  throw new Error(`wanted ${String(wanted)}, got ${JSON.stringify(seen?.slice(0, 200) ?? 'nothing')}`);
 }

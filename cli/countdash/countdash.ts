@@ -59,7 +59,7 @@ async function live(
   { progress, children, stop }: { progress: Progress; children: Children; stop: Stop },
 ): Promise<number> {
   const runtime = runtimeOf(state.binDirs, (line) => progress.line(line));
-  const list = exampleList(plan.subnets, !plan.options.upstreams);
+  const list = exampleList(plan.subnets, plan.options);
   const parts = { list, runtime, children, progress, goOn: () => stop.check() };
   progress.line(`countdash, ${variant(plan.options)}`);
   const addresses = await setUp(plan, parts);
@@ -92,18 +92,19 @@ function newState(plan: Plan, binDirs: readonly string[]): State {
     started: startOf(process.pid),
     before: takeFootprint(PROCESS_WORDS),
     binDirs,
-    list: exampleList(plan.subnets, !plan.options.upstreams).text,
+    list: exampleList(plan.subnets, plan.options).text,
     subnets: plan.subnets,
     groups: groupsOf(plan),
     dns: plan.dns,
   };
 }
 
-function variant({ upstreams, deny, dualStack }: Options): string {
+function variant({ upstreams, deny, dualStack, backend }: Options): string {
   const parts = [
     upstreams ? 'with a manual upstream' : 'with transparent proxy',
     ...(deny ? ['an intention that denies'] : []),
     ...(dualStack ? ['IPv4 and IPv6'] : []),
+    ...(backend === undefined ? [] : [`rules in ${backend}`]),
   ];
   return parts.join(', ');
 }

@@ -19,7 +19,8 @@ import { tool } from './tool.ts';
 export interface Addresses {
   readonly api: string;
   readonly dashboard: string;
-  /** With two families. */
+  /** With two families, as the next. */
+  readonly apiIpv6: string | undefined;
   readonly dashboardIpv6: string | undefined;
 }
 
@@ -61,7 +62,7 @@ export async function setUp(
   await step(`dashboard on port ${plan.dashboard.appPort}, which asks ${plan.countingUrl}`, () =>
     startDashboard(plan, children),
   );
-  return { api: api[0] ?? '', dashboard: dashboard[0] ?? '', dashboardIpv6: dashboard[1] };
+  return { api: api[0] ?? '', dashboard: dashboard[0] ?? '', apiIpv6: api[1], dashboardIpv6: dashboard[1] };
 }
 
 type Step = <T>(what: string | ((result: T) => string), work: () => T | Promise<T>) => Promise<T>;

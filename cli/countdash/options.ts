@@ -10,15 +10,20 @@ the page is, runs until Ctrl-C, and then takes everything away again.
   --upstreams      the documentation's other variant: no transparent proxy, count-api on the dashboard's own port 8080
   --deny           an intention that refuses the dashboard
   --dual-stack     IPv6 beside IPv4
+  --backend NAME   iptables or nftables, for masquerading, port mappings and the proxy's rules (default: the node's)
   --port NUMBER    port of the page on this host (default 9002)
   --bin-dir FOLDER where the plugins are (default: the folder of this executable)
 `;
+
+export type Backend = 'iptables' | 'nftables';
 
 export interface Options {
   readonly once: boolean;
   readonly upstreams: boolean;
   readonly deny: boolean;
   readonly dualStack: boolean;
+  /** Undefined: what the plugins choose by themselves. */
+  readonly backend: Backend | undefined;
   readonly port: number;
   readonly binDirs: readonly string[] | undefined;
 }
@@ -30,6 +35,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     upstreams: { type: 'boolean', default: false },
     deny: { type: 'boolean', default: false },
     'dual-stack': { type: 'boolean', default: false },
+    backend: { type: 'string' },
     port: { type: 'string', default: '9002' },
     'bin-dir': { type: 'string', multiple: true },
     help: { type: 'boolean', short: 'h', default: false },
@@ -40,9 +46,15 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     upstreams: values.upstreams,
     deny: values.deny,
     dualStack: values['dual-stack'],
+    backend: backendName(values.backend),
     port: portNumber(values.port),
     binDirs: values['bin-dir'],
   };
+}
+
+function backendName(text: string | undefined): Backend | undefined {
+  if (text === undefined || text === 'iptables' || text === 'nftables') return text;
+  throw new UsageError(`--backend must be iptables or nftables, got "${text}"`);
 }
 
 function portNumber(text: string): number {

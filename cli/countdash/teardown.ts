@@ -6,6 +6,7 @@ import { toCniError } from '../../shared/cni/errors.ts';
 import { compareFootprints, takeFootprint } from './footprint.ts';
 import { removeFromAdminChain, removeSharedChains, type Xtables } from './host-rules.ts';
 import { namespacePath, nomadAttachment, nomadRemoval } from './nomad.ts';
+import { removeSharedTables } from './host-tables.ts';
 import { NAMES, removeState, type State } from './state.ts';
 import { linesOf, tool, toolIfThere } from './tool.ts';
 
@@ -44,6 +45,7 @@ export function tearDown(state: State, warn: (line: string) => void): void {
     attempt(() => removeFromAdminChain(programFor(subnet), NAMES.bridge, subnet));
   attempt(() => removeSharedChains('iptables', state.before.rules));
   attempt(() => removeSharedChains('ip6tables', state.before.rules));
+  attempt(() => removeSharedTables(state.before.rules));
   attempt(() => restoreSettings(state));
   attempt(() => removeEmptyFolder(state, '/etc/netns'));
   attempt(removeState);

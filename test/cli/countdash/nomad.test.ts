@@ -63,6 +63,9 @@ test('CNI_ARGS hold what Nomad sends, in any order; DEL has none', () => {
   assert.not(nomadAttachment(dashboard, undefined).args.some(([key]) => key === 'CONSUL_IPTABLES_CONFIG'));
 });
 
+const TRANSPARENT = { upstreams: false, backend: undefined };
+const MANUAL = { upstreams: true, backend: undefined };
+
 test("the list is Nomad's but for name, bridge, subnets and lease folder", () => {
   const nomads = readAsset('conflist/nomad-tproxy.conflist');
   const expected = nomads
@@ -70,15 +73,29 @@ test("the list is Nomad's but for name, bridge, subnets and lease folder", () =>
     .replace('"bridge": "nomad"', '"bridge": "weft-demo0"')
     .replace('172.26.64.0/20', '172.27.90.0/24')
     .replace('/var/run/cni', '/run/weft-countdash/leases');
-  assert.is(`${exampleList(['172.27.90.0/24'], true).text}\n`, expected);
+  assert.is(`${exampleList(['172.27.90.0/24'], TRANSPARENT).text}\n`, expected);
   assert.equal(
-    exampleList(['172.27.90.0/24'], false).plugins.map(({ type }) => type),
+    exampleList(['172.27.90.0/24'], MANUAL).plugins.map(({ type }) => type),
     ['loopback', 'bridge', 'firewall', 'portmap'],
   );
 });
 
+test('a backend goes where the list names none: firewall keeps what Nomad gives it', () => {
+  const { plugins } = exampleList(['172.27.90.0/24'], { upstreams: false, backend: 'nftables' });
+  assert.equal(
+    plugins.map(({ type, raw }) => [type, raw['backend'], raw['ipMasqBackend']]),
+    [
+      ['loopback', undefined, undefined],
+      ['bridge', undefined, 'nftables'],
+      ['firewall', 'iptables', undefined],
+      ['portmap', 'nftables', undefined],
+      ['consul-cni', 'nftables', undefined],
+    ],
+  );
+});
+
 test('two subnets make it the dual-stack variant', () => {
-  const ours = exampleList(['172.27.90.0/24', 'fd77::/64'], false).plugins[1]?.raw['ipam'] as Record<
+  const ours = exampleList(['172.27.90.0/24', 'fd77::/64'], MANUAL).plugins[1]?.raw['ipam'] as Record<
     string,
     unknown
   >;

@@ -9,7 +9,12 @@ import { suite } from '../../support/suite.ts';
 const test = suite('plan of the example');
 
 const host = { address: '192.0.2.2', routes: ['default', '192.0.2.0/24'], recursors: ['192.0.2.53'] };
-const addresses = { api: '172.27.90.2', dashboard: '172.27.90.3', dashboardIpv6: undefined };
+const addresses = {
+  api: '172.27.90.2',
+  dashboard: '172.27.90.3',
+  apiIpv6: undefined,
+  dashboardIpv6: undefined,
+};
 const anyFree = (): boolean => true;
 
 function options(...argv: string[]): Options {
