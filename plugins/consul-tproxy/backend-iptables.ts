@@ -60,8 +60,8 @@ class IptablesTables {
   }
 
   /**
-   * The IPv4 nat table is written first and emptied last: where it holds nothing of ours, nothing does, and a first ADD need not look
-   * at tables that it has no rules for.
+   * The IPv4 nat table is written first and emptied last, so whether it held something of ours tells whether a failure may take all away.
+   * It tells nothing of the other tables: somebody may have emptied it alone (`iptables -t nat -F; iptables -t nat -X`).
    */
   apply(tables: readonly TablePlan[]): boolean {
     const { warn } = this.#options;
@@ -72,7 +72,7 @@ class IptablesTables {
       this.driver.apply(first.map((plan) => replaceTable(plan, (state) => void (fresh = !holdsOurs(state)))));
       if (fresh) undo.push('the transparent-proxy rules', () => this.empty(TABLES));
       this.driver.apply(rest.map((plan) => replaceTable(plan)));
-      if (!fresh) this.empty(this.inUse().filter((key) => !tables.some((plan) => isTable(plan, key))));
+      this.empty(this.inUse().filter((key) => !tables.some((plan) => isTable(plan, key))));
       return fresh;
     });
   }

@@ -1,5 +1,5 @@
 import type { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
-import { Message } from '../../shared/packetfilter/nftables/messages.ts';
+import { Message, request } from '../../shared/packetfilter/nftables/messages.ts';
 import { ruleText } from '../../shared/packetfilter/nftables/text.ts';
 import { attributeOf, textOf } from '../../shared/packetfilter/nftables/tree.ts';
 import type { Family, ForeignRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
@@ -8,25 +8,58 @@ import { CHAINS_OF, HOOKS_OF } from './names.ts';
 import { decodeNftRule, type DecodedRule } from './nft-decode.ts';
 import { baseChainName, ownChainName, statementsOf, TABLE } from './nft-plan.ts';
 
-/** The chains of our table in the kernel's order, with their rules; undefined for a rule that is none of ours. */
-export type NftContents = ReadonlyMap<string, readonly (DecodedRule | undefined)[]>;
+/** Our table, or what is left of it. */
+export interface NftContents {
+  /** In the kernel's order, with their rules; undefined for a rule that is none of ours. */
+  readonly chains: ReadonlyMap<string, readonly (DecodedRule | undefined)[]>;
+  /** Base chains that lead packets to us. One that was made anew without its hook reads as well as ever, and does nothing. */
+  readonly hooked: ReadonlySet<string>;
+  /** Switched off as a whole: `flags dormant`. */
+  readonly dormant: boolean;
+}
 
 export function readTable(connection: NftConnection): NftContents {
-  const contents = new Map<string, (DecodedRule | undefined)[]>();
+  const chains = new Map<string, (DecodedRule | undefined)[]>();
+  const hooked = new Set<string>();
   const inTable = [[1, TABLE.name]] as const;
   for (const chain of connection.dump('list chains', Message.getChain, TABLE.family, inTable)) {
     // NFTA_CHAIN_TABLE (1), _NAME (3). Older kernels list the chains of every table.
-    if (textAt(chain, 1) === TABLE.name) contents.set(textAt(chain, 3), []);
+    if (textAt(chain, 1) !== TABLE.name) continue;
+    chains.set(textAt(chain, 3), []);
+    if (leadsHere(chain)) hooked.add(textAt(chain, 3));
   }
   for (const rule of connection.dump('list rules', Message.getRule, TABLE.family, inTable)) {
     // NFTA_RULE_TABLE (1), _CHAIN (2), _EXPRESSIONS (4)
     if (textAt(rule, 1) !== TABLE.name) continue;
-    contents.get(textAt(rule, 2))?.push(decodeNftRule(attributeOf(rule, 4) ?? Buffer.alloc(0)));
+    chains.get(textAt(rule, 2))?.push(decodeNftRule(attributeOf(rule, 4) ?? Buffer.alloc(0)));
   }
-  return contents;
+  return { chains, hooked, dormant: isDormant(connection) };
 }
 
-/** Our one table seen as the four that a plan is made of. */
+/** NF_INET_* of linux/netfilter.h. */
+const HOOK_NUMBERS: Readonly<Record<string, number>> = { PREROUTING: 0, INPUT: 1, OUTPUT: 3 };
+
+/** NFTA_CHAIN_NAME (3), _HOOK (4) { _HOOKNUM (1) }, _TYPE (7): whether it is one of our base chains with the hook that it is named for. */
+function leadsHere(chain: Buffer): boolean {
+  const number = attributeOf(attributeOf(chain, 4) ?? Buffer.alloc(0), 1)?.readUInt32BE();
+  return (['nat', 'filter'] as const).some((table) =>
+    HOOKS_OF[table].some(
+      (hook) =>
+        textAt(chain, 3) === baseChainName(table, hook) &&
+        textAt(chain, 7) === table &&
+        number === HOOK_NUMBERS[hook],
+    ),
+  );
+}
+
+/** NFTA_TABLE_FLAGS (2), NFT_TABLE_F_DORMANT (1) */
+function isDormant(connection: NftConnection): boolean {
+  const body = connection.get(request('get table', Message.getTable, 0, TABLE.family, [[1, TABLE.name]]));
+  const flags = body === undefined ? undefined : attributeOf(body, 2)?.readUInt32BE();
+  return ((flags ?? 0) & 1) !== 0;
+}
+
+/** Our one table seen as the four that a plan is made of, as far as packets come by. */
 export function tablesOf(contents: NftContents): OwnTable[] {
   const families = ['ipv4', 'ipv6'] as const;
   return families.flatMap((family) =>
@@ -39,13 +72,14 @@ export function tablesOf(contents: NftContents): OwnTable[] {
 }
 
 function chainsOf(
-  contents: NftContents,
+  { chains: found, hooked, dormant }: NftContents,
   family: Family,
   table: TableName,
 ): Map<string, readonly (Rule | ForeignRule)[]> {
   const chains = new Map<string, readonly (Rule | ForeignRule)[]>();
+  if (dormant) return chains;
   for (const chain of CHAINS_OF[table]) {
-    const rules = contents.get(ownChainName(chain, family));
+    const rules = found.get(ownChainName(chain, family));
     if (rules !== undefined)
       chains.set(
         chain,
@@ -53,7 +87,8 @@ function chainsOf(
       );
   }
   for (const hook of HOOKS_OF[table]) {
-    const rules = contents.get(baseChainName(table, hook)) ?? [];
+    const name = baseChainName(table, hook);
+    const rules = hooked.has(name) ? (found.get(name) ?? []) : [];
     const ofFamily = rules.filter((rule) => rule?.guard === undefined || rule.guard === family);
     chains.set(
       hook,
@@ -82,11 +117,11 @@ function plannedName(chain: string, family: Family): string {
 }
 
 /** As `nft list table` would show it. */
-export function nftListing(contents: NftContents): string {
-  const chains = [...contents].map(
+export function nftListing({ chains: found, dormant }: NftContents): string {
+  const chains = [...found].map(
     ([chain, rules]) => `\tchain ${chain} {\n${rules.map((rule) => `\t\t${listed(rule)}\n`).join('')}\t}\n`,
   );
-  return `table ${TABLE.family} ${TABLE.name} {\n${chains.join('\n')}}\n`;
+  return `table ${TABLE.family} ${TABLE.name} {\n${dormant ? '\tflags dormant\n\n' : ''}${chains.join('\n')}}\n`;
 }
 
 function listed(decoded: DecodedRule | undefined): string {

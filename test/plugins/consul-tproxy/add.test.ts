@@ -67,30 +67,6 @@ for (const on of BACKENDS) {
     assert.is(rules(first, on), rules(second, on));
   });
 
-  for (const before of BACKENDS.filter(({ name }) => name !== on.name)) {
-    test(`${on.name}: takes over from ${before.name}`, () => {
-      const netns = newNamespace();
-      succeeds('ADD', { netns, on: before, request: RICH, config: { udp: 'reject' } });
-      succeeds('ADD', { netns, on });
-      const fresh = newNamespace();
-      succeeds('ADD', { netns: fresh, on });
-      assert.is(leftovers(netns), leftovers(fresh));
-    });
-  }
-
-  for (const variant of ['nft', 'legacy']) {
-    test(`${on.name}: takes over what a consul-cni on iptables-${variant} left half-way, and what it finished`, () => {
-      const fresh = newNamespace();
-      succeeds('ADD', { netns: fresh, on });
-      for (const count of [1, 6, 11, 14, 18, 36]) {
-        const netns = newNamespace();
-        upstream(netns, variant, count);
-        succeeds('ADD', { netns, on });
-        assert.is(leftovers(netns), leftovers(fresh), `after ${count} commands`);
-      }
-    });
-  }
-
   test(`${on.name}: other rules in the namespace are left alone`, () => {
     const netns = newNamespace();
     const others = [
@@ -268,19 +244,4 @@ function rules(netns: string, on: TestedBackend): string {
 /** With handles, which change when a rule is made anew. */
 function everything(netns: string): string {
   return `${sh(`ip netns exec ${netns} nft -a list ruleset`)}${leftovers(netns)}`;
-}
-
-/** The first `count` of consul-cni's commands for a job with DNS; beyond 18 it has run twice and doubled its jumps. */
-function upstream(netns: string, variant: string, count: number): void {
-  const vectors = JSON.parse(
-    readFileSync(resolve(import.meta.dirname, '../../vectors/tproxy-vectors.json'), 'utf8'),
-  ) as {
-    name: string;
-    commands: string[];
-  }[];
-  const commands = vectors.find(({ name }) => name === 'nomad-countdash-dashboard')?.commands ?? [];
-  assert.is(commands.length, 18);
-  for (const command of [...commands, ...commands].slice(0, count)) {
-    sh(`ip netns exec ${netns} ${command.replace(/^iptables/, `iptables-${variant}`)} 2>/dev/null || true`);
-  }
 }

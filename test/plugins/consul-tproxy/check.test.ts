@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from '../../support/suite.ts';
-import { DAMAGES, harm, TABLE } from './damages.ts';
+import { DAMAGES, harm, NFT_DAMAGES, TABLE } from './damages.ts';
 import {
   backendNamed,
   BACKENDS,
@@ -38,7 +38,7 @@ for (const on of BACKENDS) {
     assert.is(sh(`ip netns exec ${netns} nft -a list ruleset`) + leftovers(netns), before);
   });
 
-  for (const damage of DAMAGES) {
+  for (const damage of on.backend === 'nftables' ? [...DAMAGES, ...NFT_DAMAGES] : DAMAGES) {
     test(`${on.name}: finds ${damage.what}, names it, and passes again after the next ADD`, () => {
       const netns = newNamespace();
       succeeds('ADD', { netns, on });

@@ -83,6 +83,41 @@ export const DAMAGES: readonly Damage[] = [
     nft: [`insert rule ${TABLE} CONSUL_PROXY_OUTPUT return`],
     says: /in chain CONSUL_PROXY_OUTPUT the rule: -j RETURN stands before/,
   },
+  {
+    what: 'an exemption for everybody who comes in put first',
+    iptables: ['-I CONSUL_PROXY_INBOUND -p tcp -j RETURN'],
+    nft: [`insert rule ${TABLE} CONSUL_PROXY_INBOUND meta l4proto tcp return`],
+    says: /in chain CONSUL_PROXY_INBOUND the rule: -p tcp -j RETURN stands before/,
+  },
+];
+
+/** What only a table of nftables can suffer: rules that read well, and that no packet comes by. */
+export const NFT_DAMAGES: readonly Damage[] = [
+  {
+    what: 'a table that is switched off',
+    iptables: [],
+    nft: [`add table ${TABLE} { flags dormant; }`],
+    says: /chain CONSUL_PROXY_INBOUND is gone/,
+  },
+  {
+    what: 'a base chain made anew without its hook',
+    iptables: [],
+    nft: [
+      `delete chain ${TABLE} CONSUL_NAT_PREROUTING; add chain ${TABLE} CONSUL_NAT_PREROUTING; ` +
+        `add rule ${TABLE} CONSUL_NAT_PREROUTING meta nfproto ipv4 meta l4proto tcp counter jump CONSUL_PROXY_INBOUND`,
+    ],
+    says: /chain PREROUTING lacks the rule: -p tcp -j CONSUL_PROXY_INBOUND/,
+  },
+  {
+    what: 'a base chain made anew at another hook',
+    iptables: [],
+    nft: [
+      `delete chain ${TABLE} CONSUL_NAT_PREROUTING; ` +
+        `add chain ${TABLE} CONSUL_NAT_PREROUTING { type nat hook output priority -100; }; ` +
+        `add rule ${TABLE} CONSUL_NAT_PREROUTING meta nfproto ipv4 meta l4proto tcp counter jump CONSUL_PROXY_INBOUND`,
+    ],
+    says: /chain PREROUTING lacks the rule: -p tcp -j CONSUL_PROXY_INBOUND/,
+  },
 ];
 
 export function harm(netns: string, on: TestedBackend, { iptables, nft }: Damage): void {
