@@ -72,7 +72,8 @@ function problemIn(rules: readonly (Rule | ForeignRule)[], { chain, rule }: KeyR
     : `in chain ${chain} the rule: ${ruleText(obstacle)} stands before: ${text}`;
 }
 
-function takesAllTcp({
+/** Whether no TCP packet gets past this rule: behind it nothing happens to any. */
+export function takesAllTcp({
   protocol,
   source,
   destination,

@@ -12,6 +12,7 @@ import {
   sh,
   succeeds,
 } from '../plugins/consul-tproxy/scene.ts';
+import { DAMAGES, harm } from '../plugins/consul-tproxy/damages.ts';
 import { executable } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';
 
@@ -53,7 +54,7 @@ for (const on of BACKENDS) {
     );
     assert.match(
       stdout,
-      /^DNS: Queries over IPv4 to 192\.168\.1\.117, port 53 .* are answered by 192\.168\.1\.117:8600\. Queries to other servers go there, over TCP as well\.$/m,
+      /^DNS: Queries over IPv4 to 192\.168\.1\.117, port 53, UDP and TCP, whoever asks, are answered by 192\.168\.1\.117:8600\. Other queries over IPv4 and IPv6 go to the server that is asked, over TCP as well\.$/m,
     );
     assert.match(stdout, /^Proxy: \S+ \(pid \d+, uid 101\) listens on port 15001\.$/m);
     assert.not.match(stdout, /Warning/);
@@ -73,7 +74,10 @@ for (const on of BACKENDS) {
       /TCP over IPv6 leaves untouched, around the proxy\. UDP over IPv4 is refused \(port unreachable\)/,
     );
     assert.match(stdout, /TCP that arrives over IPv6 reaches the program that listens, around the proxy/);
-    assert.match(stdout, /Queries over IPv4 to any server/);
+    assert.match(
+      stdout,
+      /^DNS: Queries over IPv4 to any server, port 53, UDP and TCP, but for those of exempt users and to exempt networks, are answered by \S+\. Other queries over IPv6 go to the server that is asked, over TCP as well\.$/m,
+    );
     succeeds('ADD', {
       netns,
       on,
@@ -82,8 +86,48 @@ for (const on of BACKENDS) {
     });
     const again = show(netns, on.path).stdout;
     assert.match(again, /TCP over IPv6 goes to the proxy on port 15001/);
-    assert.match(again, /DNS is not captured/);
+    assert.match(
+      again,
+      /^DNS: DNS is not captured\. Queries over IPv4 and IPv6 go to the server that is asked, over TCP as well\.$/m,
+    );
     assert.match(again, /Proxy: nothing listens on port 15001 yet\./);
+  });
+
+  test(`${on.name}: where queries do not get through, it says so`, () => {
+    const said = (config: Record<string, string>, request: object = REQUEST): string => {
+      const netns = newNamespace();
+      succeeds('ADD', { netns, on, config, request });
+      return /^DNS: (.*)$/m.exec(show(netns, on.path).stdout)?.[1] ?? '';
+    };
+    assert.match(said({ dnsCapture: 'all' }), /Other queries over IPv6 are refused\.$/);
+    assert.match(
+      said({ exemptions: 'consul' }, { ...REQUEST, ConsulDNSIP: '', ConsulDNSPort: 0 }),
+      /^DNS is not captured\. Queries over IPv4 go to the server that is asked; over TCP they go to the proxy\. Queries over IPv6 go to the server that is asked; over TCP they are refused\.$/,
+    );
+  });
+
+  test(`${on.name}: rules that nothing comes to are not told as if they worked`, () => {
+    const everything = newNamespace();
+    succeeds('ADD', {
+      netns: everything,
+      on,
+      request: { ...REQUEST, ExcludeOutboundCIDRs: ['0.0.0.0/0', '::/0'] },
+    });
+    assert.match(
+      show(everything, on.path).stdout,
+      /^Outbound: TCP over IPv4 leaves untouched, around the proxy\. TCP over IPv6 leaves untouched, around the proxy\. /m,
+    );
+    const damaged = DAMAGES.filter(({ what }) => /jump for (in|out)bound|for everybody/.test(what));
+    assert.is(damaged.length, 4);
+    for (const damage of damaged) {
+      const netns = newNamespace();
+      succeeds('ADD', { netns, on });
+      harm(netns, on, damage);
+      const around = /jump for inbound|who comes in/.test(damage.what)
+        ? /^Inbound: TCP that arrives over IPv4 reaches the program that listens, around the proxy\./m
+        : /^Outbound: TCP over IPv4 leaves untouched, around the proxy\./m;
+      assert.match(show(netns, on.path).stdout, around, damage.what);
+    }
   });
 }
 
