@@ -1,7 +1,7 @@
-import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { checked, libc } from '../../shared/kernel/libc.ts';
 import { findProgram } from '../../shared/process/run.ts';
+import { withOwner, type Owner } from './owner.ts';
 
 /** Words to put before the programs of each variant of iptables; empty where they can be run, or done without, as they are. */
 export interface Launchers {
@@ -20,28 +20,15 @@ export interface Launchers {
  * For the nft variant no program is run, and nobody asked, unless the first makes it necessary.
  */
 export function withLaunchers<T>(work: (launchers: Launchers) => T): T {
-  const own = openSync('/proc/thread-self/ns/net', 'r');
-  try {
-    const owner = checked('ioctl(NS_GET_USERNS)', libc().ioctl(own, NS_GET_USERNS, null));
-    try {
-      const entered = inUserNamespace(owner);
-      const legacy = [...withoutNameServices(), ...entered];
-      return work({ legacy, nft: entered.length === 0 ? [] : legacy });
-    } finally {
-      closeSync(owner);
-    }
-  } finally {
-    closeSync(own);
-  }
+  return withOwner((owner) => {
+    const entered = inUserNamespace(owner);
+    const legacy = [...withoutNameServices(), ...entered];
+    return work({ legacy, nft: entered.length === 0 ? [] : legacy });
+  });
 }
 
-/** linux/nsfs.h: _IO(0xb7, 0x1), answers with a descriptor of the user namespace that owns this namespace. */
-const NS_GET_USERNS = 0xb701n;
-
-function inUserNamespace(owner: number): string[] {
-  const [there, here] = [fstatSync(owner), statSync('/proc/self/ns/user')];
-  if (there.dev === here.dev && there.ino === here.ino) return [];
-  return [needProgram('nsenter'), `--user=/proc/${process.pid}/fd/${owner}`, '--'];
+function inUserNamespace({ fd, isOurs }: Owner): string[] {
+  return isOurs ? [] : [needProgram('nsenter'), `--user=/proc/${process.pid}/fd/${fd}`, '--'];
 }
 
 /** Sources of glibc's nsswitch.conf(5) that need no network. */

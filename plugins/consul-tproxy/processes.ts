@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { withOwner, type Owner } from './owner.ts';
 
 /** A process in the allocation's network namespace. */
 export interface NamespaceProcess {
@@ -6,20 +7,23 @@ export interface NamespaceProcess {
   readonly parent: number;
   /** As `ps` shows it, at most 15 characters. */
   readonly name: string;
-  /** Effective uid as the process' own user namespace counts, which is how rules count it. */
+  /**
+   * Effective uid as rules count it: as the user namespace that owns the network namespace does. The process' own may be another one: in a
+   * rootless container that user 101 runs, root is 101.
+   */
   readonly uid: number;
 }
 
 /** All processes in the network namespace that this thread is in. Those that end while we look are left out. */
 export function processesHere(): NamespaceProcess[] {
   const here = statSync('/proc/thread-self/ns/net', { bigint: true }).ino;
-  return readdirSync('/proc').flatMap((entry) => {
-    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) return [];
-    const found = attempt(() =>
-      statSync(`/proc/${entry}/ns/net`, { bigint: true }).ino === here ? describe(Number(entry)) : undefined,
-    );
-    return found === undefined ? [] : [found];
-  });
+  const isHere = (pid: string): boolean => statSync(`/proc/${pid}/ns/net`, { bigint: true }).ino === here;
+  const pids = readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
+    .filter((entry) => attempt(() => isHere(entry)) === true)
+    .map(Number);
+  const toRules = withOwner((owner) => uidsOf(owner, pids));
+  return pids.flatMap((pid) => attempt(() => describe(pid, toRules)) ?? []);
 }
 
 /** Those of `processes` that have a TCP socket listening on one of these ports in the namespace that this thread is in. */
@@ -32,7 +36,7 @@ export function listenersOn(
   return processes.filter(({ pid }) => socketsOf(pid).some((inode) => inodes.has(inode)));
 }
 
-function describe(pid: number): NamespaceProcess {
+function describe(pid: number, toRules: UidOfRules): NamespaceProcess {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');
   const field = (name: string): string[] =>
     new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1]?.split('\t') ?? [];
@@ -41,16 +45,33 @@ function describe(pid: number): NamespaceProcess {
     parent: Number(field('PPid')[0]),
     name: field('Name').join(' '),
     // Real, effective, saved, file system.
-    uid: mappedUid(pid, Number(field('Uid')[1])),
+    uid: toRules(pid, Number(field('Uid')[1])),
   };
+}
+
+/** A process' uid, as this process sees it, in the numbers that rules go by. */
+type UidOfRules = (pid: number, seen: number) => number;
+
+/** The kernel shows a user namespace's map by its processes only. Where none of ours is in the owner, each is taken by its own word. */
+function uidsOf(owner: Owner, pids: readonly number[]): UidOfRules {
+  if (owner.isOurs) return (_, seen) => seen;
+  for (const pid of pids) {
+    const map = attempt(() => (owner.has(pid) ? uidMap(pid) : undefined));
+    if (map !== undefined) return (_, seen) => mappedUid(map, seen);
+  }
+  return (pid, seen) => mappedUid(uidMap(pid), seen);
+}
+
+function uidMap(pid: number): string {
+  return readFileSync(`/proc/${pid}/uid_map`, 'latin1');
 }
 
 /**
  * /proc/PID/uid_map lists, a line each: first uid inside, first uid as we see it, how many. A uid without a place in it is
  * the overflow uid to the process; rules cannot name it.
  */
-function mappedUid(pid: number, seen: number): number {
-  for (const line of readFileSync(`/proc/${pid}/uid_map`, 'latin1').split('\n')) {
+function mappedUid(map: string, seen: number): number {
+  for (const line of map.split('\n')) {
     const [inside = 0, outside = 0, count = 0] = line.trim().split(/\s+/).map(Number);
     if (seen >= outside && seen < outside + count) return inside + seen - outside;
   }

@@ -193,6 +193,39 @@ test('a workload that runs as the proxy is told, the proxy itself is not', async
   );
 });
 
+test('a process counts as the user that the rules see, whatever its own user namespace calls it', async () => {
+  const netns = newNamespace();
+  succeeds('ADD', { netns });
+  await serve(netns, 101, 15001);
+  // Root of a rootless container that user 101 runs: the rules let it through.
+  const rootless = spawn(
+    'ip',
+    `netns exec ${netns} setpriv --reuid=101 --clear-groups unshare --user --map-root-user sleep 600`.split(
+      ' ',
+    ),
+    { stdio: 'ignore' },
+  );
+  // User 101 of a container with users of its own: 100101 to the rules, which capture it.
+  const container = spawn('ip', ['netns', 'exec', netns, 'unshare', '--user', 'sleep', '600'], {
+    stdio: 'ignore',
+  });
+  children.push(rootless, container);
+  await untilRunning(rootless, 'sleep');
+  await untilRunning(container, 'sleep');
+  for (const map of ['uid_map', 'gid_map']) writeFileSync(`/proc/${container.pid}/${map}`, '0 100000 65536');
+  const captured = spawn(
+    'nsenter',
+    `-t ${container.pid} --user --net setpriv --reuid=101 --clear-groups sleep 600`.split(' '),
+    { stdio: 'ignore' },
+  );
+  children.push(captured);
+  await untilRunning(captured, 'sleep');
+  assert.match(readFileSync(`/proc/${captured.pid}/status`, 'utf8'), /^Uid:\t100101\t/m);
+  const [warning = '', ...others] = succeeds('CHECK', { netns });
+  assert.match(warning, `not in the mesh: sleep (pid ${rootless.pid}, uid 101) runs as the proxy's user`);
+  assert.equal(others, []);
+});
+
 test("a mistake in the node's defaults is told, and condemns nobody", () => {
   const netns = newNamespace();
   succeeds('ADD', { netns });
