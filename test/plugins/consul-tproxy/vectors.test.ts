@@ -60,7 +60,54 @@ for (const on of BACKENDS) {
   }
 }
 
+/** The exemptions of `full`, as they stand in each: behind 127.0.0.1, in front of the redirect. */
+const FULL = {
+  iptables: [
+    '-A CONSUL_PROXY_OUTPUT -d 127.0.0.0/8 -j RETURN',
+    '-A CONSUL_PROXY_OUTPUT -p tcp -m tcp --dport 53 -j RETURN',
+  ],
+  nftables: ['ip daddr 127.0.0.0/8 return', 'tcp dport 53 return'],
+};
+
+for (const on of BACKENDS) {
+  test(`${on.name}: the default is each vector and the exemptions, nothing else`, () => {
+    for (const vector of vectors.filter(({ dualStack }) => !dualStack)) {
+      const [consul, full] = [natRules(vector, on, 'consul'), natRules(vector, on, 'full')];
+      // Where every query is captured, none is left to exempt.
+      const added = vector.name === 'dns-ip-only' ? FULL[on.backend].slice(0, 1) : FULL[on.backend];
+      assert.equal(full.output, consul.output.toSpliced(-1, 0, ...added), vector.name);
+      assert.equal(full.others, consul.others, vector.name);
+    }
+  });
+}
+
 test.run();
+
+/** CONSUL_PROXY_OUTPUT, and all else of IPv4's nat but for port 0, which excludes nothing and is written only for the vectors' sake. */
+function natRules(
+  { config }: Vector,
+  on: TestedBackend,
+  exemptions: 'consul' | 'full',
+): { output: string[]; others: string[] } {
+  const netns = newNamespace();
+  const { exitCode, stdout } = call('ADD', {
+    netns,
+    on,
+    request: config,
+    config: { exemptions, ipv6: 'bypass' },
+  });
+  assert.is(exitCode, 0, stdout);
+  const lines =
+    on.backend === 'iptables'
+      ? saved(netns, on)
+      : [...nftChains(netns)].flatMap(([chain, rules]) => rules.map((rule) => `${chain}: ${rule}`));
+  sh(`ip netns del ${netns}`);
+  const isOutput = (line: string): boolean => /^(-A )?CONSUL_PROXY_OUTPUT:? /.test(line);
+  return {
+    output: lines.filter(isOutput).map((line) => line.replace(/^CONSUL_PROXY_OUTPUT: /, '')),
+    others: lines.filter((line) => !isOutput(line) && !/dport 0\b/.test(line)),
+  };
+}
 
 function read<T>(file: string): T {
   return JSON.parse(readFileSync(resolve(import.meta.dirname, '../../vectors', file), 'utf8')) as T;
