@@ -29,7 +29,10 @@ export function checkRules(backends: Backends, input: CheckInput): void {
   const strict = input.options.check === 'strict';
   const gaps = gapsIn(natOf(tables), interceptionRules(request));
   const lost = strict ? gaps : gaps.filter(({ key }) => key.of !== 'proxy' || !servesAnotherProxy(tables));
-  const drift = differences(input.plan(request), tables).map(({ text }) => text);
+  const drift = [
+    ...differences(input.plan(request), tables).map(({ text }) => text),
+    ...alsoIn(backends, backend),
+  ];
   if (lost.length > 0 || (strict && drift.length > 0)) throw broken(backend, lost, strict ? drift : []);
   for (const text of drift) input.warn(`differs from what the job asks for now: ${text}`);
   const clashing = clashingProcesses(processesHere(), {
@@ -58,6 +61,13 @@ function whereRulesStand({ chosen, others }: Backends, { request, warn }: CheckI
     `the rules stand in ${other.backend.name}, not in ${chosen.name} as configured now; the next ADD moves them`,
   );
   return other;
+}
+
+/** Rules of ours in two backends: of two that redirect to different ports the older wins, and nobody can tell which that is. */
+function alsoIn({ chosen, others }: Backends, standing: Backend): string[] {
+  return [chosen, ...others]
+    .filter((backend) => backend !== standing && backend.present())
+    .map(({ name }) => `rules of the proxy stand in ${name}, too; the next ADD removes them`);
 }
 
 /** Arguments without DNS say that the node does not know Consul's address right now, not that the allocation shall have none. */

@@ -82,7 +82,10 @@ export function takesAllTcp({
   matches,
   target,
 }: Rule): boolean {
-  const conditions = [source, destination, inInterface, outInterface, ...(matches ?? [])];
+  // A comment is no condition.
+  const conditions = [source, destination, inInterface, outInterface, ...(matches ?? [])].filter(
+    (one) => one === undefined || !('kind' in one) || one.kind !== 'comment',
+  );
   const isEnd = target.kind !== 'mark' && (target.kind !== 'jump' || target.chain === CHAINS.outputRedirect);
   return (
     isEnd && (protocol === undefined || protocol === 'tcp') && conditions.every((one) => one === undefined)

@@ -41,7 +41,8 @@ function withoutNameServices(): string[] {
       ?.replaceAll(/\[[^\]]*\]|#.*/g, '')
       .split(/\s+/) ?? [];
   if (sources.every((source) => source === '' || LOCAL_SOURCES.includes(source))) return [];
-  const script = 'mount --bind /dev/null /etc/nsswitch.conf && exec "$0" "$@"';
+  // By its path: what is on ours need not be on the shell's PATH, which is that of whoever called us.
+  const script = `${needProgram('mount')} --bind /dev/null /etc/nsswitch.conf && exec "$0" "$@"`;
   return [needProgram('unshare'), '--mount', '--', needProgram('sh'), '-c', script];
 }
 

@@ -133,6 +133,9 @@ test('a host with a name service behind a network keeps it out of the allocation
   try {
     succeeds('ADD', { netns, on });
     assert.match(saved(netns, on).join('\n'), /--uid-owner 101 -j RETURN/);
+    // Whatever PATH the caller has, the wrapping finds its programs.
+    const [folder = ''] = on.path.split(':');
+    succeeds('ADD', { netns: newNamespace(), on: { ...on, path: folder } });
     assert.is(readFileSync('/etc/nsswitch.conf', 'utf8'), 'passwd: files ldap\n');
   } finally {
     sh('cp /tmp/nsswitch /etc/nsswitch.conf; rm /tmp/nsswitch');

@@ -85,9 +85,9 @@ export const DAMAGES: readonly Damage[] = [
   },
   {
     what: 'an exemption for everybody who comes in put first',
-    iptables: ['-I CONSUL_PROXY_INBOUND -p tcp -j RETURN'],
+    iptables: ['-I CONSUL_PROXY_INBOUND -p tcp -m comment --comment "for a test" -j RETURN'],
     nft: [`insert rule ${TABLE} CONSUL_PROXY_INBOUND meta l4proto tcp return`],
-    says: /in chain CONSUL_PROXY_INBOUND the rule: -p tcp -j RETURN stands before/,
+    says: /in chain CONSUL_PROXY_INBOUND the rule: -p tcp (-m comment --comment "for a test" )?-j RETURN stands before/,
   },
 ];
 
@@ -136,4 +136,14 @@ function withHandle(netns: string, words: string): string {
       .find((one) => one.includes(text));
     return /# handle (\d+)/.exec(line ?? '')?.[1] ?? 'none';
   });
+}
+
+/** The rules of one namespace in another one besides, as an ADD under that backend would have left them. */
+export function copyRules(from: string, to: string, on: TestedBackend): void {
+  const variant = on.name === 'iptables-legacy' ? 'legacy' : 'nft';
+  const [save, load] =
+    on.backend === 'nftables'
+      ? [`nft list table ${TABLE}`, 'nft -f -']
+      : [`iptables-${variant}-save -t nat`, `iptables-${variant}-restore`];
+  sh(`ip netns exec ${from} ${save} | ip netns exec ${to} ${load}`);
 }

@@ -71,7 +71,7 @@ test('iptables runs unwrapped in an ordinary namespace, and without the name ser
     );
     assert.match(
       withLaunchers(({ legacy }) => legacy).join(' '),
-      /unshare --mount -- \S+sh -c mount --bind \/dev\/null \/etc\/nsswitch\.conf/,
+      /unshare --mount -- \S+sh -c \/\S+\/mount --bind \/dev\/null \/etc\/nsswitch\.conf/,
     );
   } finally {
     writeFileSync('/etc/nsswitch.conf', before);
