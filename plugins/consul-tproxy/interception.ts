@@ -49,7 +49,10 @@ export function gapsIn(nat: OwnTable | undefined, keys: readonly KeyRule[]): Gap
 export function standingProxy(nat: OwnTable | undefined): { port: number | undefined; uids: UidRange[] } {
   const targets = ours(nat?.chains.get(CHAINS.outputRedirect)).map(({ target }) => target);
   const redirect = targets.find((target) => target.kind === 'redirect');
-  const returns = ours(nat?.chains.get(CHAINS.output)).filter(({ target }) => target.kind === 'return');
+  const rules = ours(nat?.chains.get(CHAINS.output));
+  // A return behind the redirect lets nobody through.
+  const end = rules.findIndex(takesAllTcp);
+  const returns = (end < 0 ? rules : rules.slice(0, end)).filter(({ target }) => target.kind === 'return');
   const uids = returns.flatMap(({ matches = [] }) =>
     matches.flatMap((match) => (match.kind === 'owner' ? [match.uid] : [])),
   );

@@ -5,9 +5,12 @@ import { once } from 'node:events';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from '../../support/suite.ts';
-import { fails, newNamespace, REQUEST, succeeds } from './scene.ts';
+import { DAMAGES, harm } from './damages.ts';
+import { BACKENDS, fails, makeLegacyFolder, newNamespace, REQUEST, succeeds } from './scene.ts';
 
 const test = suite('consul-tproxy: CHECK and processes', { limit: 60 });
+
+test.before(makeLegacyFolder);
 
 const children: ChildProcess[] = [];
 test.after(() => {
@@ -29,6 +32,20 @@ test("another uid or port in the node's configuration is news, as long as a prox
   assert.is(fails('CHECK', { netns, request: { ...request, ProxyInboundPort: 9998 } }).code, 999);
   assert.is(fails('CHECK', { netns, request, config: { check: 'strict' } }).code, 999);
 });
+
+for (const on of BACKENDS) {
+  test(`${on.name}: every damage is one while the proxy runs, too`, async () => {
+    for (const damage of DAMAGES) {
+      const netns = newNamespace();
+      succeeds('ADD', { netns, on });
+      const proxy = await serve(netns, 101, 15001);
+      harm(netns, on, damage);
+      const { msg, details } = fails('CHECK', { netns, on });
+      assert.match(`${msg} ${details ?? ''}`, damage.says);
+      proxy.kill('SIGKILL');
+    }
+  });
+}
 
 test('a workload that runs as the proxy is told, the proxy itself is not', async () => {
   const netns = newNamespace();
@@ -84,7 +101,7 @@ test('a process counts as the user that the rules see, whatever its own user nam
 
 test.run();
 
-async function serve(netns: string, uid: number, port: number): Promise<void> {
+async function serve(netns: string, uid: number, port: number): Promise<ChildProcess> {
   const program = resolve(import.meta.dirname, 'programs/listen.ts');
   const spec = JSON.stringify([{ protocol: 'tcp', host: '127.0.0.1', port, label: 'proxy' }]);
   const words = [
@@ -101,6 +118,7 @@ async function serve(netns: string, uid: number, port: number): Promise<void> {
   const child = spawn('ip', words, { stdio: ['ignore', 'pipe', 'inherit'] });
   children.push(child);
   await once(child.stdout, 'data');
+  return child;
 }
 
 /** `ip netns exec` and setpriv become the program they start. */
