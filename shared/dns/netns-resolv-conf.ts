@@ -88,12 +88,13 @@ function readOwner(folder: string): ResolvConfOwner | 'foreign' | undefined {
   try {
     text = readFileSync(`${folder}/${FILE}`, {
       encoding: 'utf8',
-      flag: constants.O_RDONLY | constants.O_NOFOLLOW,
+      // A FIFO in its place must not hang a plugin that holds Nomad's lock.
+      flag: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
     });
   } catch (thrown) {
     if (isErrno(thrown, 'ENOENT')) return undefined;
-    // A link or a folder: put there by somebody else.
-    if (isErrno(thrown, 'ELOOP', 'EISDIR')) return 'foreign';
+    // A link, a folder, a FIFO, a socket: put there by somebody else.
+    if (isErrno(thrown, 'ELOOP', 'EISDIR', 'EAGAIN', 'ENXIO')) return 'foreign';
     throw thrown;
   }
   const [, network, containerId, ifname] = MARK.exec(text.split('\n', 1)[0] ?? '') ?? [];

@@ -1,7 +1,10 @@
+import { execFileSync } from 'node:child_process';
 import {
+  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -101,6 +104,18 @@ test("leaves an operator's file alone, and a link or folder in its place", () =>
   rmSync('/etc/netns/ns/resolv.conf');
   mkdirSync('/etc/netns/ns/resolv.conf');
   assert.is(write(), 'foreign');
+});
+
+test('a FIFO in its place is not ours, and hangs nobody, with or without somebody at its other end', () => {
+  mkdirSync('/etc/netns/ns', { recursive: true });
+  execFileSync('mkfifo', ['/etc/netns/ns/resolv.conf']);
+  assert.is(write(), 'foreign');
+  const otherEnd = openSync('/etc/netns/ns/resolv.conf', 'r+');
+  assert.is(write(), 'foreign');
+  removeNetnsResolvConf('ns', () => true);
+  removeEveryNetnsResolvConf(() => true);
+  closeSync(otherEnd);
+  assert.ok(lstatSync('/etc/netns/ns/resolv.conf').isFIFO());
 });
 
 test('follows no link on the way', () => {
