@@ -6,6 +6,7 @@ import type { Backend } from './backend.ts';
 import { CHAINS_OF } from './names.ts';
 import { legacyTableNames, nftTableNames } from './table-names.ts';
 import type { TablePlan } from './plan.ts';
+import type { Launcher } from './launcher.ts';
 import { emptyTable, holdsOurs, replaceTable } from './table-change.ts';
 
 export interface IptablesBackendOptions {
@@ -13,8 +14,8 @@ export interface IptablesBackendOptions {
   readonly variant?: 'nft' | 'legacy';
   /** Both when left out. */
   readonly families?: readonly Family[];
-  /** See launcher.ts; empty where the tables can be reached without one. */
-  readonly launcher: readonly string[];
+  /** Asked at the first table that is looked at. */
+  readonly launcher: Launcher;
   readonly warn: (line: string) => void;
 }
 
@@ -23,7 +24,7 @@ export function iptablesBackend(options: IptablesBackendOptions): Backend {
   const own = new IptablesTables(options);
   return {
     get name() {
-      return own.driver.name;
+      return own.name;
     },
     apply: (tables) => own.apply(tables),
     remove: () => own.empty(own.inUse()),
@@ -46,13 +47,25 @@ const TABLES: readonly Key[] = [
 const LISTING_TIMEOUT_MS = 10_000;
 
 class IptablesTables {
-  readonly driver: PacketFilterDriver;
   readonly #options: IptablesBackendOptions;
+  #driver: PacketFilterDriver | undefined;
 
   constructor(options: IptablesBackendOptions) {
-    const { launcher, variant } = options;
     this.#options = options;
-    this.driver = chooseDriver({
+  }
+
+  get name(): string {
+    return this.#choose([]).name;
+  }
+
+  get driver(): PacketFilterDriver {
+    this.#driver ??= this.#choose(this.#options.launcher());
+    return this.#driver;
+  }
+
+  #choose(launcher: readonly string[]): PacketFilterDriver {
+    const { variant } = this.#options;
+    return chooseDriver({
       where: 'container',
       ...(launcher.length === 0 ? {} : { launcher }),
       ...(variant === undefined ? {} : { variant }),
@@ -78,6 +91,7 @@ class IptablesTables {
   }
 
   empty(keys: readonly Key[]): void {
+    if (keys.length === 0) return;
     const changes = keys.map(([family, table]) => emptyTable(family, table));
     applyWherePossible(this.driver, changes, this.#options.warn);
   }
@@ -96,7 +110,7 @@ class IptablesTables {
   /** Only what concerns us: the namespace may hold rules of others. */
   listing(): string {
     const { variant, launcher } = this.#options;
-    const options = { where: 'container', timeoutMs: LISTING_TIMEOUT_MS, launcher } as const;
+    const options = { where: 'container', timeoutMs: LISTING_TIMEOUT_MS, launcher: launcher() } as const;
     const ours = this.inUse().filter(([family, table]) => holdsOurs(this.driver.read(family, table)));
     const lines = ours.reverse().flatMap(([family, table]) => {
       const tools = findTools(family, variant);

@@ -3,10 +3,13 @@ import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { findProgram } from '../../shared/process/run.ts';
 import { withOwner, type Owner } from './owner.ts';
 
-/** Words to put before the programs of each variant of iptables; empty where they can be run, or done without, as they are. */
+/** Words to put before a program of iptables; empty where it can be run, or done without, as it is. Throws where a needed program is missing. */
+export type Launcher = () => readonly string[];
+
+/** For each variant. To be asked when it comes to that: rules that stand in nftables need no program, whatever the host lacks. */
 export interface Launchers {
-  readonly nft: readonly string[];
-  readonly legacy: readonly string[];
+  readonly nft: Launcher;
+  readonly legacy: Launcher;
 }
 
 /**
@@ -21,9 +24,8 @@ export interface Launchers {
  */
 export function withLaunchers<T>(work: (launchers: Launchers) => T): T {
   return withOwner((owner) => {
-    const entered = inUserNamespace(owner);
-    const legacy = [...withoutNameServices(), ...entered];
-    return work({ legacy, nft: entered.length === 0 ? [] : legacy });
+    const legacy = (): string[] => [...withoutNameServices(), ...inUserNamespace(owner)];
+    return work({ legacy, nft: owner.isOurs ? () => [] : legacy });
   });
 }
 

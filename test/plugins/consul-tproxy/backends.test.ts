@@ -15,8 +15,8 @@ const test = suite('consul-tproxy: backends', { limit: 90 });
 
 const warn = (line: string): void => assert.unreachable(line);
 const MAKERS: Readonly<Record<string, () => Backend>> = {
-  'iptables-nft': () => iptablesBackend({ launcher: [], warn, variant: 'nft' }),
-  'iptables-legacy': () => iptablesBackend({ launcher: [], warn, variant: 'legacy' }),
+  'iptables-nft': () => iptablesBackend({ launcher: () => [], warn, variant: 'nft' }),
+  'iptables-legacy': () => iptablesBackend({ launcher: () => [], warn, variant: 'legacy' }),
   nftables: nftablesBackend,
 };
 

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import { withLaunchers } from '../../../plugins/consul-tproxy/launcher.ts';
 import { suite } from '../../support/suite.ts';
 import {
+  backendNamed,
   BACKENDS,
   call,
   fails,
@@ -52,25 +53,45 @@ for (const on of BACKENDS) {
   });
 }
 
+test('nftables needs no program in a namespace of another user namespace; iptables says which one it lacks', async () => {
+  const pid = await inUserNamespace();
+  const netns = `/proc/${pid}/ns/net`;
+  const on = backendNamed('nftables');
+  const places = sh('ls /usr/bin/nsenter /bin/nsenter 2>/dev/null || true')
+    .split('\n')
+    .filter((line) => line !== '');
+  for (const place of places) sh(`mount --bind /dev/null ${place}`);
+  try {
+    const { msg, details } = fails('ADD', { netns });
+    assert.match(`${msg} ${details ?? ''}`, /this host has no nsenter.*"backend": "nftables"/);
+    assert.equal(succeeds('ADD', { netns, on }), []);
+    assert.equal(succeeds('CHECK', { netns, on, config: { check: 'strict' } }), []);
+    assert.equal(succeeds('DEL', { netns, on }), []);
+  } finally {
+    for (const place of places.toReversed()) sh(`umount ${place}`);
+  }
+  assert.not.match(sh(`nsenter -t ${pid} -n nft list ruleset`), /CONSUL/);
+});
+
 test('iptables runs unwrapped in an ordinary namespace, and without the name service where that needs a network', () => {
   assert.equal(
-    withLaunchers((words) => words),
+    withLaunchers(({ nft, legacy }) => ({ nft: nft(), legacy: legacy() })),
     { nft: [], legacy: [] },
   );
   const before = readFileSync('/etc/nsswitch.conf', 'utf8');
   try {
     writeFileSync('/etc/nsswitch.conf', '# passwd: ldap\npasswd: files [NOTFOUND=return] systemd # ldap\n');
     assert.equal(
-      withLaunchers((words) => words),
+      withLaunchers(({ nft, legacy }) => ({ nft: nft(), legacy: legacy() })),
       { nft: [], legacy: [] },
     );
     writeFileSync('/etc/nsswitch.conf', 'passwd: files sss\n');
     assert.equal(
-      withLaunchers(({ nft }) => nft),
+      withLaunchers(({ nft }) => nft()),
       [],
     );
     assert.match(
-      withLaunchers(({ legacy }) => legacy).join(' '),
+      withLaunchers(({ legacy }) => legacy()).join(' '),
       /unshare --mount -- \S+sh -c \/\S+\/mount --bind \/dev\/null \/etc\/nsswitch\.conf/,
     );
   } finally {
