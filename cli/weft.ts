@@ -42,21 +42,6 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('./render.ts')).render,
   },
   {
-    name: 'leases',
-    summary: 'whose addresses host-local has given out, and whether their network still exists',
-    load: async () => (await import('./leases/leases.ts')).leases,
-  },
-  {
-    name: 'show',
-    summary: 'the transparent-proxy rules in force in a namespace, and what they do',
-    load: async () => (await import('./show.ts')).show,
-  },
-  {
-    name: 'render',
-    summary: 'the rules that consul-tproxy would make, touching nothing',
-    load: async () => (await import('./render.ts')).render,
-  },
-  {
     name: 'countdash-child',
     summary: 'one process of the example',
     load: async () => (await import('./countdash/child.ts')).countdashChild,
