@@ -1,9 +1,14 @@
 import { constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { CniCode, CniError } from '../shared/cni/errors.ts';
+import { deadlineIn } from '../shared/kernel/clock.ts';
 import { libc } from '../shared/kernel/libc.ts';
 
 /** Milliseconds that the other side of a pipe may stand still before the plugin gives up: Nomad waits with its global lock held. */
 const PATIENCE = 10_000;
+/** Milliseconds for the whole of stdin, however steadily it comes. */
+const ALTOGETHER = 30_000;
+/** Fifty times a GC's list of ten thousand containers; a stream without an end must not eat the host's memory first. */
+const LARGEST_MIB = 64;
 /** poll.h */
 const POLLIN = 1;
 const POLLOUT = 4;
@@ -12,18 +17,25 @@ const UNENDING = 'the configuration on stdin has no end';
 /**
  * The whole of standard input, as text, until end of file. Descriptors are used directly, never `process.stdin`: loading the stream
  * classes would cost several milliseconds. A closed stdin reads as empty (Node opens /dev/null in its place).
- * @throws CniError 5 when nothing comes for ten seconds and the other side keeps its end open; at a terminal there is no limit
+ * @throws CniError 5 when nothing comes for ten seconds and the other side keeps its end open (at a terminal there is no limit), when it
+ *   goes on for half a minute, or beyond 64 MiB
  */
 export function readStdin(): string {
   const fd = withoutBlocking(0);
-  const blocks = fstatSync(fd).isSocket();
+  const kind = fstatSync(fd);
+  const blocks = kind.isSocket();
   const chunks: Buffer[] = [];
-  for (;;) {
+  const deadline = deadlineIn(ALTOGETHER);
+  for (let room = LARGEST_MIB * 2 ** 20; ;) {
     const chunk = Buffer.allocUnsafe(65_536);
     if (blocks && !becomesReady(fd, POLLIN)) throw standstill(UNENDING);
     const length = patiently(fd, POLLIN, UNENDING, () => readSync(fd, chunk));
     if (length === 0) return Buffer.concat(chunks).toString('utf8');
     chunks.push(chunk.subarray(0, length));
+    room -= length;
+    if (room < 0) throw endless(`it may have ${LARGEST_MIB} MiB, and more came`);
+    if (deadline.passed() && !kind.isCharacterDevice())
+      throw endless(`it still came after ${ALTOGETHER / 1000} s`);
   }
 }
 
@@ -62,6 +74,10 @@ function patiently(fd: number, event: number, silence: string, attempt: () => nu
       if (!becomesReady(fd, event)) throw standstill(silence);
     }
   }
+}
+
+function endless(why: string): CniError {
+  return new CniError(CniCode.IoFailure, `${UNENDING}: ${why}`);
 }
 
 function standstill(silence: string): CniError {

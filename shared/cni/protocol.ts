@@ -32,25 +32,33 @@ export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): nu
     edge.writeErr(versionLines(plugin));
     return 0;
   }
-  const { text, exitCode } = outcome(plugin, command, edge);
+  const { text, exitCode, takeBack } = outcome(plugin, command, edge);
   try {
     if (text !== '') edge.writeOut(text);
     return exitCode;
   } catch (thrown) {
+    takeBack?.();
     edge.writeErr(`${plugin.name}: nobody reads the answer: ${toCniError(thrown).message}\n`);
     return 1;
   }
+}
+
+/** The text for stdout of one verb; '' for the verbs that have nothing to tell. */
+interface Answer {
+  readonly text: string;
+  /** ADD only: a runtime that never gets the result takes the ADD for failed, and a failed one leaves nothing behind. */
+  readonly takeBack?: () => void;
 }
 
 function outcome<Config>(
   plugin: Plugin<Config>,
   command: string,
   edge: ProcessEdge,
-): { text: string; exitCode: number } {
+): Answer & { exitCode: number } {
   const known: { version?: CniVersion } = {};
   try {
-    const text = command === 'VERSION' ? versionDocument(plugin) : answer(plugin, command, edge, known);
-    return { text, exitCode: 0 };
+    if (command === 'VERSION') return { text: versionDocument(plugin), exitCode: 0 };
+    return { ...answer(plugin, command, edge, known), exitCode: 0 };
   } catch (thrown) {
     return { text: errorDocument(plugin, command, thrown, known.version), exitCode: 1 };
   }
@@ -71,13 +79,12 @@ function versionDocument({ supportedVersions }: Pick<Plugin<unknown>, 'supported
   return `${JSON.stringify({ cniVersion: NEWEST_VERSION, supportedVersions })}\n`;
 }
 
-/** The text for stdout of one verb; '' for the verbs that have nothing to tell. */
 function answer<Config>(
   plugin: Plugin<Config>,
   command: string,
   edge: ProcessEdge,
   known: { version?: CniVersion },
-): string {
+): Answer {
   const variables = readVariables(command, edge.environment);
   const stdin = edge.readStdin();
   const network = readNetwork(stdin);
@@ -86,8 +93,7 @@ function answer<Config>(
   }
   const cniVersion = readVersion(command, network, plugin);
   known.version = cniVersion;
-  const warn = (line: string): void =>
-    edge.writeErr(`${plugin.name}: ${line.replaceAll(/\s*\n\s*/g, ' ')}\n`);
+  const warn = (line: string): void => log(edge, `${plugin.name}: ${line.replaceAll(/\s*\n\s*/g, ' ')}\n`);
   const call: Invocation<Config> = {
     ...variables,
     command,
@@ -103,6 +109,15 @@ function answer<Config>(
   };
   refuseOwnNamespace(call, edge);
   return perform(plugin, call);
+}
+
+/** A log that is full, or that nobody reads, must not break off what a plugin is in the middle of. */
+function log(edge: ProcessEdge, line: string): void {
+  try {
+    edge.writeErr(line);
+  } catch {
+    // There is nowhere left to tell it.
+  }
 }
 
 function isCommand(command: string): command is Command {
@@ -147,36 +162,39 @@ function isOwnNamespace(netns: string, edge: ProcessEdge): boolean {
   }
 }
 
-function perform<Config>(plugin: Plugin<Config>, call: Invocation<Config>): string {
+function perform<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
   switch (call.command) {
     case 'ADD':
       return add(plugin, call);
     case 'DEL':
       plugin.del(call);
-      return '';
+      break;
     case 'CHECK':
       plugin.check(call);
-      return '';
+      break;
     case 'STATUS':
       plugin.status(call);
-      return '';
+      break;
     case 'GC':
       collect(plugin, call);
-      return '';
   }
+  return { text: '' };
 }
 
 /** A result that the configuration's version cannot express (no address in 0.2.0) comes too late to refuse: it is undone. */
-function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): string {
+function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
   const result = plugin.add(call);
-  try {
-    return printResult(call.cniVersion, result);
-  } catch (thrown) {
+  const takeBack = (): void => {
     try {
       plugin.del({ ...call, command: 'DEL', prevResult: result });
     } catch (later) {
       call.warn(`while undoing ADD: ${toCniError(later).message}`);
     }
+  };
+  try {
+    return { text: printResult(call.cniVersion, result), takeBack };
+  } catch (thrown) {
+    takeBack();
     throw thrown;
   }
 }

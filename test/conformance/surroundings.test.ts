@@ -7,7 +7,15 @@ import { variables } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
 
 /** Plugins inherit the whole environment of an agent, and must not care (contracts of Nomad's fingerprint and of its calls). */
-const test = suite('conformance: surroundings', { limit: 60 });
+const test = suite('conformance: surroundings', { limit: 100 });
+
+const UNREAD = {
+  cniVersion: '1.0.0',
+  name: 'unread',
+  type: 'bridge',
+  bridge: 'unread0',
+  ipam: { type: 'host-local', dataDir: '/run/unread', ranges: [[{ subnet: '10.97.0.0/24' }]] },
+};
 
 /** What go-version's NewSemver accepts; Nomad keeps the first word of stdout and stderr that matches. */
 const SEMVER =
@@ -16,11 +24,11 @@ const SEMVER =
 const ENVIRONMENTS: Readonly<Record<string, Record<string, string>>> = {
   'an empty environment': {},
   'an environment made for other Node programs': {
-    NODE_OPTIONS: '--require /nowhere/x.js --max-old-space-size=1',
-    NODE_PATH: '/nowhere',
-    NODE_EXTRA_CA_CERTS: '/nowhere',
+    NODE_OPTIONS: '--require /run/nowhere/x.js --max-old-space-size=1',
+    NODE_PATH: '/run/nowhere',
+    NODE_EXTRA_CA_CERTS: '/run/nowhere',
     NODE_DEBUG: 'fs,child_process',
-    NODE_V8_COVERAGE: '/nowhere/x',
+    NODE_V8_COVERAGE: '/run/nowhere/x',
     FORCE_COLOR: '3',
     HTTP_PROXY: 'http://nowhere:1',
   },
@@ -114,6 +122,56 @@ for (const kind of ['pipe', 'socket']) {
     const { code, msg } = JSON.parse(stdout) as { code: number; msg: string };
     assert.is(code, 5);
     assert.match(msg, 'the configuration on stdin has no end: nothing moved for 10 s');
+  });
+}
+
+test('a configuration without an end is refused before it fills the memory', () => {
+  const env = { ...variables({ id: 'c1', netns: '/run/netns/none' }), CNI_COMMAND: 'DEL' };
+  const endless = openSync('/dev/zero', 'r');
+  const { status, stdout } = spawnSync(executable('loopback'), {
+    env,
+    stdio: [endless, 'pipe', 'pipe'],
+    encoding: 'utf8',
+  });
+  closeSync(endless);
+  assert.is(status, 1);
+  const { code, msg } = JSON.parse(stdout) as { code: number; msg: string };
+  assert.is(code, 5);
+  assert.is(msg, 'the configuration on stdin has no end: it may have 64 MiB, and more came');
+});
+
+test('one that trickles in for more than half a minute is refused', () => {
+  const env = {
+    ...variables({ id: 'c1', netns: '/run/netns/none' }),
+    CNI_COMMAND: 'DEL',
+    PATH: '/usr/bin:/bin',
+  };
+  const trickle = '(for i in $(seq 10); do printf " " || exit; sleep 5; done) | "$0"';
+  const { status, stdout } = spawnSync('sh', ['-c', trickle, executable('loopback')], {
+    env,
+    encoding: 'utf8',
+  });
+  assert.is(status, 1);
+  assert.match((JSON.parse(stdout) as { msg: string }).msg, 'stdin has no end: it still came after 30 s');
+});
+
+for (const out of ['/dev/full', 'a pipe that nobody reads']) {
+  test(`an ADD that cannot print its result on ${out} leaves nothing`, () => {
+    const script = `
+      ip netns add unread && rm -rf /run/unread
+      printf '%s' "$CONFIG" | ${out === '/dev/full' ? '"$0" >/dev/full' : '{ trap "" PIPE; sleep 0.3; "$0"; } | true'}
+      ip -o link | grep -c veth; ip -n unread -o link | grep -c eth0; ls /run/unread/unread | grep -c 10.97; ip netns del unread`;
+    const { stdout, stderr } = spawnSync('sh', ['-c', script, executable('bridge')], {
+      env: {
+        ...variables({ id: 'c1', netns: '/run/netns/unread' }),
+        CNI_COMMAND: 'ADD',
+        CONFIG: JSON.stringify(UNREAD),
+        PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+      },
+      encoding: 'utf8',
+    });
+    assert.equal(stdout.trim().split('\n'), ['0', '0', '0'], stderr);
+    assert.match(stderr, 'bridge: nobody reads the answer: descriptor 1: E');
   });
 }
 

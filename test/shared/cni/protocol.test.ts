@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { CniError } from '../../../shared/cni/errors.ts';
-import type { Plugin } from '../../../shared/cni/plugin.ts';
+import type { Invocation, Plugin } from '../../../shared/cni/plugin.ts';
 import { runPlugin } from '../../../shared/cni/protocol.ts';
 import { CNI_VERSIONS } from '../../../shared/cni/types.ts';
 import { SUITE_VERSION } from '../../../shared/cni/versions.ts';
@@ -175,6 +175,61 @@ test("a line to the log is one line with the plugin's name", () => {
     status: ({ warn }) => warn('one\n  two'),
   });
   assert.is(seen.err, 'sample: one two\n');
+});
+
+test('an ADD whose result nobody reads is undone', () => {
+  const calls: string[] = [];
+  const note = (call: Invocation<unknown>): void => void calls.push(`${call.command} ${call.containerId}`);
+  const plugin = {
+    name: 'sample',
+    supportedVersions: CNI_VERSIONS,
+    configure: (raw: unknown) => raw,
+    add: (call: Invocation<unknown>) => {
+      note(call);
+      return RESULT;
+    },
+    del: (call: Invocation<unknown>) => {
+      note(call);
+      assert.equal(call.prevResult, RESULT);
+      throw new Error('busy');
+    },
+  } as unknown as Plugin<unknown>;
+  let err = '';
+  const exitCode = runPlugin(plugin, {
+    environment: { CNI_COMMAND: 'ADD', ...FULL },
+    readStdin: () => JSON.stringify(network()),
+    isOwnNamespace: () => false,
+    writeOut: () => {
+      throw new Error('ENOSPC');
+    },
+    writeErr: (text) => (err += text),
+  });
+  assert.equal([exitCode, calls], [1, ['ADD c1', 'DEL c1']]);
+  assert.is(err, 'sample: while undoing ADD: busy\nsample: nobody reads the answer: ENOSPC\n');
+});
+
+test('a log that nobody reads changes nothing', () => {
+  let out = '';
+  const plugin = {
+    name: 'sample',
+    supportedVersions: CNI_VERSIONS,
+    configure: (raw: unknown) => raw,
+    add: ({ warn }: Invocation<unknown>) => {
+      warn('careful');
+      return RESULT;
+    },
+  } as unknown as Plugin<unknown>;
+  const exitCode = runPlugin(plugin, {
+    environment: { CNI_COMMAND: 'ADD', ...FULL },
+    readStdin: () => JSON.stringify(network()),
+    isOwnNamespace: () => false,
+    writeOut: (text) => (out += text),
+    writeErr: () => {
+      throw new Error('EPIPE');
+    },
+  });
+  assert.is(exitCode, 0);
+  assert.match(out, '10.0.0.2/24');
 });
 
 test('an answer that nobody reads is a failure', () => {
