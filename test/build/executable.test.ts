@@ -1,6 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
   closeSync,
+  existsSync,
   linkSync,
   mkdtempSync,
   openSync,
@@ -84,6 +85,8 @@ test('NODE_OPTIONS and what else Node reads from its environment change nothing'
       NODE_REDIRECT_WARNINGS: '/run/warnings',
       NODE_PENDING_DEPRECATION: '1',
     },
+    { NODE_DEBUG_NATIVE: 'MKSNAPSHOT,SEA,REALM,COMPILE_CACHE', NODE_DEBUG: '*' },
+    { NODE_REPL_EXTERNAL_MODULE: '/nope', NODE_CHANNEL_FD: '3', NODE_USE_ENV_PROXY: '1' },
   ];
   for (const env of hostile) {
     const { status, stdout, stderr } = spawnSync(executable('bridge'), { env, encoding: 'utf8' });
@@ -94,6 +97,7 @@ test('NODE_OPTIONS and what else Node reads from its environment change nothing'
     );
     assert.is(stderr.split('\n').length, 3, stderr);
   }
+  for (const file of ['/run/coverage', '/run/cache', '/run/warnings']) assert.not(existsSync(file), file);
 });
 
 test('arguments are not options of Node', () => {

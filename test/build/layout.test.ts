@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { nodeBase } from '../../cli/packaging/base.mjs';
+import { deafen, UNHEARD } from '../../cli/packaging/deaf.mjs';
 import { Elf, LayoutError, PT } from '../../cli/packaging/elf.mjs';
 import { replaceBlob } from '../../cli/packaging/embed.mjs';
 import { locateSnapshot, trimCodeCache } from '../../cli/packaging/sea-blob.mjs';
@@ -36,6 +37,20 @@ test('stripping keeps every loaded byte and the names of loaded sections', () =>
   assert.match(sections, '.text');
   assert.not.match(sections, '.symtab');
   assert.not.match(sections, 'Warning');
+});
+
+test('variables are unlearned by one byte each, and only where each name stands once', () => {
+  const original = readFileSync(base.source);
+  const deaf = Buffer.from(original);
+  deafen(deaf);
+  const changed = UNHEARD.map((name) => deaf.indexOf(`\0=${name.slice(1)}\0`, 0, 'latin1') + 1);
+  assert.ok(changed.every((at) => at > 0));
+  for (const at of changed) deaf.write('N', at, 'latin1');
+  assert.ok(deaf.equals(original), 'nothing else differs');
+  const twice = Buffer.concat([original, Buffer.from(`x\0${UNHEARD[0]}\0`)]);
+  const before = Buffer.from(twice);
+  assert.throws(() => deafen(twice), refused(`${UNHEARD[0]} is in the binary 2 times`));
+  assert.ok(twice.equals(before), 'refused without a change');
 });
 
 test('stripping twice gives the same as once', () => {
