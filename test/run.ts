@@ -15,7 +15,8 @@ const files = globSync('test/**/*.test.ts', { cwd: root })
   .sort();
 
 if (process.getuid?.() !== 0) fatal('the tests make network namespaces: run them as root');
-if (files.length === 0) fatal(`no test file matches ${wanted.join(', ')}`);
+const unmatched = wanted.filter((part) => !files.some((file) => file.includes(part)));
+if (files.length === 0 || unmatched.length > 0) fatal(`no test file matches ${unmatched.join(', ')}`);
 
 const reports: FileReport[] = [];
 const queue = [...files];

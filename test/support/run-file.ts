@@ -15,7 +15,7 @@ export interface FileReport {
 }
 
 interface Heard {
-  event: 'registered' | 'start' | 'pass' | 'fail' | 'skip';
+  event: 'registered' | 'start' | 'pass' | 'fail' | 'skip' | 'end';
   suite: string;
   title: string;
   limit?: number;
@@ -60,7 +60,8 @@ export async function runFile(file: string): Promise<FileReport> {
 
   let timer = setTimeout(kill, SILENCE_SECONDS * 1000);
   createInterface({ input: child.stdio[3] as Readable }).on('line', (line) => {
-    const heard = JSON.parse(line) as Heard;
+    const heard = parse(line);
+    if (heard === undefined) return;
     account.hear(heard);
     clearTimeout(timer);
     timer = setTimeout(
@@ -78,10 +79,22 @@ export async function runFile(file: string): Promise<FileReport> {
   return { file, ...account.close(code), output, milliseconds: Date.now() - began };
 }
 
+/** A process that was killed while it told something leaves half a line, which says nothing: what it did not tell is missed anyway. */
+function parse(line: string): Heard | undefined {
+  try {
+    return JSON.parse(line) as Heard;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Keeps the count of one file, and knows what a file that tells nothing must not get away with. */
 class Account {
+  /** Tests that are registered and have not ended yet, by name. */
+  readonly #waiting: string[] = [];
   #registered = 0;
   #passed = 0;
+  #ended = false;
   #running: string | undefined;
   #stopped = false;
   #began = 0;
@@ -91,12 +104,19 @@ class Account {
 
   hear({ event, suite, title, error, reason }: Heard): void {
     const name = `${suite}: ${title}`;
-    if (event === 'registered') this.#registered += 1;
+    if (event === 'end') this.#ended = true;
+    if (event === 'registered') {
+      this.#registered += 1;
+      this.#waiting.push(name);
+    }
     if (event === 'start') {
       this.#running = name;
       this.#began = Date.now();
     }
-    if (event === 'pass' || event === 'fail') this.#time(name);
+    if (event === 'pass' || event === 'fail') {
+      this.#time(name);
+      if (this.#waiting.includes(name)) this.#waiting.splice(this.#waiting.indexOf(name), 1);
+    }
     if (event === 'pass') this.#passed += 1;
     if (event === 'fail') this.#failures.push({ title: name, error: error ?? '' });
     if (event === 'skip') this.#skipped.push({ title: name, reason: reason ?? '' });
@@ -124,15 +144,17 @@ class Account {
     } else if (this.#stopped) {
       failures.push({ title: '(file)', error: 'hung outside of a test; killed' });
     }
-    const ran = this.#passed + failures.length;
-    if (ran < this.#registered)
+    const idle = this.#waiting.filter((title) => title !== this.#running);
+    if (idle.length > 0)
       failures.push({
         title: '(file)',
-        error: `${this.#registered} tests registered, ${ran} ran: is suite.run() missing?`,
+        error: `registered and never ran: ${idle.join(', ')}: is suite.run() missing?`,
       });
     if (this.#registered + this.#skipped.length === 0)
       failures.push({ title: '(file)', error: 'registers no test' });
     if (code !== 0 && failures.length === 0) failures.push({ title: '(file)', error: `exit code ${code}` });
+    if (!this.#ended && failures.length === 0)
+      failures.push({ title: '(file)', error: 'the process was ended before its end' });
     return { passed: this.#passed, failures, skipped: this.#skipped, slow: this.#slow };
   }
 }

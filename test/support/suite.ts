@@ -2,8 +2,8 @@ import { writeSync, fstatSync } from 'node:fs';
 import { suite as uvuSuite } from 'uvu';
 
 /**
- * Test suites on uvu, with its two holes closed: the runner hears each test start and end (so it can stop one that hangs,
- * even in a blocking system call), and a file that registers tests but never runs them fails.
+ * Test suites on uvu, with its holes closed: the runner hears each test registered, started and ended (so it can stop one that hangs,
+ * even in a blocking system call, and name each that never ran), each hook that fails, and the file's regular end.
  * A test that awaits longer than its limit fails here; one that blocks the thread is killed by the runner.
  */
 export type TestBody = () => void | Promise<void>;
@@ -84,6 +84,9 @@ function describeAssertion(error: unknown): string {
 /** Descriptor 3 is the runner's ear; a test file run by hand (`node file.test.ts`) has none and loses nothing but the count. */
 const EAR = 3;
 const hasEar = process.env['WEFT_TEST_EAR'] === '1' && isOpen(EAR);
+
+// A process that was ended from below (`_exit`, a signal) never says this, and the runner takes nothing it did for granted.
+process.once('exit', () => tell({ event: 'end', suite: '', title: '' }));
 
 function tell(message: Record<string, unknown>): void {
   if (message['event'] === 'skip')
