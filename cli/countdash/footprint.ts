@@ -1,5 +1,7 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { EMPTY_TABLE, iptablesTables, withoutEmptyChains } from './empty-tables.ts';
+import { isMountPoint } from './mounts.ts';
 import { linesOf, toolIfThere } from './tool.ts';
 
 /** What the example might leave behind on a host, as sorted lines of text under a heading each: compared before and after. */
@@ -8,6 +10,9 @@ export interface Footprint {
   readonly routes: readonly string[];
   readonly namespaces: readonly string[];
   readonly rules: readonly string[];
+  /** Of iptables-nft, also without rules. */
+  readonly tables: readonly string[];
+  readonly mounts: readonly string[];
   readonly files: readonly string[];
   readonly processes: readonly string[];
   readonly settings: readonly string[];
@@ -23,6 +28,8 @@ const FOLDERS = [
   '/run/weft-countdash',
   '/var/lib/weft',
 ];
+/** Where `ip netns` keeps namespaces: what is in it is told by name, but `ip` makes the folder, and a mount point of it. */
+export const NETNS_FOLDER = '/run/netns';
 const SETTINGS = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'];
 
 /** The kernel's own doing for each interface, seconds after it came up: they say no more than the interface itself. */
@@ -43,7 +50,12 @@ export function takeFootprint(ownProcesses: string): Footprint {
       .map((line) => line.split(' ')[0] ?? '')
       .sort(),
     rules: takeRules(),
-    files: [...new Set(FOLDERS.map(realFolder).flatMap(filesUnder))].sort(),
+    tables: iptablesTables(toolIfThere('nft', ['-s', 'list', 'ruleset'])).sort(),
+    mounts: netnsFolderIsMounted() ? [NETNS_FOLDER] : [],
+    files: [
+      ...new Set(FOLDERS.map(realFolder).flatMap(filesUnder)),
+      ...(existsSync(NETNS_FOLDER) ? [`${NETNS_FOLDER}/`] : []),
+    ].sort(),
     processes: processesWith(ownProcesses),
     settings: SETTINGS.map((name) => `${name} = ${setting(name)}`),
   };
@@ -87,13 +99,7 @@ export function xtablesRules(saved: string): string[] {
 
 /** The text of `nft list ruleset` without empty accepting base chains and without tables that hold nothing else. */
 export function nftRules(ruleset: string): string[] {
-  const emptyChain = /^\tchain \S+ \{\n\t\ttype [^\n]*policy accept;\n\t\}\n\n?/gm;
-  const emptyTable = /^table [^\n]* \{\n\}\n/gm;
-  const told = ruleset
-    .replace(/^# Warning:[^\n]*\n/gm, '')
-    .replace(emptyChain, '')
-    .replace(/\n\n\}/g, '\n}')
-    .replace(emptyTable, '');
+  const told = withoutEmptyChains(ruleset).replace(EMPTY_TABLE, '');
   let table = '';
   let chain = '';
   return linesOf(told).flatMap((line) => {
@@ -121,6 +127,10 @@ function filesUnder(folder: string): string[] {
   } catch {
     return [];
   }
+}
+
+export function netnsFolderIsMounted(): boolean {
+  return isMountPoint(NETNS_FOLDER, readFileSync('/proc/self/mountinfo', 'latin1'));
 }
 
 /** /var/run is /run on most hosts, and the same file must not count twice. */

@@ -1,5 +1,5 @@
 import type { Addresses } from './example.ts';
-import { PROXY_OUTBOUND_PORT, PROXY_UID, type Group } from './nomad.ts';
+import { PROXY_OUTBOUND_PORT, PROXY_UID, type Group, type GroupPort } from './nomad.ts';
 import { UPSTREAM_PORT, type Plan } from './plan.ts';
 import { NAMES } from './state.ts';
 
@@ -7,12 +7,12 @@ import { NAMES } from './state.ts';
 export function drawPicture(plan: Plan, addresses: Addresses): string[] {
   const { hostAddress, gateway, subnets, dns, api, dashboard, options } = plan;
   const mapped = [
-    ...dashboard.ports.map(({ host, to }) => `:${host} -> ${addresses.dashboard}:${to}`),
-    ...api.ports.map(({ host, to }) => `:${host} -> ${addresses.api}:${to}`),
+    ...dashboard.ports.map((port) => mapping(port, addresses.dashboard, dashboard)),
+    ...api.ports.map((port) => mapping(port, addresses.api, api)),
   ];
   return [
     `host ${hostAddress}`,
-    ...mapped.map((mapping) => ` |  ${mapping}`),
+    ...mapped.map((line) => ` |  ${line}`),
     ` |  FORWARD: NOMAD-ADMIN accepts what goes out by ${NAMES.bridge} to ${subnets.join(', ')}`,
     ` |`,
     `bridge ${NAMES.bridge} ${gateway}${dns === undefined ? '' : `     Consul DNS ${dns.address}:${dns.port}, udp and tcp`}`,
@@ -25,6 +25,12 @@ export function drawPicture(plan: Plan, addresses: Addresses): string[] {
     '',
     `intention: ${dashboard.service} -> ${api.service}: ${options.deny ? 'deny' : 'allow'}`,
   ];
+}
+
+/** A port of the host, where it goes, and who is there. */
+function mapping(port: GroupPort, address: string, group: Group): string {
+  const who = port.reserved ? 'the page' : `sidecar of ${group.service}`;
+  return `${`:${port.host} -> ${address}:${port.to}`.padEnd(32)}${who} (tcp and udp)`;
 }
 
 function outgoing({ dashboard, api, dns, countingUrl, options, hostAddress }: Plan): string[] {

@@ -1,14 +1,15 @@
-import { existsSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseNetworkList } from '../../conflist/network-list.ts';
 import { deleteNetwork, type Runtime } from '../../conflist/runtime.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
-import { compareFootprints, takeFootprint } from './footprint.ts';
+import { removeEmptyTables } from './empty-tables.ts';
+import { compareFootprints, NETNS_FOLDER, netnsFolderIsMounted, takeFootprint } from './footprint.ts';
 import { removeFromAdminChain, removeSharedChains, type Xtables } from './host-rules.ts';
 import { namespacePath, nomadAttachment, nomadRemoval } from './nomad.ts';
 import { removeSharedTables } from './host-tables.ts';
 import { NAMES, removeState, type State } from './state.ts';
-import { linesOf, tool, toolIfThere } from './tool.ts';
+import { linesOf, tool, toolIfThere, tryTool } from './tool.ts';
 
 /** The words in a command line by which the example's processes are known. */
 export const PROCESS_WORDS = 'countdash-child';
@@ -48,6 +49,8 @@ export function tearDown(state: State, warn: (line: string) => void): void {
   attempt(() => removeSharedTables(state.before.rules));
   attempt(() => restoreSettings(state));
   attempt(() => removeEmptyFolder(state, '/etc/netns'));
+  attempt(() => removeNetnsFolder(state));
+  attempt(() => removeEmptyTables(state.before.tables));
   attempt(removeState);
 }
 
@@ -108,6 +111,13 @@ function restoreSettings({ before }: State): void {
     const file = `/proc/sys/${name}`;
     if (value !== 'absent' && value !== undefined && existsSync(file)) writeFileSync(file, value);
   }
+}
+
+/** Busy with a namespace that somebody has made meanwhile, it stays. */
+function removeNetnsFolder(state: State): void {
+  const isNew = !state.before.mounts.includes(NETNS_FOLDER) && netnsFolderIsMounted();
+  if (isNew && readdirSync(NETNS_FOLDER).length === 0) tryTool('umount', [NETNS_FOLDER]);
+  if (!netnsFolderIsMounted()) removeEmptyFolder(state, NETNS_FOLDER);
 }
 
 /** The folder that named namespaces' resolver files are in, if it was not there before and nobody uses it. */

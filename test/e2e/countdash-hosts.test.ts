@@ -1,10 +1,45 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../support/suite.ts';
 import { sh, traces, useXtables } from './support/client-host.ts';
-import { countdashOnce } from './support/example.ts';
+import { countdashOnce, RunningExample } from './support/example.ts';
 
 /** The example on other hosts than the usual one. This one has nothing but its loopback, and iptables of the older kind. */
 const test = suite('countdash on other hosts', { limit: 300 });
+
+/** Down to what `ip netns` and `iptables` make on the way: the folder of namespaces and its mount, tables without rules. */
+function untouched(): string {
+  return sh('nft -s list ruleset; ls -A /run; ls -d /etc/netns 2>/dev/null || true; grep -c /netns /proc/self/mountinfo || true');
+}
+
+test('a fresh host, where nobody has called ip netns or iptables yet, is as fresh afterwards', () => {
+  useXtables('nft');
+  const before = untouched();
+  assert.not.match(before, /^(table|netns$)/m);
+  for (const options of [[], ['--dual-stack']]) {
+    const { exitCode, output } = countdashOnce(...options);
+    assert.is(exitCode, 0, output);
+    assert.not.match(output, 'changed on this host');
+    assert.is(untouched(), before);
+  }
+});
+
+test('tables and namespaces that were there, or that came meanwhile, stay', async () => {
+  sh('nft add table ip raw; ip netns add mine');
+  const example = new RunningExample('--upstreams');
+  await example.page();
+  sh(`nft add table ip mangle
+    nft add chain ip mangle OUTPUT '{ type route hook output priority mangle; policy accept; }'
+    nft add rule ip mangle OUTPUT counter`);
+  example.child.kill('SIGINT');
+  assert.is(await example.ended, 0, example.output);
+  assert.equal(sh('nft list tables | sort').trim().split('\n'), ['table ip mangle', 'table ip raw']);
+  assert.match(sh('ip netns'), 'mine');
+  assert.match(
+    example.output,
+    /changed on this host meanwhile, not by the example alone:[^]*left: .*ip mangle/,
+  );
+  sh('nft flush ruleset; ip netns del mine');
+});
 
 test('a host with iptables-legacy, and without any address but its loopback', () => {
   useXtables('legacy');

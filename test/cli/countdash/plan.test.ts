@@ -1,6 +1,7 @@
 import * as assert from 'uvu/assert';
 import { compareFootprints, type Footprint } from '../../../cli/countdash/footprint.ts';
 import { parseOptions, type Options } from '../../../cli/countdash/options.ts';
+import { isMountPoint } from '../../../cli/countdash/mounts.ts';
 import { drawPicture } from '../../../cli/countdash/picture.ts';
 import { makePlan } from '../../../cli/countdash/plan.ts';
 import { isAlive, startOf } from '../../../cli/countdash/state.ts';
@@ -84,12 +85,29 @@ test('options: what is none is refused, help is no run', () => {
   }
 });
 
+test('a mount point is one that can be seen: not beneath a later mount of a folder above it', () => {
+  const mounts = (...lines: string[]): string =>
+    lines.map((line) => `${line} rw - ext4 /dev/vda rw\n`).join('');
+  const root = '20 1 254:0 / /';
+  assert.is(isMountPoint('/run/netns', mounts(root, '30 20 254:0 /run/netns /run/netns')), true);
+  assert.is(
+    isMountPoint('/run/netns', mounts(root, '25 20 0:5 / /run', '30 25 0:5 /netns /run/netns')),
+    true,
+  );
+  const hidden = mounts(root, '30 20 254:0 /run/netns /run/netns', '31 20 0:9 / /run');
+  assert.is(isMountPoint('/run/netns', hidden), false);
+  assert.is(isMountPoint('/run/netns', mounts(root, '25 20 0:5 / /run', '26 25 0:6 / /run/netnsx')), false);
+  assert.is(isMountPoint('/run/netns', ''), false);
+});
+
 test('footprints: what came and what went, under its heading', () => {
   const none: Footprint = {
     interfaces: [],
     routes: [],
     namespaces: [],
     rules: [],
+    tables: [],
+    mounts: [],
     files: [],
     processes: [],
     settings: [],
