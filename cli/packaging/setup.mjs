@@ -45,8 +45,19 @@ export class SetupError extends Error {}
 
 /** @param {string} root the repository @param {readonly Tool[]} tools */
 export function setUp(root, tools) {
+  requireNode(process.versions.node);
   installPackages(root);
   installTools(tools);
+}
+
+const OLDEST_NODE = 20;
+
+/** npm only warns about "engines", and what an old Node then says leads nowhere. @param {string} version */
+export function requireNode(version) {
+  if (Number.parseInt(version, 10) >= OLDEST_NODE) return;
+  throw new SetupError(
+    `Node ${OLDEST_NODE} or newer is needed to build, this is ${version} (${process.execPath}); the executables bring their own`,
+  );
 }
 
 /** `npm ci` when a locked package is absent or of another version. @param {string} root */
@@ -64,6 +75,12 @@ function installPackages(root) {
   );
   if (error) throw new SetupError(`npm cannot be started (${error.message}); install npm`);
   if (status !== 0) throw new SetupError('npm ci failed (its reason stands above)');
+  const absent = firstStalePackage(root);
+  if (absent === undefined) return;
+  // npm takes it for success when an optional package cannot be had, and the Node binary is one: there are two, for two architectures.
+  throw new SetupError(
+    `npm ci ended well, and yet ${absent}: is the registry reachable? Then run this again`,
+  );
 }
 
 /**
@@ -111,9 +128,13 @@ function installTools(tools) {
   }
 }
 
+/** A machine that has just been started updates itself first and holds dpkg's lock; seconds. */
+const WAIT_FOR_LOCK = ['-o', 'DPkg::Lock::Timeout=120'];
+
 /** @param {string[]} args */
 function aptGet(...args) {
-  const { status } = spawnSync('apt-get', ['-q', '-y', '--no-install-recommends', ...args], {
+  const options = ['-q', '-y', '--no-install-recommends', ...WAIT_FOR_LOCK];
+  const { status } = spawnSync('apt-get', [...options, ...args], {
     stdio: ['ignore', 'inherit', 'inherit'],
     env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
   });

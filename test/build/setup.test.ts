@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
+import { requireNode } from '../../cli/packaging/setup.mjs';
 import { suite } from '../support/suite.ts';
 
 const test = suite('build: setup');
@@ -17,6 +18,7 @@ const LOCKED = {
 function machine(
   here: readonly string[],
   installed: object | null = LOCKED,
+  npmInstalls: object = LOCKED,
 ): { root: string; bin: string; log: string } {
   const root = mkdtempSync('/run/machine-');
   chmodSync(root, 0o755);
@@ -25,16 +27,19 @@ function machine(
   mkdirSync(bin);
   for (const name of here) {
     // apt-get fails while there is no package list, as on a fresh image; installing puts the program there.
+    // npm notes what it has installed, as the real one does.
+    const npm = `cp ${root}/npm-installs ${root}/node_modules/.package-lock.json`;
     const apt = `case "$*" in *update*) touch ${root}/lists;; *) [ -e ${root}/lists ] || exit 100; touch ${bin}/probe-tool; chmod +x ${bin}/probe-tool;; esac`;
     writeFileSync(
       join(bin, name),
-      `#!/bin/sh\necho ${name} "$@" >> ${log}\n${name === 'apt-get' ? apt : ''}\n`,
+      `#!/bin/sh\necho ${name} "$@" >> ${log}\n${{ 'apt-get': apt, npm }[name] ?? ''}\n`,
     );
     chmodSync(join(bin, name), 0o755);
   }
   writeFileSync(join(root, 'package-lock.json'), JSON.stringify({ packages: LOCKED }));
+  writeFileSync(join(root, 'npm-installs'), JSON.stringify({ packages: npmInstalls }));
+  mkdirSync(join(root, 'node_modules'));
   if (installed !== null) {
-    mkdirSync(join(root, 'node_modules'));
     writeFileSync(join(root, 'node_modules/.package-lock.json'), JSON.stringify({ packages: installed }));
   }
   return { root, bin, log };
@@ -73,12 +78,26 @@ test('packages that are absent or of another version are installed as locked; op
   }
 });
 
+test('a package that npm leaves out without a word is missed all the same', () => {
+  const { error } = setUp(machine(['npm', 'apt-get', 'probe-tool'], null, { '': {} }));
+  assert.match(
+    error,
+    'SetupError npm ci ended well, and yet node_modules/a is not at version 1.0.0: is the registry reachable?',
+  );
+});
+
+test('a Node that is too old is told at once', () => {
+  for (const version of ['20.0.0', '26.10.0']) requireNode(version);
+  assert.throws(() => requireNode('18.19.1'), /Node 20 or newer is needed to build, this is 18\.19\.1 \(/);
+});
+
 test('a missing program is installed by apt, with its reason, after an update where the package lists are missing', () => {
   const { said, error, calls } = setUp(machine(['npm', 'apt-get']));
   assert.match(said, 'apt-get install probe-package: probe-tool probes');
   assert.is(error, '');
-  const install = 'apt-get -q -y --no-install-recommends install probe-package';
-  assert.equal(calls, [install, 'apt-get -q -y --no-install-recommends update', install]);
+  const apt = 'apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120';
+  const install = `${apt} install probe-package`;
+  assert.equal(calls, [install, `${apt} update`, install]);
 });
 
 test('without the rights to install, it says the command that root would give', () => {
