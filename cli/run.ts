@@ -1,4 +1,3 @@
-import { dirname } from 'node:path';
 import type { Attachment } from '../conflist/attachment.ts';
 import { loadNetworkList } from '../conflist/load.ts';
 import type { NetworkList } from '../conflist/network-list.ts';
@@ -14,6 +13,7 @@ import {
 } from '../conflist/runtime.ts';
 import { renderResult } from '../shared/cni/results.ts';
 import { namespaceState } from '../shared/kernel/namespace.ts';
+import { pluginFolder, USUAL_FOLDER } from './plugin-folder.ts';
 import { writeAll } from './stdio.ts';
 import { readOptions, UsageError } from './usage.ts';
 
@@ -34,7 +34,7 @@ Runs a network list as libcni, and so Nomad, runs it.
   --port MAPPING      [hostIP:]hostPort[:containerPort][/tcp|/udp|/sctp], repeatable; without a protocol tcp and udp, as Nomad does.
                       check and del without --port use what add was given
   --cni-args K=V;...  CNI_ARGS, repeatable
-  --bin-dir FOLDER    where the plugins are, repeatable (default: CNI_PATH, else the folder of this executable)
+  --bin-dir FOLDER    where the plugins are, repeatable (default: CNI_PATH, else this executable's folder, else ${USUAL_FOLDER})
   --cache-dir FOLDER  results of earlier adds (default ${DEFAULT_CACHE_DIR})
   --valid ID[/IFNAME] gc: an attachment to keep, repeatable
   --valid-present     gc: keep the cached attachments whose namespace still exists
@@ -100,8 +100,7 @@ function finish(text: string): number {
 function runtimeOf(options: Options): Runtime {
   const fromEnvironment = (process.env['CNI_PATH'] ?? '').split(':').filter((folder) => folder !== '');
   return {
-    binDirs:
-      options['bin-dir'] ?? (fromEnvironment.length > 0 ? fromEnvironment : [dirname(process.execPath)]),
+    binDirs: options['bin-dir'] ?? (fromEnvironment.length > 0 ? fromEnvironment : [pluginFolder()]),
     cacheDir: options['cache-dir'],
     environment: process.env,
     warn: (line) => writeAll(2, `${line}\n`),

@@ -1,4 +1,4 @@
-import { dirname } from 'node:path';
+import { pluginFolder } from '../plugin-folder.ts';
 import { assertExample } from './assertions.ts';
 import { Children } from './children.ts';
 import { exampleList } from './example-list.ts';
@@ -27,7 +27,7 @@ export async function countdash(argv: readonly string[]): Promise<number> {
     progress.line(HELP.trimEnd());
     return 0;
   }
-  const binDirs = options.binDirs ?? [dirname(process.execPath)];
+  const binDirs = options.binDirs ?? [pluginFolder()];
   checkHost(binDirs, options.upstreams ? PLUGINS : [...PLUGINS, 'consul-cni'], options.dualStack);
   await clearLeftovers((line) => progress.line(line));
   checkPort(options.port);

@@ -1,3 +1,4 @@
+import { USUAL_FOLDER } from '../plugin-folder.ts';
 import { readOptions, UsageError } from '../usage.ts';
 
 export const HELP = `usage: weft countdash [options]
@@ -12,7 +13,7 @@ the page is, runs until Ctrl-C, and then takes everything away again.
   --dual-stack     IPv6 beside IPv4
   --backend NAME   iptables or nftables, for masquerading, port mappings and the proxy's rules (default: the node's)
   --port NUMBER    port of the page on this host (default 9002)
-  --bin-dir FOLDER where the plugins are (default: the folder of this executable)
+  --bin-dir FOLDER where the plugins are (default: this executable's folder, else ${USUAL_FOLDER})
 `;
 
 export type Backend = 'iptables' | 'nftables';

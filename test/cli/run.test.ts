@@ -84,6 +84,20 @@ test('status asks; gc wants to be told what is valid', () => {
   assert.not(existsSync(`${CACHE}/results/lo-gone-lo`));
 });
 
+test('installed alone, it finds the plugins where Nomad has them, and takes no other program for one', () => {
+  const alone = '/opt/alone/weft';
+  execFileSync('sh', [
+    '-ec',
+    `mkdir -p /opt/alone /opt/cni/bin; touch ${alone} /opt/alone/loopback; chmod +x /opt/alone/loopback
+    mount --bind ${executable('weft')} ${alone}; ln -sf ${executable('loopback')} /opt/cni/bin/`,
+  ]);
+  const status = (): { status: number | null; stderr: string } =>
+    spawnSync(alone, ['run', 'status', '--conflist', LIST], { env: {}, encoding: 'utf8' });
+  assert.is(status().status, 0, status().stderr);
+  execFileSync('rm', ['-r', '/opt/cni']);
+  assert.match(status().stderr, 'failed to find plugin "loopback" in path [/opt/cni/bin]');
+});
+
 test('a failing plugin: its words on stderr, nothing on stdout, exit code 1', () => {
   const { exitCode, stdout, stderr } = run('add', '--netns', 'nowhere', '--id', 'c1', '--ifname', 'lo');
   assert.equal([exitCode, stdout], [1, '']);

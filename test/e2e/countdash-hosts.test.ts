@@ -8,7 +8,9 @@ const test = suite('countdash on other hosts', { limit: 300 });
 
 /** Down to what `ip netns` and `iptables` make on the way: the folder of namespaces and its mount, tables without rules. */
 function untouched(): string {
-  return sh('nft -s list ruleset; ls -A /run; ls -d /etc/netns 2>/dev/null || true; grep -c /netns /proc/self/mountinfo || true');
+  return sh(
+    'nft -s list ruleset; ls -A /run; ls -d /etc/netns 2>/dev/null || true; grep -c /netns /proc/self/mountinfo || true',
+  );
 }
 
 test('a fresh host, where nobody has called ip netns or iptables yet, is as fresh afterwards', () => {
