@@ -5,13 +5,14 @@
  * docs/packaging.md has the reasons and the figures.
  */
 import { spawnSync } from 'node:child_process';
-import { linkSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs';
+import { linkSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nodeBase } from './cli/packaging/base.mjs';
 import { LayoutError } from './cli/packaging/elf.mjs';
 import { median, race } from './cli/packaging/measure.mjs';
 import { writeStamp } from './cli/packaging/stamp.mjs';
+import { workFolder } from './cli/packaging/work-folder.mjs';
 
 const NAMES = [
   'loopback',
@@ -46,7 +47,7 @@ async function build() {
   const { bundle, textAssets } = await import('./cli/packaging/bundle.mjs');
   const { compileParts, pack, tune } = await import('./cli/packaging/pack.mjs');
   mkdirSync(resolve(root, 'dist'), { recursive: true });
-  const work = mkdtempSync(resolve(root, 'dist/.work-'));
+  const work = workFolder(resolve(root, 'dist'));
   try {
     const { late, inputs } = await bundle(root, work);
     say(`bundled ${inputs.length} files`);

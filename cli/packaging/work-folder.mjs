@@ -1,0 +1,36 @@
+/** A folder for what a build makes on the way, some 400 MB: it must not outlive the build, however that ends. */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+
+const NAME = /^\.work-(\d+)-/;
+
+/**
+ * A fresh folder in `parent`, removed when the user interrupts; at its regular end the caller removes it. What builds left that
+ * were killed is removed first.
+ * @param {string} parent @returns {string}
+ */
+export function workFolder(parent) {
+  for (const name of readdirSync(parent)) {
+    const pid = NAME.exec(name)?.[1];
+    if (pid !== undefined && !isAlive(Number(pid))) rmSync(join(parent, name), { recursive: true });
+  }
+  const folder = mkdtempSync(join(parent, `.work-${process.pid}-`));
+  for (const [signal, number] of Object.entries({ SIGINT: 2, SIGTERM: 15, SIGHUP: 1 })) {
+    // While a program runs, the signal is heard after it; on Ctrl-C that program ends at once, for it gets the signal as well.
+    process.once(signal, () => {
+      rmSync(folder, { recursive: true, force: true });
+      process.exit(128 + number);
+    });
+  }
+  return folder;
+}
+
+/** @param {number} pid */
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (thrown) {
+    return /** @type {NodeJS.ErrnoException} */ (thrown).code !== 'ESRCH';
+  }
+}
