@@ -1,6 +1,7 @@
 import { pluginFolder } from '../plugin-folder.ts';
 import { assertExample } from './assertions.ts';
 import { Children } from './children.ts';
+import { claimExample } from './claim.ts';
 import { exampleList } from './example-list.ts';
 import { setUp } from './example.ts';
 import { takeFootprint } from './footprint.ts';
@@ -29,6 +30,15 @@ export async function countdash(argv: readonly string[]): Promise<number> {
   }
   const binDirs = options.binDirs ?? [pluginFolder()];
   checkHost(binDirs, options.upstreams ? PLUGINS : [...PLUGINS, 'consul-cni'], options.dualStack);
+  const claim = await claimExample();
+  try {
+    return await runAlone(options, binDirs, progress);
+  } finally {
+    claim.close();
+  }
+}
+
+async function runAlone(options: Options, binDirs: readonly string[], progress: Progress): Promise<number> {
   await clearLeftovers((line) => progress.line(line));
   checkPort(options.port);
   const plan = makePlan(options, readHostFacts(), (port) => portHolders(port).length === 0);

@@ -18,6 +18,9 @@ the page is, runs until Ctrl-C, and then takes everything away again.
 
 export type Backend = 'iptables' | 'nftables';
 
+/** Of Consul's DNS. */
+export const DNS_PORT = 8600;
+
 export interface Options {
   readonly once: boolean;
   readonly upstreams: boolean;
@@ -42,13 +45,18 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     help: { type: 'boolean', short: 'h', default: false },
   });
   if (values.help) return undefined;
+  const port = portNumber(values.port);
+  if (port === DNS_PORT && !values.upstreams)
+    throw new UsageError(
+      `--port must not be ${DNS_PORT}: the host's Consul DNS is there, and a mapped port comes first`,
+    );
   return {
     once: values.once,
     upstreams: values.upstreams,
     deny: values.deny,
     dualStack: values['dual-stack'],
     backend: backendName(values.backend),
-    port: portNumber(values.port),
+    port,
     binDirs: values['bin-dir'],
   };
 }

@@ -1,7 +1,7 @@
 import { randomInt, randomUUID } from 'node:crypto';
 import type { HostFacts } from './host-facts.ts';
 import type { ConsulDns, Group } from './nomad.ts';
-import type { Options } from './options.ts';
+import { DNS_PORT, type Options } from './options.ts';
 import { NAMES } from './state.ts';
 import { chooseSubnet, gatewayOf } from './subnet.ts';
 
@@ -23,7 +23,6 @@ export interface Plan {
 
 export const APP_PORTS = { api: 9001, dashboard: 9002 } as const;
 export const UPSTREAM_PORT = 8080;
-const DNS_PORT = 8600;
 /** Nomad's range for ports that a job leaves to it. */
 const DYNAMIC_PORTS = { first: 20_000, last: 32_000 } as const;
 

@@ -5,7 +5,7 @@ import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { findProgram } from '../../shared/process/run.ts';
 import { takeRules } from './footprint.ts';
 import { portHolders, portRedirections } from './port-holder.ts';
-import { isAlive, NAMES, readState, removeState } from './state.ts';
+import { NAMES, readState, removeState } from './state.ts';
 import { tearDown } from './teardown.ts';
 import { linesOf, toolIfThere } from './tool.ts';
 
@@ -43,16 +43,10 @@ function refuse(problems: readonly string[]): void {
   );
 }
 
-/** Cleans up after a run that was killed. Throws when one still runs, or when our names are somebody else's. */
+/** Cleans up after a run that was killed; none runs, see {@link claimExample}. Throws when our names are somebody else's. */
 export async function clearLeftovers(tell: (line: string) => void): Promise<void> {
   const state = readState();
   if (state !== undefined) {
-    if (isAlive(state)) {
-      throw new CniError(
-        CniCode.IoFailure,
-        `the example runs already, as process ${state.pid}; stop it with Ctrl-C there, or: kill ${state.pid}`,
-      );
-    }
     tell('an earlier run was killed: cleaning up after it');
     for (const { netns } of state.groups) await endProcesses(netns);
     tearDown(state, tell);

@@ -128,6 +128,18 @@ test('killed at once it leaves no process, and the next run cleans up the rest',
   assert.is(everything(), before);
 });
 
+test('of several that start at once one runs, and the others take nothing of it away', async () => {
+  const examples = Array.from({ length: 3 }, () => new RunningExample('--once'));
+  const codes = await Promise.all(examples.map(({ ended }) => ended));
+  assert.equal([...codes].sort(), [0, 1, 1], examples.map(({ output }) => output).join('\n'));
+  for (const { output } of examples.filter((_, index) => codes[index] === 1))
+    assert.match(
+      output,
+      /the example runs already, as process|another call of the example is starting or ending/,
+    );
+  assert.is(everything(), before);
+});
+
 test('a port that is taken is refused by name, and nothing is touched', async () => {
   const server = createServer();
   await new Promise<void>((done) => server.listen(9002, '127.0.0.1', done));

@@ -80,7 +80,13 @@ test('the picture names every address, port and redirect of the way', () => {
 
 test('options: what is none is refused, help is no run', () => {
   assert.is(parseOptions(['--help']), undefined);
-  for (const argv of [['--port', 'x'], ['--port', '70000'], ['--nonsense'], ['surplus']]) {
+  for (const argv of [
+    ['--port', 'x'],
+    ['--port', '70000'],
+    ['--port', '8600'],
+    ['--nonsense'],
+    ['surplus'],
+  ]) {
     assert.throws(() => parseOptions(argv));
   }
 });
