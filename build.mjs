@@ -26,7 +26,7 @@ const NAMES = [
 ];
 
 const root = fileURLToPath(new URL('.', import.meta.url));
-const base = nodeBase(root);
+const base = baseOrExit();
 for (const note of base.notes) say(`warning: ${note}`);
 
 if (process.version === `v${base.version}`) {
@@ -41,6 +41,16 @@ if (process.version === `v${base.version}`) {
   });
   if (error) throw error;
   process.exitCode = status ?? 1;
+}
+
+/** What is missing, or cannot be built here, is a sentence for the person at the terminal and no fault of the program. */
+function baseOrExit() {
+  try {
+    return nodeBase(root);
+  } catch (thrown) {
+    process.stderr.write(`build.mjs: ${thrown instanceof Error ? thrown.message : thrown}\n`);
+    process.exit(1);
+  }
 }
 
 async function build() {

@@ -61,7 +61,7 @@ function findNode(root, architecture) {
   if (architecture !== process.arch) {
     throw new Error(
       `cannot build for ${architecture} on ${process.arch}: the executable contains a heap snapshot, which only the very Node binary that` +
-        ` will load it can make; run this same command on a ${architecture} machine`,
+        ` will load it can make; run this same command on such a machine`,
     );
   }
   const file = resolve(root, `node_modules/node-linux-${architecture}/bin/node`);

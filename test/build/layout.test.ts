@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
@@ -17,6 +17,27 @@ const test = suite('build: layouts', { limit: 60 });
 const base = nodeBase(resolve(import.meta.dirname, '../..'));
 const refused = (part: string) => (error: unknown) =>
   error instanceof LayoutError && error.message.includes(part);
+
+test('another architecture is refused with the reason, a missing Node with the command that brings it', () => {
+  const other = process.arch === 'x64' ? 'arm64' : 'x64';
+  assert.throws(
+    () => nodeBase(resolve(import.meta.dirname, '../..'), other),
+    new RegExp(`^cannot build for ${other} on ${process.arch}: .*heap snapshot.* on such a machine$`),
+  );
+  assert.throws(
+    () => nodeBase('/run/empty'),
+    /^\/run\/empty\/node_modules\/node-linux-\w+\/bin\/node is missing: run `npm ci`/,
+  );
+  const copy = mkdtempSync('/run/clone-');
+  execFileSync('cp', [
+    '-r',
+    ...['build.mjs', 'cli'].map((name) => resolve(import.meta.dirname, '../..', name)),
+    copy,
+  ]);
+  const { status, stderr } = spawnSync(process.execPath, [join(copy, 'build.mjs')], { encoding: 'utf8' });
+  assert.is(status, 1);
+  assert.match(stderr, /^build\.mjs: [^\n]* is missing: run `npm ci`[^\n]*\n$/);
+});
 
 test('stripping keeps every loaded byte and the names of loaded sections', () => {
   const original = readFileSync(base.source);
