@@ -12,6 +12,7 @@ const LARGEST_MIB = 64;
 /** poll.h */
 const POLLIN = 1;
 const POLLOUT = 4;
+const UNREAD = 'nobody reads the answer';
 const UNENDING = 'the configuration on stdin has no end';
 
 /**
@@ -39,11 +40,19 @@ export function readStdin(): string {
   }
 }
 
-/** Writes all of `text`, however little the pipe takes at once. Throws CniError 5 when nobody reads for ten seconds. */
+/** What a pipe that is ready takes without blocking (PIPE_BUF of linux/limits.h). */
+const AT_ONCE = 4096;
+
+/**
+ * Writes all of `text`, however little the pipe takes at once. Throws CniError 5 when nobody reads for ten seconds, also where the pipe
+ * blocks, which a runtime's does: a long text goes in pieces that fit, each after asking.
+ */
 export function writeAll(fd: number, text: string): void {
   const bytes = Buffer.from(text);
   for (let done = 0; done < bytes.length;) {
-    done += patiently(fd, POLLOUT, 'nobody reads the answer', () => writeSync(fd, bytes, done));
+    if (bytes.length > AT_ONCE && !becomesReady(fd, POLLOUT)) throw standstill(UNREAD);
+    const piece = Math.min(bytes.length - done, AT_ONCE);
+    done += patiently(fd, POLLOUT, UNREAD, () => writeSync(fd, bytes, done, piece));
   }
 }
 

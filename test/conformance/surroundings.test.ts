@@ -1,5 +1,5 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { SUITE_VERSION } from '../../shared/cni/versions.ts';
 import { executable, PLUGIN_NAMES, type PluginName } from '../support/executables.ts';
@@ -153,6 +153,22 @@ test('one that trickles in for more than half a minute is refused', () => {
   });
   assert.is(status, 1);
   assert.match((JSON.parse(stdout) as { msg: string }).msg, 'stdin has no end: it still came after 30 s');
+});
+
+test('an answer larger than a pipe that nobody reads, though its end is open, is given up after ten seconds', () => {
+  const prevResult = { cniVersion: '1.0.0', unknown: 'x'.repeat(200_000) };
+  const config = { cniVersion: '1.0.0', name: 'n', type: 'loopback', prevResult };
+  const script = 'ip netns add full; { "$0" < /run/full.json; echo "exit $?" >&2; } | sleep 13';
+  writeFileSync('/run/full.json', JSON.stringify(config));
+  const { stderr } = spawnSync('sh', ['-c', script, executable('loopback')], {
+    env: {
+      ...variables({ id: 'c1', netns: '/run/netns/full' }),
+      CNI_COMMAND: 'ADD',
+      PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+    },
+    encoding: 'utf8',
+  });
+  assert.match(stderr, /nobody reads the answer: nothing moved for 10 s\nexit 1\n$/);
 });
 
 for (const out of ['/dev/full', 'a pipe that nobody reads']) {
