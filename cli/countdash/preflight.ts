@@ -6,7 +6,7 @@ import { findProgram } from '../../shared/process/run.ts';
 import { takeRules } from './footprint.ts';
 import { portHolders, portRedirections } from './port-holder.ts';
 import { NAMES, readState, removeState } from './state.ts';
-import { tearDown } from './teardown.ts';
+import { bridgeExists, tearDown } from './teardown.ts';
 import { linesOf, toolIfThere } from './tool.ts';
 
 /** What each tool is for, and the Debian package that brings it. */
@@ -52,7 +52,7 @@ export async function clearLeftovers(tell: (line: string) => void): Promise<void
     tearDown(state, tell);
   }
   removeState();
-  if (existsSync(`/sys/class/net/${NAMES.bridge}`)) {
+  if (bridgeExists()) {
     throw new CniError(
       CniCode.IoFailure,
       `there is an interface ${NAMES.bridge} that no run of the example has left`,

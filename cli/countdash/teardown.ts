@@ -92,7 +92,12 @@ function removeNamespace(name: string): void {
 }
 
 function removeBridge(): void {
-  if (existsSync(`/sys/class/net/${NAMES.bridge}`)) tool('ip', ['link', 'del', NAMES.bridge]);
+  if (bridgeExists()) tool('ip', ['link', 'del', NAMES.bridge]);
+}
+
+/** Asked of the kernel: what /sys shows is the network namespace of whoever mounted it. */
+export function bridgeExists(): boolean {
+  return toolIfThere('ip', ['link', 'show', 'dev', NAMES.bridge]) !== '';
 }
 
 /** Forwarding goes off again only if no interface has come meanwhile: a new one may be of somebody who needs it by now. */

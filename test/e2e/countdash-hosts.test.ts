@@ -55,6 +55,15 @@ test('a host with iptables-legacy, and without any address but its loopback', ()
   assert.is(traces(), before);
 });
 
+test('a host whose /sys shows another network namespace', () => {
+  sh('mount -t tmpfs tmpfs /sys');
+  const before = traces();
+  const { exitCode, output } = countdashOnce('--upstreams');
+  sh('umount /sys');
+  assert.is(exitCode, 0, output);
+  assert.is(traces(), before);
+});
+
 test('a host where the first subnet is taken', () => {
   sh('ip link add other type bridge; ip addr add 172.27.90.200/25 dev other; ip link set other up');
   const { exitCode, output } = countdashOnce('--upstreams');
