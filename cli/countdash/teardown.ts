@@ -118,10 +118,10 @@ function restoreSettings({ before }: State): void {
   }
 }
 
-/** Busy with a namespace that somebody has made meanwhile, it stays. */
+/** Busy with a namespace that somebody has made meanwhile, it stays. Without -n, umount leaves a folder of its own in /run. */
 function removeNetnsFolder(state: State): void {
   const isNew = !state.before.mounts.includes(NETNS_FOLDER) && netnsFolderIsMounted();
-  if (isNew && readdirSync(NETNS_FOLDER).length === 0) tryTool('umount', [NETNS_FOLDER]);
+  if (isNew && readdirSync(NETNS_FOLDER).length === 0) tryTool('umount', ['-n', NETNS_FOLDER]);
   if (!netnsFolderIsMounted()) removeEmptyFolder(state, NETNS_FOLDER);
 }
 
