@@ -18,7 +18,7 @@ const evaluate = (0, eval)(`(function (require) {${source}\n})\n//# sourceURL=pl
 setFlagsFromString('--lazy-eval');
 evaluate(require);
 
-/** readFileSync would leave the file's inode and times in a buffer of Node that the snapshot keeps: no two builds were the same. */
+/** readFileSync would leave the file's inode and times in a buffer of Node that the snapshot keeps: no two builds were the same. @param {string} file */
 function readWithoutStat(file) {
   const chunks = [];
   const fd = openSync(file, 'r');
