@@ -1,7 +1,7 @@
 import { addressFromBytes, formatAddress } from '../../shared/cni/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
-import { changeNft, viewNft } from '../../shared/packetfilter/nftables/change.ts';
+import { changeNft, removeFromNft, viewNft } from '../../shared/packetfilter/nftables/change.ts';
 import { deleteElements } from '../../shared/packetfilter/nftables/set-messages.ts';
 import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
@@ -35,12 +35,12 @@ export const nftablesBackend: FirewallBackend = {
   },
 
   forget: (departing) =>
-    changeNft({ what: "remove the container's firewall rules" }, (view) => removal(view, departing)),
+    removeFromNft({ what: "remove the container's firewall rules" }, (view) => removal(view, departing)),
 
   missing: (settings, subject) => viewNft((view) => missingFromTable(view, settings, subject)),
 
   collect: (garbage) =>
-    changeNft({ what: 'remove stale firewall rules' }, (view) =>
+    removeFromNft({ what: 'remove stale firewall rules' }, (view) =>
       FAMILIES.flatMap((family) => garbageRemoval(view, family, garbage)),
     ),
 };

@@ -33,6 +33,14 @@ export function changeNft(options: ChangeOptions, plan: (view: NftView) => reado
   });
 }
 
+/** For what only takes away: a kernel without nf_tables holds nothing. */
+export function removeFromNft(
+  options: ChangeOptions,
+  plan: (view: NftView) => readonly NetlinkRequest[],
+): void {
+  if (hasNfTables()) changeNft(options, plan);
+}
+
 /** Looks, without changing anything. */
 export function viewNft<T>(look: (view: NftView) => T): T {
   using connection = NftConnection.open();
@@ -51,7 +59,8 @@ export function hasNfTables(): boolean {
   }
 }
 
-const DEFAULT_TIMEOUT_MS = 20_000;
+/** As for iptables' tables, whose changes take turns with these (select.ts). */
+const DEFAULT_TIMEOUT_MS = 60_000;
 const MOST_ATTEMPTS = 50;
 
 /** @returns false when the generation was another one by then */

@@ -3,6 +3,7 @@ import { isErrno } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import type { NftConnection } from './connection.ts';
 import { encodeStatements } from './encode.ts';
+import { encodeKey } from './fields.ts';
 import { deleteRule, Message, request } from './messages.ts';
 import type { NftChain, NftElement, NftRule, NftSet, NftTable } from './model.ts';
 import { sameExpressions } from './raw-expressions.ts';
@@ -20,16 +21,14 @@ export class NftView {
     return this.#has(request(`get table ${family} ${name}`, Message.getTable, 0, family, [[1, name]]));
   }
 
-  hasChain({ table, name }: NftChain): boolean {
-    return this.#has(
-      request(
-        `get chain ${table.family} ${table.name} ${name}`,
-        Message.getChain,
-        0,
-        table.family,
-        chainNodes(table, name),
-      ),
-    );
+  hasChain(chain: NftChain): boolean {
+    return this.#chain(chain) !== undefined;
+  }
+
+  /** What the comment of one chain says; undefined when it has none, or does not exist. */
+  chainComment(chain: NftChain): string | undefined {
+    const body = this.#chain(chain);
+    return body === undefined ? undefined : commentOf(attributeOf(body, 12));
   }
 
   /** Every chain of the table, with what its comment says. */
@@ -50,12 +49,9 @@ export class NftView {
   }
 
   /** A base chain by name; undefined when there is none, or when nothing leads packets to it. */
-  baseChain({ table, name }: NftChain): StandingBaseChain | undefined {
-    const what = `get chain ${table.family} ${table.name} ${name}`;
-    const body = this.#connection.get(
-      request(what, Message.getChain, 0, table.family, chainNodes(table, name)),
-    );
-    return body === undefined ? undefined : standingBaseChain(table, body);
+  baseChain(chain: NftChain): StandingBaseChain | undefined {
+    const body = this.#chain(chain);
+    return body === undefined ? undefined : standingBaseChain(chain.table, body);
   }
 
   /** Every base chain of a family's tables. The kernel knows no shorter list than that of all chains. */
@@ -94,6 +90,18 @@ export class NftView {
     const list = body === undefined ? undefined : attributeOf(body, 3);
     const [first] = list === undefined ? [] : [...attributesOf(list)];
     return first === undefined ? undefined : standingElement(first[1]);
+  }
+
+  /**
+   * The same for many keys. A question each is cheaper than a list of what may be ten thousand elements, until there are about as
+   * many questions (a mapped run of ports).
+   */
+  elementsAt(set: NftSet, keys: readonly NftElement['key'][]): (StandingElement | undefined)[] {
+    if (keys.length <= MOST_QUESTIONS) return keys.map((key) => this.element(set, key));
+    const all = this.elements(set).map((element) => [element.key.toString('latin1'), element] as const);
+    if (all.length === 0) return keys.map(() => undefined);
+    const byKey = new Map(all);
+    return keys.map((key) => byKey.get(Buffer.from(encodeKey(set.key, key)).toString('latin1')));
   }
 
   /** Every element with its key's bytes, at a cost that grows with their number; none when there is no such set. */
@@ -137,10 +145,17 @@ export class NftView {
     return body === undefined ? undefined : attributeOf(body, 5)?.readUInt32BE();
   }
 
+  #chain({ table, name }: NftChain): Buffer | undefined {
+    const what = `get chain ${table.family} ${table.name} ${name}`;
+    return this.#connection.get(request(what, Message.getChain, 0, table.family, chainNodes(table, name)));
+  }
+
   #has(asked: NetlinkRequest): boolean {
     return this.#connection.get(asked) !== undefined;
   }
 }
+
+const MOST_QUESTIONS = 500;
 
 /** A rule in the kernel. */
 export class StandingRule {

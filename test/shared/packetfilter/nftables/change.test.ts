@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { CniError } from '../../../../shared/cni/errors.ts';
-import { changeNft, viewNft } from '../../../../shared/packetfilter/nftables/change.ts';
+import { KernelError } from '../../../../shared/kernel/errno.ts';
+import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
+import { changeNft, removeFromNft, viewNft } from '../../../../shared/packetfilter/nftables/change.ts';
 import { encodeStatements } from '../../../../shared/packetfilter/nftables/encode.ts';
 import {
   addChain,
@@ -100,6 +102,39 @@ test('a refusal changes nothing and says what was refused', () => {
     );
   }
   assert.is(nft('list', 'ruleset'), '');
+});
+
+test('what only takes away is content with a kernel that has no nf_tables', () => {
+  const { generation } = NftConnection.prototype;
+  const EINVAL = 22;
+  NftConnection.prototype.generation = () => {
+    throw new KernelError('get generation', EINVAL);
+  };
+  try {
+    removeFromNft({ what: 'take the sample away' }, () => assert.unreachable());
+    assert.throws(() => changeNft({ what: 'fill the sample' }, () => fill), /EINVAL/);
+  } finally {
+    NftConnection.prototype.generation = generation;
+  }
+});
+
+test('many elements asked for at once are the same as one by one', () => {
+  changeNft({ what: 'fill the sample' }, () => fill);
+  const ports = Array.from({ length: 700 }, (_, at) => ['tcp', String(at + 1)]);
+  const few = ports.slice(70, 90);
+  viewNft((view) => {
+    const one = view.element(set, ['tcp', '80']);
+    assert.equal([one?.comment, one?.chain], ['holder', 'own']);
+    for (const keys of [few, ports]) {
+      const found = view.elementsAt(set, keys);
+      assert.is(found.length, keys.length);
+      assert.equal(
+        found.flatMap((element, at) => (element === undefined ? [] : [[keys[at]?.[1], element.chain]])),
+        [['80', 'own']],
+      );
+    }
+    assert.equal(view.elementsAt({ ...set, name: 'never' }, ports).filter(Boolean), []);
+  });
 });
 
 test.run();
