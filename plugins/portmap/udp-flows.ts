@@ -39,9 +39,7 @@ function forget(
   warn: (line: string) => void,
 ): void {
   try {
-    for (let port = first; port <= last; port++) {
-      deleteConntrack({ protocol: 'udp', originalPort: port, ...filter });
-    }
+    deleteConntrack({ protocol: 'udp', originalPort: first, lastPort: last, ...filter });
   } catch (thrown) {
     warn(`old UDP flows to port ${first} may go on to where they went: ${toCniError(thrown).message}`);
   }

@@ -35,7 +35,7 @@ export interface ConntrackEntry {
  */
 export function listEntriesRequest(
   family: number,
-  filter: { protocol: number; destinationPort: number; destination?: Buffer; replySource?: Buffer },
+  filter: { protocol: number; destinationPort?: number; destination?: Buffer; replySource?: Buffer },
 ): NetlinkRequest {
   const { protocol, destinationPort, destination, replySource } = filter;
   const body = encode((out) => {
@@ -44,14 +44,18 @@ export function listEntriesRequest(
       if (destination !== undefined) putAddress(tuple, family, DESTINATION, destination);
       tuple.push(CTA_TUPLE_PROTO | NESTED, (part) => {
         part.push(CTA_PROTO_NUM, Buffer.of(protocol));
-        part.push(CTA_PROTO_DST_PORT | NETWORK_ORDER, uint16be(destinationPort));
+        if (destinationPort !== undefined)
+          part.push(CTA_PROTO_DST_PORT | NETWORK_ORDER, uint16be(destinationPort));
       });
     });
     if (replySource !== undefined) {
       out.push(CTA_TUPLE_REPLY | NESTED, (tuple) => putAddress(tuple, family, SOURCE, replySource));
     }
     out.push(CTA_FILTER | NESTED, (flags) => {
-      const original = F_PROTO_NUM | F_PROTO_DST_PORT | (destination === undefined ? 0 : F_IP_DST);
+      const original =
+        F_PROTO_NUM |
+        (destinationPort === undefined ? 0 : F_PROTO_DST_PORT) |
+        (destination === undefined ? 0 : F_IP_DST);
       flags.push(CTA_FILTER_ORIG_FLAGS, uint32(original));
       flags.push(CTA_FILTER_REPLY_FLAGS, uint32(replySource === undefined ? 0 : F_IP_SRC));
     });

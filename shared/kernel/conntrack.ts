@@ -15,6 +15,8 @@ export interface ConntrackFilter {
   readonly protocol: 'tcp' | 'udp' | 'sctp';
   /** Destination port before any DNAT, i.e. the host port. */
   readonly originalPort: number;
+  /** The last of a run of ports that begins with `originalPort`. */
+  readonly lastPort?: number;
   /** Destination address before any DNAT, e.g. the host IP of a port mapping. */
   readonly originalAddress?: string;
   /** Any one of several such addresses, all of one family. */
@@ -52,13 +54,14 @@ function familiesOf({ originalAddress, originalAddresses, replySource }: Conntra
 }
 
 function list(socket: NetlinkSocket, family: number, filter: ConntrackFilter): ConntrackEntry[] {
-  const { originalAddress, replySource } = filter;
+  const { originalAddress, replySource, originalPort, lastPort = originalPort } = filter;
   // Kernels from 5.8 to at least 6.18 take IPv6 addresses the wrong way round (every address except the given one): there
   // they are compared here alone.
   const byKernel = family === AF_INET;
   const request = listEntriesRequest(family, {
     protocol: PROTOCOL_NUMBERS[filter.protocol],
-    destinationPort: filter.originalPort,
+    // The kernel knows no runs of ports: of a run, everything of the protocol is listed, once.
+    ...(lastPort === originalPort && { destinationPort: originalPort }),
     ...(byKernel && originalAddress !== undefined && { destination: bytes(originalAddress) }),
     ...(byKernel && replySource !== undefined && { replySource: bytes(replySource) }),
   });
@@ -70,10 +73,13 @@ function list(socket: NetlinkSocket, family: number, filter: ConntrackFilter): C
 /** Also what the kernel has filtered: before Linux 5.8 it lists everything. */
 function matches(entry: ConntrackEntry, family: number, filter: ConntrackFilter): boolean {
   const { original, reply } = entry;
+  const { destinationPort: port = -1 } = original;
+  const { originalPort: first, lastPort: last = first } = filter;
   return (
     entry.family === family &&
     original.protocol === PROTOCOL_NUMBERS[filter.protocol] &&
-    original.destinationPort === filter.originalPort &&
+    port >= first &&
+    port <= last &&
     isAddress(original.destination, filter.originalAddress) &&
     (filter.originalAddresses?.some((address) => isAddress(original.destination, address)) ?? true) &&
     isAddress(reply.source, filter.replySource)

@@ -110,6 +110,15 @@ test('by the container that replies, too', () => {
   assert.equal(left(), [WEB_B.client, OTHER_PORT.client, TCP.client].sort());
 });
 
+test('by a run of ports', () => {
+  assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8070, lastPort: 8080 }), 3);
+  assert.equal(left(), [OTHER_PORT.client, TCP.client]);
+  assert.is(
+    deleteConntrack({ protocol: 'udp', originalPort: 1, lastPort: 65_535, replySource: '10.9.1.1' }),
+    0,
+  );
+});
+
 test('all together, and only if all of it fits', () => {
   const filter = { protocol: 'udp', originalPort: 8080, originalAddress: '10.0.0.1' } as const;
   assert.is(deleteConntrack({ ...filter, replySource: '10.1.1.2' }), 0);
