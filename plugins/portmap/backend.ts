@@ -23,11 +23,19 @@ export interface Released {
 
 /** A kind of packet filter that forwards ports. */
 export interface PortmapBackend {
+  /** @throws CniError 7 for what can be refused without looking at the host, before anything of it is changed */
+  prepare(forwardings: readonly Forwarding[]): void;
   /**
    * Makes one family's ports lead to the container, and nowhere else by its rules; all or nothing.
    * @throws CniError 11 when a live container holds one of the ports
    */
   put(forwarding: Forwarding, warn: (line: string) => void): void;
+  /**
+   * For the backend that does not serve the container: its own rules of before go, and those of dead containers that hold one
+   * of the ports here. A node that was moved between backends has rules in both.
+   * @throws CniError 11 when a live container holds one of the ports here
+   */
+  makeWay(forwarding: Forwarding, warn: (line: string) => void): Released[];
   /** Whatever there is of this container, in these families; nothing being there is fine. */
   remove(attachment: Attachment, families: readonly Family[], warn: (line: string) => void): Released[];
   /** What is missing, in words; read-only. */

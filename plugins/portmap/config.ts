@@ -10,8 +10,10 @@ export type Backend = 'iptables' | 'nftables';
 
 /** The portmap plugin's part of a network's configuration, checked, defaults filled in (docs/plugins/portmap.md). */
 export interface PortmapSettings {
-  /** Undefined: the node's default decides. */
+  /** Undefined: what is implied decides, else the node's default. */
   readonly backend: Backend | undefined;
+  /** The one backend that understands all of it, when something is in the language of one. */
+  readonly implied: Backend | undefined;
   /** Masquerade what comes from this host itself and from the container (hairpin). */
   readonly snat: boolean;
   /** Masquerade everything. */
@@ -79,6 +81,7 @@ function settingsOf(decoded: Decoded): PortmapSettings {
   return {
     ...rest,
     backend: backend === '' ? undefined : backend,
+    implied: impliedBackends(decoded)[0]?.backend,
     markMasqBit: markMasqBit ?? DEFAULT_MARK_BIT,
     externalSetMarkChain: rest.externalSetMarkChain,
     conditions: { ipv4: conditionsV4, ipv6: conditionsV6 },
@@ -95,7 +98,33 @@ function contradictions(decoded: Decoded): string[] {
       ? ['"externalSetMarkChain" names a chain of iptables, and the backend is nftables']
       : []),
     ...wrongSyntax(decoded),
+    ...mixedLanguages(decoded),
     ...contradictingPorts(decoded),
+  ];
+}
+
+/** Keys that only one backend understands. */
+function impliedBackends(decoded: Decoded): { readonly key: string; readonly backend: Backend }[] {
+  const { externalSetMarkChain, conditionsV4, conditionsV6 } = decoded;
+  const spoken = Object.entries({ conditionsV4, conditionsV6 }).filter(([, words]) => words.length > 0);
+  return [
+    ...(externalSetMarkChain === undefined
+      ? []
+      : [{ key: 'externalSetMarkChain', backend: 'iptables' } as const]),
+    ...spoken.map(([key, words]) => ({
+      key,
+      backend: isIptablesSyntax(words) ? ('iptables' as const) : ('nftables' as const),
+    })),
+  ];
+}
+
+/** No backend would understand all of it, and leaving a condition out would open a port wider than asked for. */
+function mixedLanguages(decoded: Decoded): string[] {
+  const [first, ...rest] = impliedBackends(decoded);
+  const other = rest.find(({ backend }) => backend !== first?.backend);
+  if (first === undefined || other === undefined || (decoded.backend ?? '') !== '') return [];
+  return [
+    `"${first.key}" is for the ${first.backend} backend and "${other.key}" for the ${other.backend} backend`,
   ];
 }
 

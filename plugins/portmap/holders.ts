@@ -10,10 +10,12 @@ import type { Claim } from './mapping.ts';
 
 /** A port of the host that another container's rules lead away. */
 export interface Conflict extends Claim {
-  /** Undefined when the rules do not say whose they are. */
-  readonly holder: Attachment | undefined;
+  /** Undefined when the rules do not say whose they are; the reference's nftables backend does not tell the network. */
+  readonly holder: Holder | undefined;
   readonly containerAddress: string;
 }
+
+type Holder = Pick<Attachment, 'containerId'> & Partial<Attachment>;
 
 /**
  * Decides about ports that other containers hold: one whose container lives is refused, one whose container is dead (its
@@ -57,7 +59,7 @@ function whyDead(
     return `${containerAddress} is leased to container ${heir.containerId} of network ${heir.network} now`;
   }
   if (inUse.has(containerAddress)) return undefined;
-  const results = holder === undefined ? [] : keptResults(holder.network, holder.containerId);
+  const results = holder?.network === undefined ? [] : keptResults(holder.network, holder.containerId);
   if (results.some(({ netns }) => netns !== '' && namespaceState(netns) === 'present')) return undefined;
   return `no network namespace of this host has ${containerAddress}`;
 }
@@ -76,7 +78,8 @@ function held(conflict: Conflict): CniError {
 function holderText({ holder, containerAddress }: Conflict): string {
   const at = `at ${containerAddress}`;
   if (holder === undefined) return `a container ${at}`;
-  return `container ${holder.containerId} of network ${holder.network} ${at}`;
+  const of = holder.network === undefined ? '' : `of network ${holder.network} `;
+  return `container ${holder.containerId} ${of}${at}`;
 }
 
 function portText({ protocol, first, last, address }: Conflict): string {

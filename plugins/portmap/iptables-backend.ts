@@ -13,8 +13,22 @@ import { refuseOrTakeOver } from './holders.ts';
 
 /** Ports forwarded by chains of iptables' table nat, as the reference does it. */
 export const iptablesBackend: PortmapBackend = {
+  // What the words of a condition mean, iptables alone knows, and it is asked with the rules.
+  prepare: () => undefined,
+
   put: (forwarding, warn) => {
     chooseDriver({ words: hasWords(forwarding) }).apply([putChange(forwarding, warn)]);
+  },
+
+  makeWay: (forwarding, warn) => {
+    const released: Released[] = [];
+    const own = portmapChain(forwarding);
+    const change = deletion(forwarding.family, released, (state) => [
+      ...(state.chains.has(own) ? [own] : []),
+      ...deadHolders(state, forwarding, warn),
+    ]);
+    applyWherePossible(chooseDriver(), [change], warn);
+    return released;
   },
 
   remove: (attachment, families, warn) => {
@@ -53,11 +67,15 @@ function putChange(forwarding: Forwarding, warn: (line: string) => void): Planne
   const wanted = portmapChange(forwarding);
   const plan = (state: TableState): Omit<TableChange, 'family' | 'table'> => {
     needChain(settings.externalSetMarkChain, settings.snat, state);
-    if (settings.portConflict === 'reference') return wanted;
-    const dead = refuseOrTakeOver(forwarding, conflictsOf(state, forwarding), warn);
-    return { ...wanted, deleteChains: dead.map(({ chain }) => chain) };
+    return { ...wanted, deleteChains: deadHolders(state, forwarding, warn) };
   };
   return { family, table: 'nat', plan };
+}
+
+/** Chains of dead containers that hold ports which this one wants. @throws CniError 11 when one of them lives */
+function deadHolders(state: TableState, forwarding: Forwarding, warn: (line: string) => void): string[] {
+  if (forwarding.settings.portConflict === 'reference') return [];
+  return refuseOrTakeOver(forwarding, conflictsOf(state, forwarding), warn).map(({ chain }) => chain);
 }
 
 function deletion(

@@ -1,27 +1,45 @@
 import { portmapChain, type Attachment } from '../../shared/packetfilter/names.ts';
-import { changeNft, viewNft } from '../../shared/packetfilter/nftables/change.ts';
+import { changeNft, removeFromNft, viewNft } from '../../shared/packetfilter/nftables/change.ts';
 import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { PortmapBackend, Released } from './backend.ts';
-import { ownerText, tableOf } from './nftables-objects.ts';
-import { missingForwarding, putRequests } from './nftables-put.ts';
-import { referenceRemoval } from './nftables-reference.ts';
+import { containerRules, ownerText, tableOf } from './nftables-objects.ts';
+import { deadHolders, missingForwarding, putRequests } from './nftables-put.ts';
+import { referenceForwards, referenceRemoval, replaceReference } from './nftables-reference.ts';
 import { removal } from './nftables-removal.ts';
 
 /** Ports forwarded by maps of a table of our own: a connection, an ADD and a DEL cost the same with one and with ten thousand. */
 export const nftablesBackend: PortmapBackend = {
+  prepare: (forwardings) => {
+    for (const forwarding of forwardings) containerRules(forwarding);
+  },
+
   put: (forwarding, warn) =>
-    changeNft({ what: 'forward ports' }, (view) => putRequests(view, forwarding, warn)),
+    changeNft({ what: 'forward ports' }, (view) => [
+      ...replaceReference(view, forwarding, warn),
+      ...putRequests(view, forwarding, warn),
+    ]),
+
+  makeWay: (forwarding, warn) => {
+    let released: Released[] = [];
+    removeFromNft({ what: 'make way for mapped ports' }, (view) => {
+      const names = [portmapChain(forwarding), ...deadHolders(view, forwarding, warn)];
+      const removed = removal(view, forwarding.family, names);
+      released = [...removed.released];
+      return [...replaceReference(view, forwarding, warn), ...removed.requests];
+    });
+    return released;
+  },
 
   remove: (attachment, families) => {
     let released: Released[] = [];
-    changeNft({ what: 'stop forwarding ports' }, (view) => {
-      const removals = families.map((family) => removal(view, family, portmapChain(attachment)));
+    removeFromNft({ what: 'stop forwarding ports' }, (view) => {
+      const removals = families.flatMap((family) => [
+        removal(view, family, [portmapChain(attachment)]),
+        referenceRemoval(view, family, attachment.containerId),
+      ]);
       released = removals.flatMap((one) => one.released);
-      return [
-        ...removals.flatMap(({ requests }) => requests),
-        ...families.flatMap((family) => referenceRemoval(view, family, attachment.containerId)),
-      ];
+      return removals.flatMap(({ requests }) => requests);
     });
     return released;
   },
@@ -30,16 +48,16 @@ export const nftablesBackend: PortmapBackend = {
     viewNft((view) => {
       for (const forwarding of forwardings) {
         const missing = missingForwarding(view, forwarding);
-        if (missing !== undefined) return missing;
+        if (missing !== undefined && !referenceForwards(view, forwarding)) return missing;
       }
       return undefined;
     }),
 
   collect: (network, valid) => {
     let released: Released[] = [];
-    changeNft({ what: 'remove stale port mappings' }, (view) => {
-      const removals = FAMILIES.flatMap((family) =>
-        garbageChains(view, family, network, valid).map((chain) => removal(view, family, chain)),
+    removeFromNft({ what: 'remove stale port mappings' }, (view) => {
+      const removals = FAMILIES.map((family) =>
+        removal(view, family, garbageChains(view, family, network, valid)),
       );
       released = removals.flatMap((one) => one.released);
       return removals.flatMap(({ requests }) => requests);

@@ -6,7 +6,9 @@ import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding } from './backend.ts';
 import type { Conflict } from './holders.ts';
 import { claimOf, collide, type Claim } from './mapping.ts';
-import { containerChain, keysOf, ownerOf, readRecord, tableOf, type PortKey } from './nftables-objects.ts';
+import { containerChain, keysOf, ownerOf, tableOf, type PortKey } from './nftables-objects.ts';
+import { claimsOf } from './nftables-removal.ts';
+import { portStates } from './nftables-sharing.ts';
 
 /** RT_SCOPE_LINK of linux/rtnetlink.h */
 const LINK_SCOPE = 253;
@@ -14,20 +16,17 @@ const LINK_SCOPE = 253;
 /** Other containers' chains that lead away a port this one wants, found by looking up those very ports. */
 export function conflictsOf(view: NftView, forwarding: Forwarding): (Conflict & { chain: string })[] {
   const { family } = forwarding;
+  // Most hosts have mappings of one backend only, and this may be asked about ten thousand ports.
+  if (!view.hasTable(tableOf(family))) return [];
   const own = containerChain(forwarding, family).name;
   const claims = forwarding.mappings.map(claimOf);
-  const chains = new Map<string, string | undefined>();
-  for (const { set, key } of claims.flatMap((claim) => keysInTheWay(claim, family))) {
-    const standing = view.element(set, key);
-    if (standing?.chain !== undefined && standing.chain !== own) chains.set(standing.chain, standing.comment);
-  }
-  return [...chains].flatMap(([chain, comment]) => {
-    const holder = ownerOf(comment);
+  const ports = claims.flatMap((claim) => keysInTheWay(claim, family));
+  const chains = new Set(portStates(view, family, ports).flatMap((state) => state.chains));
+  chains.delete(own);
+  return [...chains].flatMap((chain) => {
+    const holder = ownerOf(view.chainComment({ table: tableOf(family), name: chain }));
     if (holder?.containerId === forwarding.containerId) return [];
-    const records = view
-      .rules({ table: tableOf(family), name: chain })
-      .flatMap((rule) => readRecord(rule.comment) ?? []);
-    const held = records.find((one) => claims.some((claim) => collide(one, claim)));
+    const held = claimsOf(view, family, chain).find((one) => claims.some((claim) => collide(one, claim)));
     return held === undefined ? [] : [{ ...held, chain, holder }];
   });
 }

@@ -84,8 +84,10 @@ export function ownerText({ network, containerId }: Attachment): string {
   return `name: ${network} id: ${containerId}`;
 }
 
-export function ownerOf(comment: string | undefined): Attachment | undefined {
-  const parts = /^name: ([\w.-]+) id: ([\w.-]+)$/.exec(comment ?? '');
+/** Nobody for a comment that may have been cut: half an id would be another container's. */
+export function ownerOf(comment = ''): Attachment | undefined {
+  if (Buffer.byteLength(comment) >= COMMENT_BYTES) return undefined;
+  const parts = /^name: ([\w.-]+) id: ([\w.-]+)$/.exec(comment);
   return parts === null ? undefined : { network: parts[1] ?? '', containerId: parts[2] ?? '' };
 }
 
@@ -95,7 +97,11 @@ export function containerRules(forwarding: Forwarding): Pick<NftRule, 'statement
   const conditions = conditionsOf(settings.conditions[family], family);
   return [
     ...markedSources(forwarding).map((source) => ({
-      statements: [...source, { kind: 'set mark bits', bits: 2 ** settings.markMasqBit } as const],
+      statements: [
+        ...conditions,
+        ...source,
+        { kind: 'set mark bits', bits: 2 ** settings.markMasqBit } as const,
+      ],
     })),
     ...mappings.map((mapping) => ({
       statements: [...conditions, ...portTest(mapping), destination(forwarding, mapping)],
@@ -118,6 +124,11 @@ export function elementsOf(forwarding: Forwarding, mapping: Mapping): NftElement
 export interface PortKey {
   readonly set: NftSet;
   readonly key: readonly string[];
+}
+
+/** The same text for the same port of the same map. */
+export function keyText({ set, key }: PortKey): string {
+  return `${set.name} ${key.join(' ')}`;
 }
 
 export function keysOf({ protocol, first, last, address }: Claim, family: Family): PortKey[] {

@@ -2,7 +2,7 @@ import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import { encodeStatements } from '../../shared/packetfilter/nftables/encode.ts';
 import { addChain, addRule, addTable, flushChain } from '../../shared/packetfilter/nftables/messages.ts';
 import type { NftElement, NftRule, NftStatement } from '../../shared/packetfilter/nftables/model.ts';
-import { addElements, addSet, deleteElements } from '../../shared/packetfilter/nftables/set-messages.ts';
+import { addElements, addSet } from '../../shared/packetfilter/nftables/set-messages.ts';
 import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding } from './backend.ts';
@@ -14,15 +14,15 @@ import {
   containerChain,
   containerRules,
   elementsOf,
-  keysOf,
+  keyText,
   lookupRules,
   masqueradeRule,
   portsMap,
-  readRecord,
   splitShifted,
   tableOf,
 } from './nftables-objects.ts';
-import { chunks, removal } from './nftables-removal.ts';
+import { claimsOf, removal, waysOf } from './nftables-removal.ts';
+import { chunks, portStates, sharing, type Way } from './nftables-sharing.ts';
 
 /** What is to be committed so that the container's ports lead to it; nothing when they do. */
 export function putRequests(
@@ -31,16 +31,19 @@ export function putRequests(
   warn: (line: string) => void,
 ): NetlinkRequest[] {
   const forwarding = { ...given, mappings: splitShifted(given.mappings) };
-  const conflicts = conflictsOf(view, forwarding);
-  const reference = forwarding.settings.portConflict === 'reference';
-  const dead = reference ? [] : refuseOrTakeOver(forwarding, conflicts, warn);
-  const gone = new Set(dead.map(({ chain }) => chain));
+  const gone = new Set(deadHolders(view, forwarding, warn));
   return [
     ...skeleton(view, forwarding.family),
     ...postrouting(view, forwarding),
-    ...[...gone].flatMap((chain) => removal(view, forwarding.family, chain).requests),
+    ...removal(view, forwarding.family, [...gone], staleWays(view, forwarding)).requests,
     ...containerRequests(view, forwarding, gone),
   ];
+}
+
+/** Chains of dead containers that hold ports which this one wants. @throws CniError 11 when one of them lives */
+export function deadHolders(view: NftView, forwarding: Forwarding, warn: (line: string) => void): string[] {
+  if (forwarding.settings.portConflict === 'reference') return [];
+  return refuseOrTakeOver(forwarding, conflictsOf(view, forwarding), warn).map(({ chain }) => chain);
 }
 
 /** For CHECK: what is missing, in words. */
@@ -53,12 +56,9 @@ export function missingForwarding(view: NftView, given: Forwarding): string | un
   if (skeleton(view, family).length > 0) return `${where} does not look up mapped ports`;
   if (postrouting(view, forwarding).length > 0) return `the rule of ${where} that masquerades is missing`;
   if (!hasRules(view, forwarding)) return `chain ${chain.name} of ${where} is not as it should be`;
-  const lost = wantedElements(forwarding).find(({ set, key }) => {
-    const standing = view.element(set, key)?.chain;
-    return forwarding.settings.portConflict === 'reference'
-      ? standing === undefined
-      : standing !== chain.name;
-  });
+  const wanted = wantedElements(forwarding);
+  const states = portStates(view, family, wanted);
+  const lost = wanted.find((_, at) => states[at]?.chains.includes(chain.name) !== true);
   return lost === undefined
     ? undefined
     : `${lost.key.join(' . ')} is missing from map ${lost.set.name} of ${where}`;
@@ -96,46 +96,45 @@ function postrouting(view: NftView, { settings, family }: Forwarding): NetlinkRe
   const statements = masqueradeRule(settings.markMasqBit);
   return view.rules(chain).some((standing) => standing.is({ statements }))
     ? []
-    : [rule(chain, { statements })];
+    : [addChain(chain), rule(chain, { statements })];
 }
 
-/** The chain filled anew unless it is right already, and the elements that do not lead to it yet. */
+/** The chain filled anew unless it is right already, and the ways that do not lead to it yet. */
 function containerRequests(
   view: NftView,
   forwarding: Forwarding,
   gone: ReadonlySet<string>,
 ): NetlinkRequest[] {
-  const chain = containerChain(forwarding, forwarding.family);
-  const free = wantedElements(forwarding).filter(({ set, key }) => {
-    const standing = view.element(set, key)?.chain;
-    return standing === undefined || gone.has(standing);
+  const { family } = forwarding;
+  const chain = containerChain(forwarding, family);
+  const wanted = wantedElements(forwarding);
+  const standing = portStates(view, family, wanted);
+  const states = wanted.map((element, at) => {
+    const { chains = [], jumps } = standing[at] ?? {};
+    return { element, state: { chains: chains.filter((one) => !gone.has(one)), jumps } };
   });
-  const right = hasRules(view, forwarding);
-  const fill = right
+  const free = states.filter(({ state }) => state.chains.length === 0).map(({ element }) => element);
+  const shared = states.filter(({ state: { chains } }) => chains.length > 0 && !chains.includes(chain.name));
+  const fill = hasRules(view, forwarding)
     ? []
     : [
         addChain(chain),
         ...(view.hasChain(chain) ? [flushChain(chain)] : []),
         ...containerRules(forwarding).map((one) => rule(chain, one)),
       ];
-  return [...(right ? [] : staleElements(view, forwarding)), ...fill, ...additions(free)];
+  return [
+    ...fill,
+    ...additions(free),
+    ...shared.flatMap(({ element, state }) => sharing(family, element, chain.name, state)),
+  ];
 }
 
-/** Elements that an earlier ADD of this container put there and this one does not want any more. */
-function staleElements(view: NftView, forwarding: Forwarding): NetlinkRequest[] {
+/** Ways that an earlier ADD of this container made and this one does not want any more. */
+function staleWays(view: NftView, forwarding: Forwarding): Way[] {
   const { family } = forwarding;
-  const chain = containerChain(forwarding, family);
-  const wanted = new Set(wantedElements(forwarding).map(({ set, key }) => `${set.name} ${key.join(' ')}`));
-  const old = view.rules(chain).flatMap(({ comment }) => {
-    const record = readRecord(comment);
-    return record === undefined ? [] : keysOf(record, family);
-  });
-  return old
-    .filter(
-      ({ set, key }) =>
-        !wanted.has(`${set.name} ${key.join(' ')}`) && view.element(set, key)?.chain === chain.name,
-    )
-    .map(({ set, key }) => deleteElements(set, [key]));
+  const { name } = containerChain(forwarding, family);
+  const wanted = new Set(wantedElements(forwarding).map(keyText));
+  return waysOf(family, name, claimsOf(view, family, name)).filter(({ port }) => !wanted.has(keyText(port)));
 }
 
 function hasRules(view: NftView, forwarding: Forwarding): boolean {
@@ -145,8 +144,10 @@ function hasRules(view: NftView, forwarding: Forwarding): boolean {
   return standing.length === wanted.length && wanted.every((one, at) => standing[at]?.is(one) === true);
 }
 
+/** One a port: with "portConflict": "reference" a container may claim one twice itself. */
 function wantedElements(forwarding: Forwarding): NftElement[] {
-  return forwarding.mappings.flatMap((mapping) => elementsOf(forwarding, mapping));
+  const all = forwarding.mappings.flatMap((mapping) => elementsOf(forwarding, mapping));
+  return [...new Map(all.map((element) => [keyText(element), element])).values()];
 }
 
 function additions(elements: readonly NftElement[]): NetlinkRequest[] {

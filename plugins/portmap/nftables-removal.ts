@@ -1,43 +1,44 @@
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import { deleteChain, flushChain } from '../../shared/packetfilter/nftables/messages.ts';
-import { deleteElements } from '../../shared/packetfilter/nftables/set-messages.ts';
 import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Released } from './backend.ts';
 import type { Claim } from './mapping.ts';
 import { keysOf, readRecord, tableOf } from './nftables-objects.ts';
+import { withdrawal, type Way } from './nftables-sharing.ts';
 
-interface Removal {
+export interface Removal {
   readonly requests: readonly NetlinkRequest[];
   readonly released: readonly (Claim & Released)[];
 }
 
 /**
- * A container's chain and the elements that lead to it. The chain itself says which ones: nothing is listed but its own few
- * rules. An element that leads elsewhere by now is somebody else's.
+ * Containers' chains and the ways that lead to them. A chain itself says which ones: nothing is listed but its own few rules.
+ * @param also further ways to be taken out in the same transaction
  */
-export function removal(view: NftView, family: Family, name: string): Removal {
-  const chain = { table: tableOf(family), name };
-  if (!view.hasChain(chain)) return { requests: [], released: [] };
-  const released = view.rules(chain).flatMap(({ comment }) => readRecord(comment) ?? []);
-  const keys = released
-    .flatMap((claim) => keysOf(claim, family))
-    .filter(({ set, key }) => view.element(set, key)?.chain === name);
-  const bySet = Map.groupBy(keys, ({ set }) => set.name);
-  const elements = [...bySet.values()].flatMap((group) => {
-    const [first] = group;
-    return first === undefined
-      ? []
-      : chunks(group.map(({ key }) => key)).map((part) => deleteElements(first.set, part));
-  });
-  return { requests: [...elements, flushChain(chain), deleteChain(chain)], released };
+export function removal(
+  view: NftView,
+  family: Family,
+  names: readonly string[],
+  also: readonly Way[] = [],
+): Removal {
+  const chains = names.map((name) => ({ table: tableOf(family), name })).filter((one) => view.hasChain(one));
+  const records = chains.map(({ name }) => ({ name, claims: claimsOf(view, family, name) }));
+  const ways = records.flatMap(({ name, claims }) => waysOf(family, name, claims));
+  return {
+    requests: [
+      ...withdrawal(view, family, [...ways, ...also]),
+      ...chains.flatMap((chain) => [flushChain(chain), deleteChain(chain)]),
+    ],
+    released: records.flatMap(({ claims }) => claims),
+  };
 }
 
-/** A netlink attribute holds 64 KiB: about a thousand elements. */
-export function chunks<T>(list: readonly T[]): T[][] {
-  return Array.from({ length: Math.ceil(list.length / ELEMENTS_AT_ONCE) }, (_, at) =>
-    list.slice(at * ELEMENTS_AT_ONCE, (at + 1) * ELEMENTS_AT_ONCE),
-  );
+/** What a container's chain says that it leads where. */
+export function claimsOf(view: NftView, family: Family, name: string): (Claim & Released)[] {
+  return view.rules({ table: tableOf(family), name }).flatMap(({ comment }) => readRecord(comment) ?? []);
 }
 
-const ELEMENTS_AT_ONCE = 250;
+export function waysOf(family: Family, chain: string, claims: readonly Claim[]): Way[] {
+  return claims.flatMap((claim) => keysOf(claim, family)).map((port) => ({ port, chain }));
+}

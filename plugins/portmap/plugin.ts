@@ -3,13 +3,13 @@ import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { needSettings, settingsIfValid } from '../../shared/cni/settings.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
+import { KernelError } from '../../shared/kernel/errno.ts';
 import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding, PortmapBackend } from './backend.ts';
 import { configure, type PortmapConfig, type PortmapSettings } from './config.ts';
 import { iptablesBackend } from './iptables-backend.ts';
 import { allowLocalhost } from './localhost.ts';
-import { isIptablesSyntax } from './conditions.ts';
 import { nftablesBackend } from './nftables-backend.ts';
 import { needPrevResult, targetOf } from './target.ts';
 import { forgetFlowsOf, forgetFlowsTo } from './udp-flows.ts';
@@ -36,10 +36,14 @@ function add(call: Call): CniResult {
   const forwardings = forwardingsOf(call, settings, result);
   if (forwardings.length === 0) return result;
   const backend = backendOf(settings);
+  backend.prepare(forwardings);
   return withRollback(call.warn, (undo) => {
     for (const forwarding of forwardings) {
       backend.put(forwarding, call.warn);
       undo.push(`port mappings (${forwarding.family})`, () => remove(call, backend, [forwarding.family]));
+      for (const other of Object.values(BACKENDS).filter((one) => one !== backend)) {
+        forgetFlowsOf(other.makeWay(forwarding, call.warn), call.warn);
+      }
     }
     allowLocalhost(forwardings);
     forgetFlowsTo(forwardings, call.warn);
@@ -49,28 +53,43 @@ function add(call: Call): CniResult {
 
 /**
  * Found by names that follow from network and container, so neither the mappings nor a prevResult nor a namespace are
- * needed. An explicitly empty list says that there never were any.
+ * needed, and both families are looked into: an earlier ADD may have had an address of the other. An explicitly empty list
+ * says that there never were any.
  */
 function del(call: Call): void {
   const settings = settingsIfValid(call.config);
   if (settings?.mappings?.length === 0) return;
-  const target = call.prevResult === undefined ? {} : targetOf(call.prevResult, call.ifname);
-  const known = FAMILIES.filter((family) => target[family] !== undefined);
-  const families = known.length > 0 ? known : FAMILIES;
   // Both: the node may have been moved from one to the other since, or from the reference to this suite.
   runAll(
-    Object.values(BACKENDS).map((backend) => () => remove(call, backend, families)),
+    Object.values(BACKENDS).map((backend) => () => remove(call, backend, FAMILIES)),
     call.warn,
   );
 }
 
+/**
+ * What ADD made is looked for where an ADD of today would put it; a container that came before the node was moved to another
+ * backend has it there, complete, and is as well off.
+ */
 function check(call: Call): void {
   const settings = needSettings(call.config);
   const forwardings = forwardingsOf(call, settings, needPrevResult(call));
   if (forwardings.length === 0) return;
-  const missing = backendOf(settings).missing(forwardings);
-  if (missing !== undefined)
-    throw new CniError(CniCode.Internal, `port mappings are not complete: ${missing}`);
+  const chosen = backendOf(settings);
+  const missing = chosen.missing(forwardings);
+  if (missing === undefined) return;
+  const others = Object.values(BACKENDS).filter((backend) => backend !== chosen);
+  if (others.some((backend) => isComplete(backend, forwardings))) return;
+  throw new CniError(CniCode.Internal, `port mappings are not complete: ${missing}`);
+}
+
+/** A backend that this host lacks, or that cannot have what is wanted, has nothing. */
+function isComplete(backend: PortmapBackend, forwardings: readonly Forwarding[]): boolean {
+  try {
+    return backend.missing(forwardings) === undefined;
+  } catch (thrown) {
+    if (thrown instanceof CniError || thrown instanceof KernelError) return false;
+    throw thrown;
+  }
 }
 
 function gc(call: Call): void {
@@ -106,11 +125,9 @@ function forwardingsOf(
   });
 }
 
-/** Conditions decide where nothing else does: they are written in one language or the other. */
-function backendOf({ backend, conditions }: PortmapSettings): PortmapBackend {
-  const words = [...conditions.ipv4, ...conditions.ipv6];
-  const spoken = words.length === 0 ? undefined : isIptablesSyntax(words) ? 'iptables' : 'nftables';
-  return BACKENDS[chooseBackend(backend ?? spoken)];
+/** Where no backend is named, what only one of them understands decides: a chain of iptables', or conditions' language. */
+function backendOf(settings: PortmapSettings): PortmapBackend {
+  return BACKENDS[chooseBackend(settings.backend ?? settings.implied)];
 }
 
 const BACKENDS = { iptables: iptablesBackend, nftables: nftablesBackend } as const;

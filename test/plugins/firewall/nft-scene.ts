@@ -7,12 +7,11 @@ import { addressFromBytes, formatAddress } from '../../../shared/cni/address.ts'
 import { suite, type Suite } from '../../support/suite.ts';
 import { run, sh } from '../../shared/packetfilter/variants.ts';
 import {
-  ask,
   good,
   makeBridge,
   makeContainer,
   makeWorld,
-  OUTSIDE,
+  reachesOutside,
   serve,
   type Container,
 } from '../portmap/world.ts';
@@ -68,15 +67,6 @@ export function nftScene(title: string, prepare: () => void = () => undefined): 
       return get('far');
     },
   };
-}
-
-/** Link-local addresses take a second or two before IPv6 neighbours find each other. */
-function reachesOutside(name: string): void {
-  const end = Date.now() + 20_000;
-  for (const address of [OUTSIDE.ipv4, OUTSIDE.ipv6]) {
-    while (!ask(name, 'udp', address, 80, { patience: 500 }).startsWith('out'))
-      if (Date.now() > end) throw new Error(`${name} never reached ${address}`);
-  }
 }
 
 export function config(container: Container | undefined, more: object = {}): object {

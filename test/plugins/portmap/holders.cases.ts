@@ -1,16 +1,16 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { saved, sh, type Variant } from '../../shared/packetfilter/variants.ts';
-import { add, call, config, scene, tcp, udp } from './scene.ts';
+import { sh } from '../../shared/packetfilter/variants.ts';
+import { add, call, config, scene, tcp, udp, type Filter } from './scene.ts';
 import { ask, bad, good, HOST, makeContainer, removeContainer } from './world.ts';
 
-/** The portmap executable on a real kernel; the same for both variants of iptables. */
-export function holdersCases(variant: Variant): void {
-  const s = scene('host ports that are held already', variant);
+/** The portmap executable on a real kernel; the same for every packet filter. */
+export function holdersCases(filter: Filter): void {
+  const s = scene('host ports that are held already', filter);
 
   s.test('a port of a living container is refused by its name, and nothing is changed', () => {
     add(s.c1, [tcp(9002)]);
-    const before = saved('nat') + saved('nat', 'ipv6');
+    const before = s.ruleset();
     for (const mapping of [tcp(9002), { ...tcp(9001), range: 2 }, { ...tcp(9002), hostIP: HOST.ipv4 }]) {
       const error = bad('portmap', 'ADD', s.c2, config(s.c2, [mapping]));
       assert.is(error.code, 11);
@@ -20,7 +20,7 @@ export function holdersCases(variant: Variant): void {
       );
       assert.match(error.details ?? '', /portConflict/);
     }
-    assert.is(saved('nat') + saved('nat', 'ipv6'), before);
+    assert.is(s.ruleset(), before);
     add(s.c2, [udp(9002), tcp(9003)]);
     assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^one/);
     call('DEL', s.c1, [tcp(9002)]);
@@ -39,9 +39,38 @@ export function holdersCases(variant: Variant): void {
     const like = { portConflict: 'reference' };
     add(s.c1, [tcp(9002)], like);
     add(s.c2, [tcp(9002)], like);
-    assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^one/);
+    for (const container of [s.c1, s.c2]) call('CHECK', container, [tcp(9002)], like);
+    for (const address of [HOST.ipv4, HOST.ipv6]) assert.match(ask('outside', 'tcp', address, 9002), /^one/);
     call('DEL', s.c1, [tcp(9002)]);
-    assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^two/);
+    for (const address of [HOST.ipv4, HOST.ipv6]) assert.match(ask('outside', 'tcp', address, 9002), /^two/);
+    call('CHECK', s.c2, [tcp(9002)], like);
+    call('DEL', s.c2, [tcp(9002)]);
+    assert.not.match(s.ruleset(), /9002/);
+  });
+
+  s.test('one container on two networks, each with the same mapping: DEL of one leaves the other’s', () => {
+    const names = ['net1', 'net2'];
+    for (const name of names) add(s.c1, [tcp(9002)], { name });
+    for (const name of names) call('CHECK', s.c1, [tcp(9002)], { name });
+    assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^one/);
+    call('DEL', s.c1, [tcp(9002)], { name: 'net1' });
+    assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^one/);
+    call('CHECK', s.c1, [tcp(9002)], { name: 'net2' });
+    assert.is(bad('portmap', 'ADD', s.c2, config(s.c2, [tcp(9002)])).code, 11);
+    call('DEL', s.c1, [tcp(9002)], { name: 'net2' });
+    assert.not.match(s.ruleset(), /9002/);
+  });
+
+  s.test('a living holder with a very long id is not taken for dead because its comment was cut', () => {
+    const long = { ...s.c1, id: 'x'.repeat(200) };
+    good('portmap', 'ADD', long, config(long, [tcp(9002)]));
+    mkdirSync('/var/lib/cni/networks/net1', { recursive: true });
+    writeFileSync('/var/lib/cni/networks/net1/10.88.0.11', `${long.id}\r\neth0`);
+    assert.is(bad('portmap', 'ADD', s.c2, config(s.c2, [tcp(9002)])).code, 11);
+    assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^one/);
+    good('portmap', 'CHECK', long, config(long, [tcp(9002)]));
+    good('portmap', 'DEL', long, config(long, [tcp(9002)]));
+    assert.not.match(s.ruleset(), /9002/);
   });
 
   s.test('a port of a dead container is taken over, and all its rules go', () => {
@@ -53,7 +82,7 @@ export function holdersCases(variant: Variant): void {
       log,
       /taking over 9002\/tcp from container dead of network net1 at 10\.88\.0\.66: no network namespace/,
     );
-    assert.not.match(saved('nat') + saved('nat', 'ipv6'), /\\"dead\\"|10\.88\.0\.66|fd00:88::66/);
+    assert.not.match(s.ruleset(), /\bdead\b|10\.88\.0\.66|fd00:88::66/);
     assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^two/);
   });
 

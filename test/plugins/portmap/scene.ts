@@ -1,26 +1,41 @@
-import { rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { suite, type Suite } from '../../support/suite.ts';
-import { clear, rules, type Variant } from '../../shared/packetfilter/variants.ts';
-import { commits, good, makeContainer, makeWorld, serve, useHostVariant, type Container } from './world.ts';
+import { clear, rules, run, saved, type Variant } from '../../shared/packetfilter/variants.ts';
+import {
+  commits,
+  good,
+  makeContainer,
+  makeWorld,
+  reachesOutside,
+  serve,
+  useHostVariant,
+  type Container,
+} from './world.ts';
 
 /** Chain of container c1 on net1. */
 export const CHAIN = 'CNI-DN-c2d892b58e87e28a12fe6';
 
+/** What forwards ports: either iptables, or the nftables backend on a host whose iptables is the nf_tables variant. */
+export type Filter = Variant | 'nftables';
+
 export interface Scene {
   readonly test: Suite;
+  /** All rules for ports that there are, as the filter's own program prints them. */
+  ruleset(): string;
   /** Containers with a server on ports 80, 81, 82 and 8080; only to be looked at inside of tests. */
   readonly c1: Container;
   readonly c2: Container;
 }
 
-/** A suite in a world of its own, with an empty table nat and no leases before each test. */
-export function scene(title: string, variant: Variant): Scene {
-  const test = suite(`portmap on iptables-${variant}: ${title}`, { limit: 90 });
+/** A suite in a world of its own, without rules and leases before each test. */
+export function scene(title: string, filter: Filter): Scene {
+  const onNftables = filter === 'nftables';
+  const test = suite(`portmap on ${onNftables ? filter : `iptables-${filter}`}: ${title}`, { limit: 90 });
   const servers: ChildProcess[] = [];
   const containers = new Map<string, Container>();
   test.before(async () => {
-    useHostVariant(variant);
+    useHostVariant(onNftables ? 'nft' : filter);
     makeWorld();
     containers.set('c1', makeContainer('c1', 11));
     containers.set('c2', makeContainer('c2', 12));
@@ -31,10 +46,13 @@ export function scene(title: string, variant: Variant): Scene {
     ] as const) {
       servers.push(await serve(namespace, name, 80, 81, 82, 8080));
     }
+    for (const name of ['c1', 'c2']) reachesOutside(name);
   });
   test.after(() => servers.forEach((server) => server.kill()));
   test.beforeEach(() => {
-    clear('nat');
+    if (onNftables) run('nft', 'flush', 'ruleset');
+    else clear('nat');
+    node(onNftables ? { backend: 'nftables' } : undefined);
     rmSync('/var/lib/cni', { recursive: true, force: true });
     commits();
   });
@@ -45,6 +63,7 @@ export function scene(title: string, variant: Variant): Scene {
   };
   return {
     test,
+    ruleset: () => (onNftables ? run('nft', 'list', 'ruleset') : `${saved('nat')}\n${saved('nat', 'ipv6')}`),
     get c1() {
       return need('c1');
     },
@@ -52,6 +71,14 @@ export function scene(title: string, variant: Variant): Scene {
       return need('c2');
     },
   };
+}
+
+/** Writes the node's own defaults, or takes them away. */
+export function node(defaults: object | undefined): void {
+  rmSync('/etc/weft', { recursive: true, force: true });
+  if (defaults === undefined) return;
+  mkdirSync('/etc/weft');
+  writeFileSync('/etc/weft/weft.json', JSON.stringify(defaults));
 }
 
 export function config(

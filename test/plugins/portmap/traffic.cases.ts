@@ -1,11 +1,12 @@
 import * as assert from 'uvu/assert';
-import { sh, type Variant } from '../../shared/packetfilter/variants.ts';
-import { add, call, scene, tcp, udp } from './scene.ts';
+import { sh } from '../../shared/packetfilter/variants.ts';
+import { add, call, scene, tcp, udp, type Filter } from './scene.ts';
+import { arrivals, sendInit } from './sctp.ts';
 import { ask, HOST, OUTSIDE } from './world.ts';
 
-/** The portmap executable on a real kernel; the same for both variants of iptables. */
-export function trafficCases(variant: Variant): void {
-  const s = scene('traffic', variant);
+/** The portmap executable on a real kernel; the same for every packet filter. */
+export function trafficCases(filter: Filter): void {
+  const s = scene('traffic', filter);
 
   s.test('traffic from everywhere reaches the container, its source kept where it can be', () => {
     add(s.c1, [tcp(9002), udp(9002)]);
@@ -19,6 +20,14 @@ export function trafficCases(variant: Variant): void {
       assert.match(ask('c1', protocol, HOST.ipv6, 9002), /^one /, 'hairpin');
     }
     assert.is(sh('sysctl -n net.ipv4.conf.br0.route_localnet').trim(), '1');
+  });
+
+  s.test('SCTP from outside reaches the container, in any case of its name', () => {
+    add(s.c1, [{ hostPort: 9002, containerPort: 8080, protocol: 'SCTP' }]);
+    const before = arrivals('c1', 8080);
+    sendInit('outside', HOST.ipv4, 9001);
+    sendInit('outside', HOST.ipv4, 9002);
+    assert.is(arrivals('c1', 8080), before + 1);
   });
 
   s.test('traffic to other hosts is let alone', () => {

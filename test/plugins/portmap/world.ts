@@ -137,6 +137,15 @@ export function ask(
   return spawnSync(file, args, { encoding: 'utf8' }).stdout.trim();
 }
 
+/** Waits: link-local addresses take a second or two before IPv6 neighbours find each other. */
+export function reachesOutside(name: string): void {
+  const end = Date.now() + 20_000;
+  for (const address of [OUTSIDE.ipv4, OUTSIDE.ipv6]) {
+    while (!ask(name, 'udp', address, 80, { patience: 500 }).startsWith('out'))
+      if (Date.now() > end) throw new Error(`${name} never reached ${address}`);
+  }
+}
+
 const SERVER = `
 const [name, ports] = process.argv.slice(1);
 const plain = (address) => address.replace(/^::ffff:/, '');

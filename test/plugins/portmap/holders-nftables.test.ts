@@ -1,0 +1,3 @@
+import { holdersCases } from './holders.cases.ts';
+
+holdersCases('nftables');

@@ -1,0 +1,3 @@
+import { movingCases } from './moving.cases.ts';
+
+movingCases('nft');

@@ -1,0 +1,3 @@
+import { trafficCases } from './traffic.cases.ts';
+
+trafficCases('nftables');
