@@ -7,6 +7,7 @@ import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nodeBase } from './base.mjs';
+import { provideFirewalld } from './firewalld.mjs';
 import { BENCH_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
 import { isUpToDate } from './stamp.mjs';
 
@@ -42,6 +43,7 @@ async function countdash(options) {
 async function test(parts) {
   requireRoot('the tests make network namespaces');
   setUp(root, [...TOOLS, ...TEST_TOOLS]);
+  if (parts.length === 0 || parts.some((part) => part.includes('firewall'))) provideFirewalld(root);
   if (await buildIfStale()) return 1;
   const { file: node } = nodeBase(root);
   if (parts.length === 0 && !(await checkSources(node))) return 1;

@@ -1,15 +1,32 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { run } from '../../shared/packetfilter/variants.ts';
 
+/** The distribution's packages, unpacked by `npm test` where they are not installed (cli/packaging/firewalld.mjs). */
+const UNPACKED = resolve(import.meta.dirname, '../../../dist/tools/firewalld');
+
+const installed = ['/usr/bin/dbus-daemon', '/usr/sbin/firewalld', '/usr/bin/firewall-cmd'].every((file) =>
+  existsSync(file),
+);
+
 /** Why the real firewalld cannot be tested on this machine; undefined when it can. */
-export const missingPrograms: string | undefined = [
-  '/usr/bin/dbus-daemon',
-  '/usr/sbin/firewalld',
-  '/usr/bin/firewall-cmd',
-].find((file) => !existsSync(file));
+export const whyWithout: string | undefined =
+  installed || existsSync(UNPACKED)
+    ? undefined
+    : 'firewalld and dbus-daemon are not installed, and npm test could not unpack them (its first lines say why)';
+
+/** Puts the unpacked packages where this test's host looks for programs; nothing where they are installed. */
+export function equipHost(): void {
+  if (installed) return;
+  run('mount', '-t', 'overlay', 'overlay', '-o', `ro,lowerdir=${UNPACKED}/usr:/usr`, '/usr');
+  run('cp', '-a', `${UNPACKED}/etc/.`, '/etc/');
+  // What the bus' package would do when it is installed.
+  if (!readFileSync('/etc/passwd', 'utf8').includes('messagebus:'))
+    appendFileSync('/etc/passwd', 'messagebus:x:64999:64999::/nonexistent:/usr/sbin/nologin\n');
+}
 
 /** A system bus of this test's host, in its own /run. */
 export async function startBus(): Promise<ChildProcess> {
@@ -31,8 +48,8 @@ export async function startFirewalld(): Promise<ChildProcess> {
   return firewalld;
 }
 
-export async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
+export async function stop(child: ChildProcess | undefined): Promise<void> {
+  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
   child.kill('SIGTERM');
   await once(child, 'exit');
 }

@@ -17,7 +17,7 @@ import {
   serve,
   type Container,
 } from '../portmap/world.ts';
-import { firewallCmd, sources, startBus, startFirewalld, stop } from './firewalld-host.ts';
+import { equipHost, firewallCmd, sources, startBus, startFirewalld, stop } from './firewalld-host.ts';
 import { config, elements, owned } from './nft-scene.ts';
 import { accepts, lease } from './scene.ts';
 
@@ -25,14 +25,15 @@ import { accepts, lease } from './scene.ts';
 export function firewalldCases(): void {
   const test = suite('firewall on firewalld', { limit: 120 });
   const servers: ChildProcess[] = [];
-  let bus: ChildProcess;
-  let firewalld: ChildProcess;
+  let bus: ChildProcess | undefined;
+  let firewalld: ChildProcess | undefined;
   let c1: Container;
   let c2: Container;
   let far: Container;
   const QUICK = { patience: 700 };
 
   test.before(async () => {
+    equipHost();
     makeWorld();
     run('ip', 'route', 'add', 'default', 'via', '192.0.2.2');
     makeBridge('br1', '10.99.0.1/16', 'fd00:99::1/64');
