@@ -1,0 +1,88 @@
+/**
+ * npm run bench -- scale [--backends nftables,iptables-nft,iptables-legacy] [--present 1000] [--rounds 40] [--json FILE]
+ * What one more allocation of two ports costs on a host with one present and on a host with a thousand, the two turn by turn:
+ * medians of each verb, and their ratio. With nftables ADD and DEL may cost no more than 1.2 times as much; else it ends with 1.
+ */
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { describeMachine, onOwnHost, resetHost } from './chain/machine.ts';
+import { nomadList, type Backend, type List } from './chain/suites.ts';
+import { VERBS, type Verb } from './scale/chain.ts';
+import { makeHost } from './scale/hosts.ts';
+import { measureInTurns, type Costs } from './scale/measure.ts';
+
+onOwnHost(import.meta.filename, process.argv.slice(2));
+
+const { values } = parseArgs({
+  args: process.argv.slice(2),
+  options: {
+    backends: { type: 'string', default: 'nftables,iptables-nft,iptables-legacy' },
+    present: { type: 'string', default: '1000' },
+    rounds: { type: 'string', default: '40' },
+    json: { type: 'string' },
+  },
+});
+const LIMIT = 1.2;
+
+interface Scale {
+  readonly backend: Backend;
+  readonly present: readonly [number, number];
+  readonly few: Costs;
+  readonly many: Costs;
+  readonly ratios: Readonly<Record<Verb, number>>;
+}
+
+const scales = (values.backends.split(',') as Backend[]).map((backend) => measureBackend(backend));
+if (values.json !== undefined)
+  writeFileSync(
+    values.json,
+    `${JSON.stringify({ machine: describeMachine(), limit: LIMIT, scales }, null, 1)}\n`,
+  );
+for (const { ratios } of scales.filter(({ backend }) => backend === 'nftables')) {
+  const holds = ratios.ADD <= LIMIT && ratios.DEL <= LIMIT;
+  console.log(`\nnftables: ADD and DEL at most ${LIMIT} times: ${holds ? 'holds' : 'DOES NOT HOLD'}`);
+  if (!holds) process.exitCode = 1;
+}
+
+function measureBackend(backend: Backend): Scale {
+  resetHost(backend);
+  const many = Number(values.present);
+  console.log(`\none more allocation of two ports (tcp and udp) on ${backend}; ${describeMachine()}`);
+  const list = withoutNamedBackends(nomadList('nomad'));
+  const hosts = [makeHost('few', list, 1), makeHost('many', list, many)];
+  const [few, crowded] = measureInTurns(hosts, Number(values.rounds));
+  if (few === undefined || crowded === undefined) throw new Error('both hosts were measured');
+  const ratioOf = (verb: Verb, what: string): number =>
+    (crowded[verb][what]?.median ?? Number.NaN) / (few[verb][what]?.median ?? Number.NaN);
+  console.log(row('verb', 'what', '1 present', `${many}`, 'ratio'));
+  for (const verb of VERBS) {
+    for (const what of ['chain', 'bridge', 'firewall', 'portmap']) {
+      const [one, other] = [few[verb][what]?.median, crowded[verb][what]?.median];
+      console.log(row(verb, what, milliseconds(one), milliseconds(other), ratioOf(verb, what).toFixed(2)));
+    }
+  }
+  const ratios = {
+    ADD: ratioOf('ADD', 'chain'),
+    CHECK: ratioOf('CHECK', 'chain'),
+    DEL: ratioOf('DEL', 'chain'),
+  };
+  return { backend, present: [1, many], few, many: crowded, ratios };
+}
+
+/** So that the node's own file decides for every plugin: Nomad's list names iptables for the firewall. */
+function withoutNamedBackends(list: List): List {
+  const plugins = list.plugins.map((plugin) => {
+    const unnamed = { ...plugin };
+    delete (unnamed as { backend?: unknown }).backend;
+    return unnamed;
+  });
+  return { ...list, plugins };
+}
+
+function row(...cells: readonly string[]): string {
+  return cells.map((cell, at) => (at < 2 ? cell.padEnd(9) : cell.padStart(11))).join(' ');
+}
+
+function milliseconds(value: number | undefined): string {
+  return value === undefined ? '-' : `${value.toFixed(1)} ms`;
+}
