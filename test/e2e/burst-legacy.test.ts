@@ -1,0 +1,3 @@
+import { burst } from './support/burst.ts';
+
+burst('legacy');
