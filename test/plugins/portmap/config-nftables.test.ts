@@ -1,0 +1,3 @@
+import { configCases } from './config.cases.ts';
+
+configCases('nftables');
