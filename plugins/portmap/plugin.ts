@@ -1,4 +1,4 @@
-import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { needSettings, settingsIfValid } from '../../shared/cni/settings.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
@@ -41,14 +41,29 @@ function add(call: Call): CniResult {
     for (const forwarding of forwardings) {
       backend.put(forwarding, call.warn);
       undo.push(`port mappings (${forwarding.family})`, () => remove(call, backend, [forwarding.family]));
-      for (const other of Object.values(BACKENDS).filter((one) => one !== backend)) {
-        forgetFlowsOf(other.makeWay(forwarding, call.warn), call.warn);
-      }
+      makeWay(call, backend, forwarding);
     }
     allowLocalhost(forwardings);
     forgetFlowsTo(forwardings, call.warn);
     return result;
   });
+}
+
+/**
+ * In the backend that does not serve the container: there may be rules from before the node was moved. One that cannot be looked
+ * into, or written, is no reason to fail where it is not used; a port that somebody holds there is.
+ */
+function makeWay(call: Call, backend: PortmapBackend, forwarding: Forwarding): void {
+  for (const [name, other] of Object.entries(BACKENDS)) {
+    if (other === backend) continue;
+    try {
+      forgetFlowsOf(other.makeWay(forwarding, call.warn), call.warn);
+    } catch (thrown) {
+      const { code, message } = toCniError(thrown);
+      if (code === CniCode.TryAgainLater) throw thrown;
+      call.warn(`older port mappings of ${name} may be in the way: ${message}`);
+    }
+  }
 }
 
 /**

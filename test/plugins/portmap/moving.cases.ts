@@ -1,3 +1,4 @@
+import { readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { clear, run, saved, type Variant } from '../../shared/packetfilter/variants.ts';
 import { add, call, config, node, scene, tcp, udp } from './scene.ts';
@@ -92,6 +93,25 @@ export function movingCases(variant: Variant): void {
       }
     },
   );
+
+  if (variant === 'legacy')
+    s.test('a backend that is not used any more and fails is told of, and stops nobody', () => {
+      const link = '/etc/alternatives/iptables-restore';
+      const program = readlinkSync(link);
+      add(s.c1, [tcp(9002)]);
+      toNftables();
+      rmSync(link);
+      symlinkSync('/bin/false', link);
+      try {
+        assert.match(add(s.c1, [tcp(9002)]).log, /older port mappings of iptables may be in the way: /);
+        assert.equal(reached(9002), ['one', 'one']);
+      } finally {
+        rmSync(link);
+        symlinkSync(program, link);
+      }
+      call('DEL', s.c1, [tcp(9002)]);
+      assert.not.match(everything(), /9002/);
+    });
 
   s.test('GC cleans both, whichever is chosen', () => {
     add(s.c1, [tcp(9002)]);
