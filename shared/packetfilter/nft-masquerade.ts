@@ -124,8 +124,7 @@ function masqueradeRule(attachment: NftAttachment, text: string): NftRule {
 }
 
 function ownRules(view: NftView, attachment: NftAttachment): StandingRule[] {
-  const mine = tag(attachment);
-  return view.rules(CHECKS).filter(({ comment }) => comment?.startsWith(mine) === true);
+  return view.rulesCommented(CHECKS, tag(attachment));
 }
 
 function commentOf(attachment: NftAttachment): string {

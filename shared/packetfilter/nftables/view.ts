@@ -63,6 +63,18 @@ export class NftView {
 
   /** The rules of one chain in their order; none when the chain does not exist. */
   rules(chain: NftChain): StandingRule[] {
+    return this.#rules(chain, () => true);
+  }
+
+  /** Those whose comment begins so. The others of a long chain are not even looked into. */
+  rulesCommented(chain: NftChain, beginning: string): StandingRule[] {
+    const bytes = Buffer.from(beginning);
+    return this.#rules(chain, (body) => body.includes(bytes)).filter(
+      ({ comment }) => comment?.startsWith(beginning) === true,
+    );
+  }
+
+  #rules(chain: NftChain, mayCount: (body: Buffer) => boolean): StandingRule[] {
     const { family, name } = chain.table;
     const nodes: AttributeNode[] = [
       [1, name],
@@ -70,7 +82,7 @@ export class NftView {
     ];
     return this.#connection
       .dump(`list rules of ${family} ${name} ${chain.name}`, Message.getRule, family, nodes)
-      .filter((body) => textAt(body, 1) === name && textAt(body, 2) === chain.name)
+      .filter((body) => mayCount(body) && textAt(body, 1) === name && textAt(body, 2) === chain.name)
       .map((body) => new StandingRule(chain, body));
   }
 
