@@ -98,5 +98,5 @@ function becomesReady(fd: number, event: number): boolean {
   const request = Buffer.alloc(8);
   request.writeInt32LE(fd, 0);
   request.writeInt16LE(event, 4);
-  return libc().poll(request, 1n, PATIENCE) !== 0;
+  return libc().poll(request, 1, PATIENCE) !== 0;
 }

@@ -14,7 +14,7 @@ export interface Owner {
 export function withOwner<T>(work: (owner: Owner) => T): T {
   const own = openSync('/proc/thread-self/ns/net', 'r');
   try {
-    const fd = checked('ioctl(NS_GET_USERNS)', libc().ioctl(own, NS_GET_USERNS, null));
+    const fd = checked('ioctl(NS_GET_USERNS)', libc().ioctl(own, NS_GET_USERNS));
     try {
       const { dev, ino } = fstatSync(fd);
       const has = (pid: number | 'self'): boolean => {
@@ -31,4 +31,4 @@ export function withOwner<T>(work: (owner: Owner) => T): T {
 }
 
 /** linux/nsfs.h: _IO(0xb7, 0x1), answers with a descriptor of the user namespace that owns this namespace. */
-const NS_GET_USERNS = 0xb701n;
+const NS_GET_USERNS = 0xb701;

@@ -1,10 +1,10 @@
-import type * as Ffi from 'node:ffi';
 import { KernelError } from './errno.ts';
+import { systemCallNumbers, type SystemCall } from './system-calls.ts';
 
 export { KernelError, isErrno } from './errno.ts';
 
 /**
- * The C library of the running process through node:ffi; loaded at the first call and kept.
+ * The kernel's system calls through node:ffi; loaded at the first call and kept.
  * node:ffi must not be touched while the startup snapshot is built, hence no import: only this function loads it.
  * Results are raw; wrap each call in {@link checked}.
  * @throws KernelError ENOSYS when this Node has no node:ffi
@@ -49,76 +49,140 @@ export function exitNow(status: number): never {
   throw new Error('unreachable: the process has ended');
 }
 
-/** size_t and ssize_t are bigint in node:ffi; pointers to data are buffers, `null` is NULL. */
-const SIGNATURES = {
-  socket: { arguments: ['int32', 'int32', 'int32'], return: 'int32' },
-  bind: { arguments: ['int32', 'buffer', 'uint32'], return: 'int32' },
-  connect: { arguments: ['int32', 'buffer', 'uint32'], return: 'int32' },
-  getsockname: { arguments: ['int32', 'buffer', 'buffer'], return: 'int32' },
-  setsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'uint32'], return: 'int32' },
-  getsockopt: { arguments: ['int32', 'int32', 'int32', 'buffer', 'buffer'], return: 'int32' },
-  send: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int64' },
-  sendto: { arguments: ['int32', 'buffer', 'uint64', 'int32', 'buffer', 'uint32'], return: 'int64' },
-  recv: { arguments: ['int32', 'buffer', 'uint64', 'int32'], return: 'int64' },
-  recvfrom: { arguments: ['int32', 'buffer', 'uint64', 'int32', 'buffer', 'buffer'], return: 'int64' },
-  socketpair: { arguments: ['int32', 'int32', 'int32', 'buffer'], return: 'int32' },
-  sendmsg: { arguments: ['int32', 'buffer', 'int32'], return: 'int64' },
-  poll: { arguments: ['buffer', 'uint64', 'int32'], return: 'int32' },
-  ioctl: { arguments: ['int32', 'uint64', 'pointer'], return: 'int32' },
-  setns: { arguments: ['int32', 'int32'], return: 'int32' },
-  unshare: { arguments: ['int32'], return: 'int32' },
-  mount: { arguments: ['string', 'string', 'string', 'uint64', 'pointer'], return: 'int32' },
-  umount2: { arguments: ['string', 'int32'], return: 'int32' },
-  flock: { arguments: ['int32', 'int32'], return: 'int32' },
-  getrandom: { arguments: ['buffer', 'uint64', 'uint32'], return: 'int64' },
-  alarm: { arguments: ['uint32'], return: 'uint32' },
-  __errno_location: { arguments: [], return: 'pointer' },
-  _exit: { arguments: ['int32'], return: 'void' },
-} as const;
-
-export type Libc = Ffi.WrappedFunctionsFromDefinitions<typeof SIGNATURES>;
+/**
+ * System calls under their C names. Buffers stand for pointers to data, which the kernel reads or fills in; sizes and flags are numbers.
+ * Each gives what the kernel gives, -1 for a failure: wrap it in {@link checked}.
+ */
+export interface Libc {
+  socket(domain: number, type: number, protocol: number): number;
+  bind(fd: number, address: Uint8Array, length: number): number;
+  connect(fd: number, address: Uint8Array, length: number): number;
+  getsockname(fd: number, address: Uint8Array, length: Uint8Array): number;
+  setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
+  getsockopt(fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array): number;
+  send(fd: number, data: Uint8Array, length: number, flags: number): number;
+  sendto(
+    fd: number,
+    data: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: number,
+  ): number;
+  recv(fd: number, data: Uint8Array, length: number, flags: number): number;
+  recvfrom(
+    fd: number,
+    data: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: Uint8Array,
+  ): number;
+  socketpair(domain: number, type: number, protocol: number, pair: Uint8Array): number;
+  sendmsg(fd: number, message: Uint8Array, flags: number): number;
+  /** @param milliseconds -1 waits without end */
+  poll(descriptors: Uint8Array, count: number, milliseconds: number): number;
+  ioctl(fd: number, request: number): number;
+  setns(fd: number, type: number): number;
+  unshare(flags: number): number;
+  mount(source: string, target: string, type: string, flags: number): number;
+  umount2(target: string, flags: number): number;
+  flock(fd: number, operation: number): number;
+  getrandom(data: Uint8Array, length: number, flags: number): number;
+  _exit(status: number): void;
+}
 
 interface Loaded {
   readonly functions: Libc;
   readonly getInt32: (pointer: bigint) => number;
-  readonly getRawPointer: (buffer: Buffer) => bigint;
+  readonly getRawPointer: (buffer: Uint8Array) => bigint;
   /** errno of the main thread; fetched once, because fetching it after a failure would reset it. */
   readonly errnoAt: bigint;
 }
 
 let loaded: Loaded | undefined;
 
+/**
+ * One function of the C library is enough, syscall(2). node:ffi makes machine code for each that is bound, and searches a place for it page
+ * by page: 0.1 to 0.2 ms a function, and a call of a plugin needs a dozen system calls.
+ */
 function load(): Loaded {
   const ffi = withoutExperimentalWarning(() => process.getBuiltinModule('node:ffi'));
-  if (ffi === undefined) {
+  const numbers = systemCallNumbers(process.arch);
+  if (ffi === undefined || numbers === undefined) {
     throw new KernelError('node:ffi', 38, {
-      detail: `Node ${process.version} lacks it; 26.1 or newer is needed`,
+      detail: `Node ${process.version} on ${process.arch} lacks it; 26.1 or newer on x64 or arm64 is needed`,
     });
   }
-  const functions = onDemand(ffi.dlopen(null).lib);
+  const library = ffi.dlopen(null).lib;
+  const { getInt32, getRawPointer } = ffi;
+  const errnoAt = library.getFunction('__errno_location', { arguments: [], return: 'pointer' })();
+  const syscall = library.getFunction('syscall', SYSCALL);
+  const word = (value: Argument): bigint => {
+    if (typeof value === 'number') return value < 0 ? BigInt.asUintN(64, BigInt(value)) : BigInt(value);
+    return value === null ? 0n : getRawPointer(value);
+  };
+  const call: Caller = (name, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0) =>
+    Number(syscall(BigInt(numbers[name]), word(a), word(b), word(c), word(d), word(e), word(f)));
+  return { functions: functionsOn(call), getInt32, getRawPointer, errnoAt };
+}
+
+/** `long syscall(long number, ...)`: the kernel takes up to six words. */
+const SYSCALL = {
+  arguments: ['int64', 'uint64', 'uint64', 'uint64', 'uint64', 'uint64', 'uint64'],
+  return: 'int64',
+} as const;
+
+type Argument = number | Uint8Array | null;
+type Caller = (
+  name: SystemCall,
+  a?: Argument,
+  b?: Argument,
+  c?: Argument,
+  d?: Argument,
+  e?: Argument,
+  f?: Argument,
+) => number;
+
+function functionsOn(call: Caller): Libc {
   return {
-    functions,
-    getInt32: ffi.getInt32,
-    getRawPointer: ffi.getRawPointer,
-    errnoAt: functions.__errno_location(),
+    socket: (...args) => call('socket', ...args),
+    bind: (...args) => call('bind', ...args),
+    connect: (...args) => call('connect', ...args),
+    getsockname: (...args) => call('getsockname', ...args),
+    setsockopt: (...args) => call('setsockopt', ...args),
+    getsockopt: (...args) => call('getsockopt', ...args),
+    send: (...args) => call('sendto', ...args),
+    sendto: (...args) => call('sendto', ...args),
+    recv: (...args) => call('recvfrom', ...args),
+    recvfrom: (...args) => call('recvfrom', ...args),
+    socketpair: (...args) => call('socketpair', ...args),
+    sendmsg: (...args) => call('sendmsg', ...args),
+    // arm64 has no poll(2). No signal mask: its size is not looked at then.
+    poll: (descriptors, count, milliseconds) => call('ppoll', descriptors, count, timespec(milliseconds)),
+    ioctl: (...args) => call('ioctl', ...args),
+    setns: (...args) => call('setns', ...args),
+    unshare: (...args) => call('unshare', ...args),
+    mount: (source, target, type, flags) =>
+      call('mount', cString(source), cString(target), cString(type), flags),
+    umount2: (target, flags) => call('umount2', cString(target), flags),
+    flock: (...args) => call('flock', ...args),
+    getrandom: (...args) => call('getrandom', ...args),
+    _exit: (status) => void call('exit_group', status),
   };
 }
 
-/**
- * Each function is bound when it is first used: node:ffi makes machine code for it and searches a place for that page by page, which
- * takes 0.1 to 0.2 ms a function, and no call needs all of them.
- */
-function onDemand(library: Ffi.DynamicLibrary): Libc {
-  const functions = {};
-  for (const [name, signature] of Object.entries(SIGNATURES)) {
-    const bind = (): unknown => {
-      const value = library.getFunction(name, signature);
-      Object.defineProperty(functions, name, { value });
-      return value;
-    };
-    Object.defineProperty(functions, name, { configurable: true, enumerable: true, get: bind });
-  }
-  return functions as Libc;
+/** struct timespec { i64 seconds, i64 nanoseconds }; null waits without end. */
+function timespec(milliseconds: number): Buffer | null {
+  if (milliseconds < 0) return null;
+  const time = Buffer.alloc(16);
+  time.writeBigInt64LE(BigInt(Math.floor(milliseconds / 1000)), 0);
+  time.writeBigInt64LE(BigInt((milliseconds % 1000) * 1_000_000), 8);
+  return time;
+}
+
+function cString(text: string): Buffer {
+  return Buffer.from(`${text}\0`);
 }
 
 /** A plugin's stderr stays empty on success; only this one kind of warning, and only during `load`, is dropped. */

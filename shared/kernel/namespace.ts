@@ -79,7 +79,7 @@ const OPEN_WITHOUT_WAITING = 0o2004000;
 /** linux/sched.h */
 const CLONE_NEWNET = 0x40000000;
 /** linux/nsfs.h: _IO(0xb7, 0x3), answers with the CLONE_NEW* flag of the namespace. */
-const NS_GET_NSTYPE = 0xb703n;
+const NS_GET_NSTYPE = 0xb703;
 /** linux/magic.h NSFS_MAGIC */
 const NSFS_MAGIC = 0x6e736673;
 
@@ -98,7 +98,7 @@ function whyNotNetworkNamespace(fd: number, path: string): string | undefined {
   // Not the descriptor's own statfs, which node:fs lacks, but its entry in /proc: the same file even if the path changed since.
   const magic = statfsSync(`/proc/self/fd/${fd}`).type;
   if (magic !== NSFS_MAGIC) return `unknown FS magic on "${path}": ${magic.toString(16)}`;
-  const kind = checked('ioctl(NS_GET_NSTYPE)', libc().ioctl(fd, NS_GET_NSTYPE, null));
+  const kind = checked('ioctl(NS_GET_NSTYPE)', libc().ioctl(fd, NS_GET_NSTYPE));
   return kind === CLONE_NEWNET ? undefined : `"${path}" is a namespace, but not a network namespace`;
 }
 

@@ -5,7 +5,7 @@ export function randomBytes(count: number): Buffer {
   const bytes = Buffer.alloc(count);
   for (let done = 0; done < count;) {
     const rest = bytes.subarray(done);
-    done += checked('getrandom', libc().getrandom(rest, BigInt(rest.length), 0));
+    done += checked('getrandom', libc().getrandom(rest, rest.length, 0));
   }
   return bytes;
 }

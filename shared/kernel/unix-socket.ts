@@ -40,7 +40,7 @@ export class UnixSocket {
   write(bytes: Uint8Array, deadline: Deadline): void {
     setSendTimeout(this.#fd, deadline);
     for (let rest = bytes; rest.length > 0;) {
-      const sent = this.#repeat('send', () => libc().send(this.#fd, rest, BigInt(rest.length), MSG_NOSIGNAL));
+      const sent = this.#repeat('send', () => libc().send(this.#fd, rest, rest.length, MSG_NOSIGNAL));
       rest = rest.subarray(sent);
     }
   }
@@ -48,7 +48,7 @@ export class UnixSocket {
   /** What has come, at least one byte. @throws KernelError ECONNRESET when the other side has closed, ETIMEDOUT */
   read(deadline: Deadline): Buffer {
     this.#wait(deadline);
-    const length = this.#repeat('recv', () => libc().recv(this.#fd, this.#chunk, BigInt(CHUNK), 0));
+    const length = this.#repeat('recv', () => libc().recv(this.#fd, this.#chunk, CHUNK, 0));
     if (length === 0) throw new KernelError(this.#what('recv'), ECONNRESET);
     return Buffer.from(this.#chunk.subarray(0, length));
   }
@@ -69,7 +69,7 @@ export class UnixSocket {
     polled.writeInt16LE(POLLIN, 4);
     do {
       const patience = Math.max(0, Math.ceil(deadline.left()));
-      if (this.#repeat('poll', () => libc().poll(polled, 1n, patience)) > 0) return;
+      if (this.#repeat('poll', () => libc().poll(polled, 1, patience)) > 0) return;
     } while (!deadline.passed());
     throw new KernelError(this.#what('recv'), ETIMEDOUT);
   }

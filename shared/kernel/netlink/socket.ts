@@ -52,7 +52,7 @@ export class NetlinkSocket {
     const datagram = encodeRequests(requests, first, this.port);
     if (datagram.length > SAFE_DATAGRAM) growSendBuffer(this.fd, datagram.length);
     const what = `send of ${requests.length} netlink messages`;
-    checked(what, libc().sendto(this.fd, datagram, BigInt(datagram.length), 0, KERNEL, KERNEL.length));
+    checked(what, libc().sendto(this.fd, datagram, datagram.length, 0, KERNEL, KERNEL.length));
     return first;
   }
 
@@ -92,8 +92,10 @@ export class NetlinkSocket {
     const senderLength = Buffer.from(Uint32Array.of(SOCKADDR_NL).buffer);
     let length: number;
     try {
-      const size = BigInt(buffer.length);
-      length = checked('recv', libc().recvfrom(this.fd, buffer, size, MSG_TRUNC, sender, senderLength));
+      length = checked(
+        'recv',
+        libc().recvfrom(this.fd, buffer, buffer.length, MSG_TRUNC, sender, senderLength),
+      );
     } catch (thrown) {
       if (isErrno(thrown, 'EAGAIN', 'EINTR')) return undefined;
       throw thrown;

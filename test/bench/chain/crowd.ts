@@ -64,7 +64,7 @@ export function makeNamespace(name: string): string {
   const home = openSync('/proc/thread-self/ns/net', 'r');
   try {
     checked('unshare', libc().unshare(CLONE_NEWNET));
-    checked('mount', libc().mount('/proc/thread-self/ns/net', path, 'none', BigInt(MS_BIND), 0n));
+    checked('mount', libc().mount('/proc/thread-self/ns/net', path, 'none', MS_BIND));
   } finally {
     checked('setns', libc().setns(home, CLONE_NEWNET));
     closeSync(home);

@@ -15,7 +15,7 @@ export function sendInit(namespace: string, address: string, port: number): void
     const fd = checked('socket', libc().socket(AF_INET, SOCK_RAW, IPPROTO_SCTP));
     try {
       const packet = initPacket(port);
-      checked('sendto', libc().sendto(fd, packet, BigInt(packet.length), 0, to, to.length));
+      checked('sendto', libc().sendto(fd, packet, packet.length, 0, to, to.length));
     } finally {
       closeSync(fd);
     }

@@ -1,13 +1,19 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { checked, isErrno, KernelError, lastErrno, libc } from '../../../shared/kernel/libc.ts';
+import { systemCallNumbers } from '../../../shared/kernel/system-calls.ts';
 import { suite } from '../../support/suite.ts';
 import { kernelError } from './support.ts';
 
 const test = suite('libc');
+const HEADERS = {
+  x64: '/usr/include/x86_64-linux-gnu/asm/unistd_64.h',
+  // arm64 is one of those that came later and count as the generic header says.
+  arm64: '/usr/include/asm-generic/unistd.h',
+};
 const LIBC = resolve(import.meta.dirname, '../../../shared/kernel/libc.ts');
 
 test('errno is that of the failing call, call after call', () => {
@@ -16,7 +22,7 @@ test('errno is that of the failing call, call after call', () => {
     ['EINVAL', () => libc().unshare(0x1)],
     ['EAFNOSUPPORT', () => libc().socket(99, 3, 0)],
     ['ENOENT', () => libc().umount2('/nowhere/at/all', 0)],
-    ['ENOTSOCK', () => libc().recv(0, Buffer.alloc(4), 4n, 0x40)],
+    ['ENOTSOCK', () => libc().recv(0, Buffer.alloc(4), 4, 0x40)],
   ];
   for (let round = 0; round < 50; round++) {
     for (const [code, call] of calls) kernelError(code, () => checked('call', call()));
@@ -28,6 +34,45 @@ test('a call that succeeds gives its number', () => {
   assert.ok(fd > 2);
   assert.is(readFileSync('/proc/self/fdinfo/' + fd, 'utf8').includes('flags'), true);
 });
+
+test('a part of a buffer is a pointer to that part, also of a small one', () => {
+  const pair = Buffer.alloc(8);
+  checked('socketpair', libc().socketpair(1, 2, 0, pair));
+  const [one, other] = [pair.readInt32LE(0), pair.readInt32LE(4)];
+  for (const size of [8, 4096]) {
+    const sent = Buffer.alloc(size, 'abcdefgh');
+    const received = Buffer.alloc(size);
+    checked('send', libc().send(one, sent.subarray(3, 7), 4, 0));
+    assert.is(checked('recv', libc().recv(other, received.subarray(2), size - 2, 0)), 4);
+    assert.is(received.toString('latin1', 0, 8), '\0\0defg\0\0');
+  }
+  assert.is(libc().poll(pollfd(other), 1, 20), 0);
+  closeSync(one);
+  closeSync(other);
+});
+
+/** struct pollfd, waiting for POLLIN */
+function pollfd(fd: number): Buffer {
+  const request = Buffer.alloc(8);
+  request.writeInt32LE(fd, 0);
+  request.writeInt16LE(1, 4);
+  return request;
+}
+
+for (const [arch, header] of Object.entries(HEADERS)) {
+  const title = `system calls have the numbers of the kernel's header on ${arch}`;
+  if (!existsSync(header)) {
+    test.skip(title, `there is no ${header} (Debian: linux-libc-dev)`);
+    continue;
+  }
+  test(title, () => {
+    const text = readFileSync(header, 'utf8');
+    const numbers = Object.entries(systemCallNumbers(arch) ?? {});
+    assert.is(numbers.length, 19);
+    for (const [name, number] of numbers)
+      assert.match(text, new RegExp(`^#define __NR_${name} ${number}$`, 'm'));
+  });
+}
 
 test('an error tells call, errno, code and explanation apart', () => {
   const error = new KernelError('RTM_NEWROUTE 10.0.0.0/8', 101, {

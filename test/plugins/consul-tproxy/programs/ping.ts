@@ -19,13 +19,13 @@ if (isIpv4) echo.writeUInt16BE(0xffff - [0, 2, 4, 6].reduce((sum, at) => sum + e
 const to = Buffer.alloc(isIpv4 ? 16 : 28);
 to.writeUInt16LE(isIpv4 ? 2 : 10, 0);
 to.set(addressBytes(address), isIpv4 ? 4 : 8);
-libc().sendto(fd, echo, BigInt(echo.length), 0, to, to.length);
+libc().sendto(fd, echo, echo.length, 0, to, to.length);
 
 const answer = Buffer.alloc(1500);
 const deadline = Date.now() + 5000;
 process.exitCode = 1;
 while (process.exitCode === 1 && Date.now() < deadline) {
-  const length = Number(libc().recv(fd, answer, 1500n, 0));
+  const length = libc().recv(fd, answer, 1500, 0);
   const reply = answer.subarray(isIpv4 ? 20 : 0, Math.max(length, 0));
   // Echo reply: 0 or 129, with our identifier.
   if (reply[0] === (isIpv4 ? 0 : 129) && reply[4] === 0x77 && reply[5] === 0x66) process.exitCode = 0;

@@ -33,7 +33,7 @@ function sendTo(sender: NetlinkSocket, port: number, datagram: Buffer): void {
   const address = Buffer.alloc(12);
   address.writeUInt16LE(16, 0);
   address.writeUInt32LE(port, 4);
-  checked('sendto', libc().sendto(sender.fd, datagram, BigInt(datagram.length), 0, address, 12));
+  checked('sendto', libc().sendto(sender.fd, datagram, datagram.length, 0, address, 12));
 }
 
 test('without an answer it gives up after its timeout with error 11', () => {

@@ -71,10 +71,10 @@ export class Sender {
   send(to: string, port: number): void {
     const bytes = socketAddress(this.#family, to, port);
     try {
-      checked('sendto', libc().sendto(this.#fd, Buffer.from('x'), 1n, 0, bytes, bytes.length));
+      checked('sendto', libc().sendto(this.#fd, Buffer.from('x'), 1, 0, bytes, bytes.length));
     } catch {
       // The answer to an earlier one that was rejected; this one was not sent then.
-      checked('sendto', libc().sendto(this.#fd, Buffer.from('x'), 1n, 0, bytes, bytes.length));
+      checked('sendto', libc().sendto(this.#fd, Buffer.from('x'), 1, 0, bytes, bytes.length));
     }
   }
 
