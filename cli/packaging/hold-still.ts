@@ -5,11 +5,14 @@
  */
 import { setFlagsFromString } from 'node:v8';
 
-const FLAGS = ['flush-bytecode', 'opt', 'maglev', 'sparkplug'];
+const FLAGS = ['flush-bytecode', 'opt'];
 
 for (const flag of FLAGS) setFlagsFromString(`--no-${flag}`);
 
-/** Back to V8's defaults: it compares flags when it loads compiled code, so they must be these when the code is stored. */
+/**
+ * Back to V8's defaults: it compares flags when it loads compiled code, so they must be these when the code is stored. (The compilers
+ * that pack.mjs leaves out are never in.)
+ */
 export function release(): void {
   for (const flag of FLAGS) setFlagsFromString(`--${flag}`);
 }

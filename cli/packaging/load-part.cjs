@@ -11,11 +11,10 @@ const parts = new Map();
 exports.loadPart = function loadPart(name, require) {
   const known = parts.get(name);
   if (known !== undefined) return known;
-  const { getRawAsset } = process.getBuiltinModule('node:sea');
   const { Script } = process.getBuiltinModule('node:vm');
-  const script = new Script(sourceOf(name), {
+  const script = new Script(assetOf(`${name}.cjs`).toString('utf8'), {
     filename: `${name}.cjs`,
-    cachedData: Buffer.from(getRawAsset(`${name}.cache`)),
+    cachedData: assetOf(`${name}.cache`),
   });
   const module = { exports: {} };
   script.runInThisContext()(module.exports, require, module);
@@ -24,10 +23,10 @@ exports.loadPart = function loadPart(name, require) {
   return module.exports;
 };
 
-/** Parts that no plugin needs are compressed. @param {string} name @returns {string} */
-function sourceOf(name) {
-  const { getAsset, getAssetKeys, getRawAsset } = process.getBuiltinModule('node:sea');
-  if (!getAssetKeys().includes(`${name}.cjs.br`)) return getAsset(`${name}.cjs`, 'utf8');
+/** Parts that no plugin needs are compressed. @param {string} file @returns {Buffer} */
+function assetOf(file) {
+  const { getAssetKeys, getRawAsset } = process.getBuiltinModule('node:sea');
+  if (!getAssetKeys().includes(`${file}.br`)) return Buffer.from(getRawAsset(file));
   const { brotliDecompressSync } = process.getBuiltinModule('node:zlib');
-  return brotliDecompressSync(Buffer.from(getRawAsset(`${name}.cjs.br`))).toString('utf8');
+  return brotliDecompressSync(Buffer.from(getRawAsset(`${file}.br`)));
 }

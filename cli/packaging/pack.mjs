@@ -10,20 +10,32 @@ import { LOADED_AT_RUN_TIME } from './run-time-modules.mjs';
 import { trimCodeCache } from './sea-blob.mjs';
 
 /**
+ * Where V8 leaves out two of its compilers, whose work costs more than it saves in a process of some 30 ms: 2 ms of every ADD went into
+ * machine code that ran once. What loops for long is optimised as ever (a lease store or a chain with thousands of entries).
+ */
+const COMPILERS = ['--no-sparkplug', '--no-maglev'];
+/**
  * Part of the executable, not of its surroundings: NODE_OPTIONS is ignored (`execArgvExtension: none`).
  * --no-rehash-snapshot  saves 3 ms of every start: no new seed for string hashes, whose protection against flooded hash tables a
  *                       process that reads one trusted document and ends does not need.
- * --v8-pool-size=0      no helper threads: work on the main thread only (setns acts on one thread).
+ * --min-semi-space-size memory (MiB) that may be used before the first garbage collection: an ADD ends before.
+ * --v8-pool-size=1      as few helper threads as can be (0 means as many as there are processors): each takes time to start.
  * --no-warnings         stderr belongs to the plugin: Nomad looks for a version in it.
  */
-const RUN_FLAGS = ['--no-rehash-snapshot', '--v8-pool-size=0', '--no-warnings'];
+const RUN_FLAGS = [
+  '--no-rehash-snapshot',
+  ...COMPILERS,
+  '--min-semi-space-size=16',
+  '--v8-pool-size=1',
+  '--no-warnings',
+];
 /**
  * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. V8 flags that are
  * not also given at run time would make it reject the compiled code of built-in modules; the random seed is the one that it ignores.
  */
-const BUILD_FLAGS = ['--no-rehash-snapshot', '--random-seed=1', '--no-warnings'];
-/** Late parts that only `weft` uses: small counts more than fast. */
-const COMPRESSED = ['weft.cjs'];
+const BUILD_FLAGS = ['--no-rehash-snapshot', ...COMPILERS, '--random-seed=1', '--no-warnings'];
+/** Files of the late part that only `weft` uses: small counts more than fast. */
+const COMPRESSED = ['weft.cjs', 'weft.cache'];
 
 /**
  * @typedef {object} Parts
@@ -42,7 +54,7 @@ export function compileParts(node, files) {
     const cache = file.replace(/\.cjs$/, '.cache');
     const script = join(import.meta.dirname, 'compile-part.mjs');
     execFileSync(node, [...BUILD_FLAGS, script, file, cache], { env: {}, stdio: 'pipe' });
-    return [compress(file), cache].map((path) => [basename(path), path]);
+    return [compress(file), compress(cache)].map((path) => [basename(path), path]);
   });
   return Object.fromEntries(pairs);
 }
