@@ -1,6 +1,6 @@
 /**
  * The Node binary that everything is built around, tested with and shipped in: the one of the npm package `node-linux-<arch>`, free of
- * libatomic, deaf to the environment and stripped. Runs on plain Node >= 20 with nothing installed but that package.
+ * libatomic, deaf to the environment, quick to start and stripped. Runs on plain Node >= 20 with nothing installed but that package.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -17,9 +17,18 @@ import { dirname, join, resolve } from 'node:path';
 import { deafen } from './deaf.mjs';
 import { Elf, LayoutError } from './elf.mjs';
 import { freeOfLibatomic } from './libatomic.mjs';
+import { skipPositions } from './positions.mjs';
 import { stripElf } from './strip.mjs';
 
-const PATCHES = ['atomic-stubs.mjs', 'deaf.mjs', 'elf.mjs', 'libatomic.mjs', 'strip.mjs', 'base.mjs'];
+const PATCHES = [
+  'atomic-stubs.mjs',
+  'deaf.mjs',
+  'elf.mjs',
+  'libatomic.mjs',
+  'positions.mjs',
+  'strip.mjs',
+  'base.mjs',
+];
 
 /**
  * @param {string} root the repository
@@ -88,6 +97,7 @@ function patch(original) {
   };
   const bytes = Buffer.from(original);
   attempt('variables of the environment still reach it', () => deafen(bytes));
+  attempt('source positions are collected at every start', () => skipPositions(new Elf(bytes)));
   const freed = attempt('libatomic.so.1 is still needed at run time', () => freeOfLibatomic(new Elf(bytes)));
   return {
     bytes: attempt('not stripped', () => stripElf(bytes)) ?? bytes,

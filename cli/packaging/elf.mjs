@@ -20,6 +20,7 @@ export const DT = {
   VERNEEDNUM: 0x6fffffff,
 };
 export const DF_BIND_NOW = 8;
+export const SECTION_HEADER = 64;
 
 /** A file that is not laid out the way a patch needs it; nothing was changed. */
 export class LayoutError extends Error {}
@@ -73,6 +74,19 @@ export class Elf {
         memorySize: this.u64(at + 40),
       };
     });
+  }
+
+  /**
+   * Section headers, 64 bytes each:
+   *   0 sh_name u32 | 4 sh_type u32 | 8 sh_flags u64 | 16 sh_addr u64 | 24 sh_offset u64 | 32 sh_size u64
+   *   | 40 sh_link u32 | 44 sh_info u32 | 48 sh_addralign u64 | 56 sh_entsize u64
+   * @returns {Buffer[]} views on the file's bytes
+   */
+  sections() {
+    const start = this.u64(40);
+    return Array.from({ length: this.bytes.readUInt16LE(60) }, (_, index) =>
+      this.bytes.subarray(start + index * SECTION_HEADER, start + (index + 1) * SECTION_HEADER),
+    );
   }
 
   /** @param {Segment} segment @param {number} fileSize @param {number} [memorySize] */

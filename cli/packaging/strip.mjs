@@ -4,15 +4,11 @@
  *
  *   | ELF header | program headers | loaded segments … | .shstrtab | section headers (loaded ones only) |
  */
-import { Elf, PT, demand } from './elf.mjs';
+import { Elf, PT, SECTION_HEADER as HEADER, demand } from './elf.mjs';
 
 const SHF_ALLOC = 2n;
-const HEADER = 64;
 
 /**
- * Section header, 64 bytes:
- *   0 sh_name u32 | 4 sh_type u32 | 8 sh_flags u64 | 16 sh_addr u64 | 24 sh_offset u64 | 32 sh_size u64
- *   | 40 sh_link u32 | 44 sh_info u32 | 48 sh_addralign u64 | 56 sh_entsize u64
  * @param {Buffer} bytes not changed
  * @returns {Buffer}
  */
@@ -52,10 +48,7 @@ export function stripElf(bytes) {
 
 /** @param {Elf} elf */
 function readSections(elf) {
-  const at = elf.u64(40);
-  const headers = Array.from({ length: elf.bytes.readUInt16LE(60) }, (_, index) =>
-    elf.bytes.subarray(at + index * HEADER, at + (index + 1) * HEADER),
-  );
+  const headers = elf.sections();
   const namesAt = Number(headers[elf.bytes.readUInt16LE(62)]?.readBigUInt64LE(24) ?? 0n);
   return headers.map((header) => {
     const start = namesAt + header.readUInt32LE(0);

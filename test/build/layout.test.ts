@@ -7,6 +7,7 @@ import { deafen, UNHEARD } from '../../cli/packaging/deaf.mjs';
 import { Elf, LayoutError, PT } from '../../cli/packaging/elf.mjs';
 import { replaceBlob } from '../../cli/packaging/embed.mjs';
 import { locateSnapshot, trimCodeCache } from '../../cli/packaging/sea-blob.mjs';
+import { skipPositions } from '../../cli/packaging/positions.mjs';
 import { stripElf } from '../../cli/packaging/strip.mjs';
 import { executable } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';
@@ -73,6 +74,34 @@ test('variables are unlearned by one byte each, and only where each name stands 
   assert.throws(() => deafen(twice), refused(`${UNHEARD[0]} is in the binary 2 times`));
   assert.ok(twice.equals(before), 'refused without a change');
 });
+
+test('the walk for source positions becomes a return, and stacks of errors stay exact', () => {
+  const original = readFileSync(base.source);
+  const quick = Buffer.from(original);
+  skipPositions(new Elf(quick));
+  const begin = commonStart(quick, original);
+  assert.ok(begin < original.length);
+  assert.ok(quick.subarray(begin + 4).equals(original.subarray(begin + 4)), 'one instruction');
+  assert.throws(
+    () => skipPositions(new Elf(quick)),
+    process.arch === 'x64' ? refused('begins with other') : undefined,
+  );
+  assert.throws(() => skipPositions(new Elf(stripElf(original))), refused('no symbol table'));
+  const script =
+    'function thrower() {\n  throw new Error("here");\n}\ntry { thrower(); } catch (e) { console.log(e.stack); }';
+  assert.match(execFileSync(base.file, ['-e', script], { encoding: 'utf8' }), 'at thrower ([eval]:2:9)');
+});
+
+/** How many bytes two buffers have in common at their start. */
+function commonStart(one: Buffer, other: Buffer): number {
+  for (let at = 0; at < one.length; at += CHUNK) {
+    if (one.subarray(at, at + CHUNK).equals(other.subarray(at, at + CHUNK))) continue;
+    for (let byte = at; ; byte++) if (one[byte] !== other[byte]) return byte;
+  }
+  return one.length;
+}
+
+const CHUNK = 65_536;
 
 test('stripping twice gives the same as once', () => {
   const once = stripElf(readFileSync(base.source));
