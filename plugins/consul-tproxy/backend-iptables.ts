@@ -96,14 +96,15 @@ class IptablesTables {
     applyWherePossible(this.driver, changes, this.#options.warn);
   }
 
-  /** Tables that exist: looking at one that does not makes it. */
+  /** Tables that exist: looking at one that does not makes it. Programs are searched for only where there is one to look at. */
   inUse(): Key[] {
-    const { variant, families = ['ipv6', 'ipv4'] } = this.#options;
+    const { variant: wanted, families = ['ipv6', 'ipv4'] } = this.#options;
     return families.flatMap((family) => {
-      const found = findTools(family, variant)?.variant;
-      if (found === undefined) return [];
-      const names = found === 'legacy' ? legacyTableNames(family) : nftTableNames(family);
-      return TABLES.filter((key) => key[0] === family && names.includes(key[1]));
+      const variant = wanted ?? findTools(family)?.variant;
+      if (variant === undefined) return [];
+      const names = variant === 'legacy' ? legacyTableNames(family) : nftTableNames(family);
+      const present = TABLES.filter((key) => key[0] === family && names.includes(key[1]));
+      return present.length > 0 && findTools(family, wanted) !== undefined ? present : [];
     });
   }
 

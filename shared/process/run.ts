@@ -68,13 +68,16 @@ export function findProgram(
   path: string | undefined = process.env['PATH'],
 ): string | undefined {
   const folders = (path ?? '').split(':').filter((folder) => folder.startsWith('/'));
-  return [...folders, ...USUAL_FOLDERS].map((folder) => `${folder}/${name}`).find(isProgram);
+  const each = new Set([...folders, ...USUAL_FOLDERS]);
+  return [...each].map((folder) => `${folder}/${name}`).find(isProgram);
 }
 
+/** Nearly everywhere there is no such file: that is found out by one call, and without the cost of an exception. */
 function isProgram(file: string): boolean {
   try {
+    if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) return false;
     accessSync(file, constants.X_OK);
-    return statSync(file).isFile();
+    return true;
   } catch {
     return false;
   }

@@ -13,11 +13,21 @@ export interface Tools {
 }
 
 /**
+ * Searched once in the life of a process, and again when PATH is another one: every part of a plugin asks for them.
  * @param variant the programs of one variant whatever `iptables` itself leads to; that one when left out
  * @returns undefined when the host lacks them (an IPv4-only host may lack ip6tables)
  */
 export function findTools(family: Family, variant?: Tools['variant']): Tools | undefined {
   const prefix = variant === undefined ? PREFIX[family] : `${PREFIX[family]}-${variant}`;
+  const key = `${prefix} ${process.env['PATH'] ?? ''}`;
+  if (!found.has(key)) found.set(key, searchTools(family, prefix));
+  return found.get(key);
+}
+
+/** Filled at run time only: a module is part of the start-up snapshot, and what it knew of the build's host would travel along. */
+const found = new Map<string, Tools | undefined>();
+
+function searchTools(family: Family, prefix: string): Tools | undefined {
   const save = findProgram(`${prefix}-save`);
   const restore = findProgram(`${prefix}-restore`);
   if (save === undefined || restore === undefined) return undefined;
@@ -77,7 +87,7 @@ const LEGACY_TABLES = { ipv4: '/proc/net/ip_tables_names', ipv6: '/proc/net/ip6_
  * there was one program, which was what is called legacy since.
  */
 function variantOf(program: string): 'nft' | 'legacy' {
-  return basename(realpathSync(program)).includes('nft') ? 'nft' : 'legacy';
+  return basename(realpathSync.native(program)).includes('nft') ? 'nft' : 'legacy';
 }
 
 /**

@@ -92,4 +92,6 @@ export function removePrograms(...names: string[]): void {
     '/usr/sbin',
   );
   for (const name of names) rmSync(`/usr/sbin/${name}`);
+  // A process searches once for each PATH.
+  process.env['PATH'] = `${process.env['PATH'] ?? ''}:/nowhere`;
 }
