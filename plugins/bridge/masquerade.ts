@@ -37,9 +37,7 @@ export function removeMasquerade(call: Call, keep: readonly string[]): void {
   runAll(
     [
       () => applyWherePossible(chooseDriver(), masqueradeRemoval({ ...call, keep }), call.warn),
-      () => {
-        if (hasNfTables()) removeNftMasquerade(call);
-      },
+      () => removeNftMasquerade(call),
     ],
     call.warn,
   );
@@ -76,9 +74,7 @@ export function removeMasqueradeGarbage(call: Call): void {
   runAll(
     [
       () => applyWherePossible(chooseDriver(), masqueradeGarbage(network, validAttachments), call.warn),
-      () => {
-        if (hasNfTables()) removeNftMasqueradeGarbage(network, validAttachments);
-      },
+      () => removeNftMasqueradeGarbage(network, validAttachments),
     ],
     call.warn,
   );

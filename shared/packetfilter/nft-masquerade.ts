@@ -1,7 +1,7 @@
 import { formatAddress, formatCidr, networkOf, parseCidr } from '../cni/address.ts';
 import { sha512 } from '../cni/sha512.ts';
 import type { NetlinkRequest } from '../kernel/netlink/message.ts';
-import { changeNft, viewNft } from './nftables/change.ts';
+import { changeNft, removeFromNft, viewNft } from './nftables/change.ts';
 import { ruleRequest } from './nftables/encode-rule.ts';
 import { addChain, addTable, flushChain } from './nftables/messages.ts';
 import type { NftChain, NftRule, NftStatement, NftTable } from './nftables/model.ts';
@@ -37,7 +37,7 @@ export function putNftMasquerade(attachment: NftAttachment, addresses: readonly 
 }
 
 export function removeNftMasquerade(attachment: NftAttachment): void {
-  changeNft({ what: 'remove masquerading' }, (view) =>
+  removeFromNft({ what: 'remove masquerading' }, (view) =>
     ownRules(view, attachment).map((standing) => standing.deletion()),
   );
 }
@@ -48,7 +48,7 @@ export function removeNftMasqueradeGarbage(
   valid: readonly { readonly containerID: string; readonly ifname: string }[],
 ): void {
   const live = valid.map(({ containerID, ifname }) => tag({ network, containerId: containerID, ifname }));
-  changeNft({ what: 'remove stale masquerading' }, (view) =>
+  removeFromNft({ what: 'remove stale masquerading' }, (view) =>
     view
       .rules(CHECKS)
       .filter(({ comment }) => comment?.startsWith(`${short(network)}-`) === true)

@@ -12,33 +12,29 @@ export interface ChangeOptions {
   readonly timeoutMs?: number;
 }
 
+/** What to commit, from what stands there. */
+type Plan = (view: NftView) => readonly NetlinkRequest[];
+
 /**
  * Makes nf_tables what `plan` wants: it looks at what stands there and answers with requests, which are committed as one
  * transaction; none for none. When anybody commits between its looking and the commit, it is asked again, so it must be pure.
  * @throws CniError 999 when the kernel refuses, with nothing changed; 11 when others never kept still
  */
-export function changeNft(options: ChangeOptions, plan: (view: NftView) => readonly NetlinkRequest[]): void {
+export function changeNft(options: ChangeOptions, plan: Plan): void {
   withTableLock(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, () => {
     using connection = NftConnection.open();
-    const view = new NftView(connection);
-    for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
-      const generation = connection.generation();
-      if (attempted(options.what, () => connection.commit(plan(view), generation))) return;
-    }
-    throw new CniError(
-      CniCode.TryAgainLater,
-      `could not ${options.what}: another program changed the firewall during each of ${MOST_ATTEMPTS} attempts`,
-      { details: 'find what rewrites it all the time: nft monitor' },
-    );
+    lookAndCommit(connection, connection.generation(), options, plan);
   });
 }
 
 /** For what only takes away: a kernel without nf_tables holds nothing. */
-export function removeFromNft(
-  options: ChangeOptions,
-  plan: (view: NftView) => readonly NetlinkRequest[],
-): void {
-  if (hasNfTables()) changeNft(options, plan);
+export function removeFromNft(options: ChangeOptions, plan: Plan): void {
+  withTableLock(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, () => {
+    const there = connectIfThere();
+    if (there === undefined) return;
+    using connection = there.connection;
+    lookAndCommit(connection, there.generation, options, plan);
+  });
 }
 
 /** Looks, without changing anything. */
@@ -47,21 +43,44 @@ export function viewNft<T>(look: (view: NftView) => T): T {
   return look(new NftView(connection));
 }
 
-/** Whether this kernel has nf_tables at all; asking for the generation makes it load the module. */
+/** Whether this kernel has nf_tables at all. */
 export function hasNfTables(): boolean {
-  try {
-    using connection = NftConnection.open();
-    connection.generation();
-    return true;
-  } catch (thrown) {
-    if (thrown instanceof KernelError) return false;
-    throw thrown;
-  }
+  const there = connectIfThere();
+  there?.connection.close();
+  return there !== undefined;
 }
 
 /** As for iptables' tables, whose changes take turns with these (select.ts). */
 const DEFAULT_TIMEOUT_MS = 60_000;
 const MOST_ATTEMPTS = 50;
+
+/** Asking for the generation makes the kernel load the module. @returns undefined where there is none to load */
+function connectIfThere(): { connection: NftConnection; generation: number } | undefined {
+  let connection: NftConnection | undefined;
+  try {
+    connection = NftConnection.open();
+    return { connection, generation: connection.generation() };
+  } catch (thrown) {
+    connection?.close();
+    if (thrown instanceof KernelError) return undefined;
+    throw thrown;
+  }
+}
+
+function lookAndCommit(connection: NftConnection, first: number, { what }: ChangeOptions, plan: Plan): void {
+  const view = new NftView(connection);
+  let generation = first;
+  for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
+    const seen = generation;
+    if (attempted(what, () => connection.commit(plan(view), seen))) return;
+    generation = connection.generation();
+  }
+  throw new CniError(
+    CniCode.TryAgainLater,
+    `could not ${what}: another program changed the firewall during each of ${MOST_ATTEMPTS} attempts`,
+    { details: 'find what rewrites it all the time: nft monitor' },
+  );
+}
 
 /** @returns false when the generation was another one by then */
 function attempted(what: string, commit: () => void): boolean {

@@ -1,7 +1,7 @@
 /** One conversation with nf_tables: reads, and transactions that happen whole or not at all. */
-import { isErrno, type KernelError } from '../../kernel/errno.ts';
+import { isErrno } from '../../kernel/errno.ts';
 import { dump, exchange } from '../../kernel/netlink/conversation.ts';
-import type { NetlinkMessage, NetlinkRequest } from '../../kernel/netlink/message.ts';
+import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../kernel/netlink/socket.ts';
 import { Flag, Message, request, SUBSYSTEM } from './messages.ts';
 import type { NftFamily } from './model.ts';
@@ -15,6 +15,8 @@ import { attributeOf, be32, encodeTree, type AttributeNode } from './tree.ts';
 export class NftConnection {
   readonly #socket: NetlinkSocket;
   #deleted = false;
+  /** When the generation was asked for, nobody had committed anything yet. */
+  #untouched = false;
 
   static open(): NftConnection {
     return new NftConnection(NetlinkSocket.open(NETLINK_NETFILTER));
@@ -25,10 +27,16 @@ export class NftConnection {
     this.#socket = socket;
   }
 
-  /** A number that grows with every transaction of the namespace, whoever made it. */
+  /**
+   * A number that grows with every transaction of the namespace, whoever made it. While it is the one that a namespace begins with,
+   * there is no table, and what is read from here on is answered without asking; {@link commit} for that number fails if it is not
+   * so any more.
+   */
   generation(): number {
-    const [answer] = this.#ask(request('get generation', Message.getGeneration, 0, 'inet', []));
-    return (answer && attributeOf(answer.body.subarray(GENERIC_HEADER), GENERATION_ID)?.readUInt32BE()) ?? 0;
+    const [answer] = this.#answers([request('get generation', Message.getGeneration, 0, 'inet', [])]);
+    const generation = (answer && attributeOf(answer, GENERATION_ID)?.readUInt32BE()) ?? 0;
+    this.#untouched = generation === INITIAL_GENERATION;
+    return generation;
   }
 
   /**
@@ -38,6 +46,7 @@ export class NftConnection {
    */
   commit(requests: readonly NetlinkRequest[], generation?: number): void {
     if (requests.length === 0) return;
+    this.#untouched = false;
     this.#deleted ||= requests.some(({ type }) => DELETIONS.has(type & 0xff));
     const batch = [edge(BATCH_BEGIN, generation), ...requests, edge(BATCH_END)];
     const refused = exchange(this.#socket, batch).find(({ error }) => error !== undefined);
@@ -46,6 +55,7 @@ export class NftConnection {
 
   /** Bodies without nfgenmsg, of all answers. */
   dump(what: string, message: number, family: NftFamily, nodes: readonly AttributeNode[]): Buffer[] {
+    if (this.#untouched) return [];
     return dump(this.#socket, request(what, message, Flag.dump, family, nodes)).map(({ body }) =>
       body.subarray(GENERIC_HEADER),
     );
@@ -53,13 +63,12 @@ export class NftConnection {
 
   /** One object by its name or key; undefined when it, or what it would be in, does not exist. */
   get(asked: NetlinkRequest): Buffer | undefined {
-    try {
-      const [answer] = this.#ask(asked);
-      return answer?.body.subarray(GENERIC_HEADER);
-    } catch (thrown) {
-      if (isErrno(thrown, 'ENOENT')) return undefined;
-      throw thrown;
-    }
+    return this.#untouched ? undefined : this.#answers([asked])[0];
+  }
+
+  /** The same for several, asked in one write. */
+  getAll(asked: readonly NetlinkRequest[]): (Buffer | undefined)[] {
+    return this.#untouched || asked.length === 0 ? asked.map(() => undefined) : this.#answers(asked);
   }
 
   close(): void {
@@ -70,14 +79,20 @@ export class NftConnection {
     this.close();
   }
 
-  #ask(asked: NetlinkRequest): readonly NetlinkMessage[] {
-    const [outcome] = exchange(this.#socket, [asked]);
-    if (outcome?.error !== undefined) throw outcome.error satisfies KernelError;
-    return outcome?.messages ?? [];
+  #answers(asked: readonly NetlinkRequest[]): (Buffer | undefined)[] {
+    return exchange(this.#socket, asked).map(({ messages: [answer], error }) => {
+      if (error !== undefined && !isErrno(error, 'ENOENT')) throw error;
+      return error === undefined ? answer?.body.subarray(GENERIC_HEADER) : undefined;
+    });
   }
 }
 
 const NETLINK_NETFILTER = 12;
+/**
+ * Of a new network namespace (nf_tables_init_net). Each commit adds one, and 0 is left out: it comes again after 2^32 - 1 commits,
+ * which at a thousand a second is after 49 days.
+ */
+const INITIAL_GENERATION = 1;
 /** struct nfgenmsg */
 const GENERIC_HEADER = 4;
 /** NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_BATCH_GENID, NFTA_GEN_ID */

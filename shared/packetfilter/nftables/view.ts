@@ -17,8 +17,13 @@ export class NftView {
     this.#connection = connection;
   }
 
-  hasTable({ family, name }: NftTable): boolean {
-    return this.#has(request(`get table ${family} ${name}`, Message.getTable, 0, family, [[1, name]]));
+  hasTable(table: NftTable): boolean {
+    return this.#has(getTable(table));
+  }
+
+  /** Whether one of them exists, asked in one write: where none does, nothing of theirs need be asked for. */
+  hasAnyTable(tables: readonly NftTable[]): boolean {
+    return this.#connection.getAll(tables.map(getTable)).some((body) => body !== undefined);
   }
 
   hasChain(chain: NftChain): boolean {
@@ -98,10 +103,7 @@ export class NftView {
 
   /** One element by its key, at the same cost however many there are; undefined when it is not there. */
   element(set: NftSet, key: NftElement['key']): StandingElement | undefined {
-    const body = this.#connection.get(getElement(set, key));
-    const list = body === undefined ? undefined : attributeOf(body, 3);
-    const [first] = list === undefined ? [] : [...attributesOf(list)];
-    return first === undefined ? undefined : standingElement(first[1]);
+    return elementIn(this.#connection.get(getElement(set, key)));
   }
 
   /**
@@ -109,7 +111,9 @@ export class NftView {
    * many questions (a mapped run of ports).
    */
   elementsAt(set: NftSet, keys: readonly NftElement['key'][]): (StandingElement | undefined)[] {
-    if (keys.length <= MOST_QUESTIONS) return keys.map((key) => this.element(set, key));
+    if (keys.length <= MOST_QUESTIONS) {
+      return this.#connection.getAll(keys.map((key) => getElement(set, key))).map(elementIn);
+    }
     const all = this.elements(set).map((element) => [element.key.toString('latin1'), element] as const);
     if (all.length === 0) return keys.map(() => undefined);
     const byKey = new Map(all);
@@ -142,8 +146,7 @@ export class NftView {
         [3, [[1, [[1, [[1, key]]]]]]],
       ]),
     );
-    const [first] = body === undefined ? [] : [...attributesOf(attributeOf(body, 3) ?? Buffer.alloc(0))];
-    return first === undefined ? undefined : standingElement(first[1]);
+    return elementIn(body);
   }
 
   /** Bytes of a key of anybody's set; undefined when there is no such set. */
@@ -168,6 +171,17 @@ export class NftView {
 }
 
 const MOST_QUESTIONS = 500;
+
+function getTable({ family, name }: NftTable): NetlinkRequest {
+  return request(`get table ${family} ${name}`, Message.getTable, 0, family, [[1, name]]);
+}
+
+/** The answer to a question for one element. */
+function elementIn(body: Buffer | undefined): StandingElement | undefined {
+  const list = body === undefined ? undefined : attributeOf(body, 3);
+  const [first] = list === undefined ? [] : [...attributesOf(list)];
+  return first === undefined ? undefined : standingElement(first[1]);
+}
 
 /** A rule in the kernel. */
 export class StandingRule {

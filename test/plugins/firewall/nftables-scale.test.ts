@@ -16,7 +16,7 @@ interface Read {
 
 let reads: Read[] = [];
 test.before(() => {
-  const { dump, get, commit } = NftConnection.prototype;
+  const { dump, get, getAll, commit } = NftConnection.prototype;
   NftConnection.prototype.dump = function (...args) {
     const bodies = dump.apply(this, args);
     reads.push({ asked: args[0], bytes: bodies.reduce((sum, { length }) => sum + length, 0) });
@@ -26,6 +26,11 @@ test.before(() => {
     const body = get.call(this, asked);
     reads.push({ asked: asked.what, bytes: body?.length ?? 0 });
     return body;
+  };
+  NftConnection.prototype.getAll = function (asked) {
+    const bodies = getAll.call(this, asked);
+    reads.push(...asked.map(({ what }, at) => ({ asked: what, bytes: bodies[at]?.length ?? 0 })));
+    return bodies;
   };
   NftConnection.prototype.commit = function (requests, generation) {
     reads.push({ asked: `commit of ${requests.length}`, bytes: 0 });

@@ -1,0 +1,118 @@
+import { execFileSync } from 'node:child_process';
+import * as assert from 'uvu/assert';
+import { isErrno } from '../../../../shared/kernel/errno.ts';
+import { NetlinkSocket } from '../../../../shared/kernel/netlink/socket.ts';
+import { inScratchNamespace } from '../../../../shared/kernel/scratch-namespace.ts';
+import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
+import { addChain, addTable, deleteTable } from '../../../../shared/packetfilter/nftables/messages.ts';
+import type { NftChain, NftTable } from '../../../../shared/packetfilter/nftables/model.ts';
+import { NftView } from '../../../../shared/packetfilter/nftables/view.ts';
+import { suite } from '../../../support/suite.ts';
+
+const test = suite('a conversation with nf_tables');
+
+const table: NftTable = { family: 'ip', name: 'sample' };
+const chain: NftChain = { table, name: 'own' };
+const nft = (...args: string[]): string => execFileSync('nft', args, { encoding: 'utf8' });
+
+/** How many datagrams were sent to the kernel while `work` ran. */
+function sent(work: () => void): number {
+  const { send } = NetlinkSocket.prototype;
+  let count = 0;
+  NetlinkSocket.prototype.send = function (requests) {
+    count += 1;
+    return send.call(this, requests);
+  };
+  try {
+    work();
+  } finally {
+    NetlinkSocket.prototype.send = send;
+  }
+  return count;
+}
+
+test('in a namespace that nobody committed to nothing stands, and nothing is asked', () => {
+  inScratchNamespace(() => {
+    using connection = NftConnection.open();
+    const view = new NftView(connection);
+    assert.is(connection.generation(), 1);
+    const look = (): void => {
+      assert.not(view.hasTable(table));
+      assert.not(view.hasAnyTable([table]));
+      assert.not(view.hasChain(chain));
+      assert.equal(view.rules(chain), []);
+      assert.equal(view.tables(), []);
+    };
+    assert.is(sent(look), 0);
+    assert.is(nft('list', 'ruleset'), '');
+    // Looking is no commit, whoever looks.
+    assert.is(connection.generation(), 1);
+  });
+});
+
+test('without the generation the kernel is asked, in a new namespace too', () => {
+  inScratchNamespace(() => {
+    using connection = NftConnection.open();
+    const view = new NftView(connection);
+    assert.is(
+      sent(() => assert.not(view.hasTable(table))),
+      1,
+    );
+  });
+});
+
+test('a table is seen by whoever asks after it came, ours or not', () => {
+  inScratchNamespace(() => {
+    using connection = NftConnection.open();
+    const view = new NftView(connection);
+    connection.commit([addTable(table), addChain(chain)], connection.generation());
+    assert.ok(view.hasTable(table), 'own commit');
+    assert.is(connection.generation(), 2);
+    assert.ok(view.hasChain(chain));
+    nft('add', 'table', 'ip', 'theirs');
+    assert.is(connection.generation(), 3);
+    assert.ok(view.hasTable({ family: 'ip', name: 'theirs' }));
+    // The number never goes back, so an emptied namespace is asked like any other.
+    nft('flush', 'ruleset');
+    assert.ok(connection.generation() > 3);
+    assert.is(
+      sent(() => assert.not(view.hasTable(table))),
+      1,
+    );
+  });
+});
+
+test('who commits in between is noticed by the commit, and then seen', () => {
+  inScratchNamespace(() => {
+    using connection = NftConnection.open();
+    const view = new NftView(connection);
+    const generation = connection.generation();
+    nft('add', 'table', 'ip', 'sample');
+    assert.not(view.hasTable(table), 'as of the generation');
+    assert.throws(
+      () => connection.commit([addTable(table)], generation),
+      (thrown: unknown) => isErrno(thrown, 'ERESTART'),
+    );
+    assert.is(connection.generation(), 2);
+    assert.ok(view.hasTable(table));
+  });
+});
+
+test('several objects are asked for in one write, and answered in their order', () => {
+  inScratchNamespace(() => {
+    nft('add', 'table', 'ip', 'sample');
+    using connection = NftConnection.open();
+    const view = new NftView(connection);
+    const missing: NftTable = { family: 'ip6', name: 'sample' };
+    const datagrams = sent(() => {
+      assert.ok(view.hasAnyTable([missing, table]));
+      assert.not(view.hasAnyTable([missing]));
+      assert.not(view.hasAnyTable([]));
+    });
+    assert.is(datagrams, 2);
+    connection.commit([deleteTable(table)]);
+    assert.not(view.hasAnyTable([missing, table]));
+  });
+});
+
+test.run();
