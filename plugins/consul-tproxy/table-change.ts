@@ -27,6 +27,7 @@ export function replaceTable(
   return {
     family,
     table,
+    looksAt: [...CHAINS_OF[table], ...HOOKS_OF[table]],
     plan: (state) => {
       seen(state);
       const hooks = HOOKS_OF[table].map((hook) => hookChange(state, table, hook, rulesAt(plan, hook)));

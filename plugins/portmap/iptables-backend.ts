@@ -1,5 +1,6 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { commentOf, isForeign } from '../../shared/packetfilter/compare.ts';
+import { namedChains } from '../../shared/packetfilter/named-chains.ts';
 import { oldPortmapSourceChain, portmapChain, portmapComment } from '../../shared/packetfilter/names.ts';
 import type { Family, PlannedChange, TableChange, TableState } from '../../shared/packetfilter/ruleset.ts';
 import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
@@ -23,7 +24,7 @@ export const iptablesBackend: PortmapBackend = {
   makeWay: (forwarding, warn) => {
     const released: Released[] = [];
     const own = portmapChain(forwarding);
-    const change = deletion(forwarding.family, released, (state) => [
+    const change = deletion(forwarding.family, released, [own, DNAT_CHAIN], (state) => [
       ...(state.chains.has(own) ? [own] : []),
       ...deadHolders(state, forwarding, warn),
     ]);
@@ -35,7 +36,9 @@ export const iptablesBackend: PortmapBackend = {
     const released: Released[] = [];
     const chains = [portmapChain(attachment), oldPortmapSourceChain(attachment)];
     const changes = families.map((family) =>
-      deletion(family, released, (state) => chains.filter((chain) => state.chains.has(chain))),
+      deletion(family, released, [...chains, DNAT_CHAIN], (state) =>
+        chains.filter((chain) => state.chains.has(chain)),
+      ),
     );
     applyWherePossible(chooseDriver(), changes, warn);
     return released;
@@ -53,7 +56,7 @@ export const iptablesBackend: PortmapBackend = {
   collect: (network, valid, warn) => {
     const released: Released[] = [];
     const changes = (['ipv4', 'ipv6'] as const).map((family) =>
-      deletion(family, released, (state) => garbageChains(state, network, valid)),
+      deletion(family, released, [DNAT_CHAIN], (state) => garbageChains(state, network, valid)),
     );
     // Any container's conditions may be in words, and without its rule's comment a chain is not known to be garbage.
     applyWherePossible(chooseDriver({ words: true }), changes, warn);
@@ -69,7 +72,7 @@ function putChange(forwarding: Forwarding, warn: (line: string) => void): Planne
     needChain(settings.externalSetMarkChain, settings.snat, state);
     return { ...wanted, deleteChains: deadHolders(state, forwarding, warn) };
   };
-  return { family, table: 'nat', plan };
+  return { family, table: 'nat', looksAt: [DNAT_CHAIN, ...namedChains(wanted)], plan };
 }
 
 /** Chains of dead containers that hold ports which this one wants. @throws CniError 11 when one of them lives */
@@ -81,6 +84,7 @@ function deadHolders(state: TableState, forwarding: Forwarding, warn: (line: str
 function deletion(
   family: Family,
   released: Released[],
+  looksAt: readonly string[],
   doomed: (state: TableState) => readonly string[],
 ): PlannedChange {
   const plan = (state: TableState): Omit<TableChange, 'family' | 'table'> => {
@@ -88,7 +92,7 @@ function deletion(
     released.push(...chains.flatMap((chain) => releasedOf(state, chain)));
     return { deleteChains: chains };
   };
-  return { family, table: 'nat', plan };
+  return { family, table: 'nat', looksAt, plan };
 }
 
 /** Chains that a rule of CNI-HOSTPORT-DNAT says to be for a container of this network that is not valid any more. */

@@ -40,7 +40,8 @@ export function masqueradeChange(masquerade: Masquerade): PlannedChange[] {
   return FAMILIES.flatMap((family) => {
     const own = addresses.filter(({ address }) => address.family === family);
     if (own.length === 0) return [];
-    return [{ family, table: 'nat' as const, plan: (state) => planFamily(masquerade, own, state) }];
+    const looksAt = [masqueradeChain(masquerade), 'POSTROUTING'];
+    return [{ family, table: 'nat' as const, looksAt, plan: (state) => planFamily(masquerade, own, state) }];
   });
 }
 
@@ -56,7 +57,7 @@ export function masqueradeRemoval(attachment: Attachment & Pick<Masquerade, 'kee
     if (kept.length === 0) return { deleteChains: [chain] };
     return { setJumps: [{ chain: 'POSTROUTING', to: chain, rules: kept }] };
   };
-  return FAMILIES.map((family) => ({ family, table: 'nat', plan }));
+  return FAMILIES.map((family) => ({ family, table: 'nat', looksAt: [chain, 'POSTROUTING'], plan }));
 }
 
 /**

@@ -106,6 +106,8 @@ export type RemovedRules =
 export interface PlannedChange {
   readonly family: Family;
   readonly table: TableName;
+  /** Chains that `plan`, or what it answers, is going to look at, as far as they are known: a driver may read them in one go. */
+  readonly looksAt?: readonly string[];
   readonly plan: (state: TableState) => Omit<TableChange, 'family' | 'table'>;
 }
 

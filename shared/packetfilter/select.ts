@@ -1,4 +1,5 @@
 import type { Family, PacketFilterDriver, PlannedChange, TableChange } from './ruleset.ts';
+import { CniCode, CniError } from '../cni/errors.ts';
 import { runAll } from '../cni/undo.ts';
 import { createIptablesDriver } from './iptables/driver.ts';
 import { findTools } from './iptables/tools.ts';
@@ -47,20 +48,26 @@ export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
 
 /**
  * Applies changes that only take away, in the families that this host can drive: where there is no ip6tables, there is
- * nothing to take away. Every family is tried; the first error is thrown at the end.
+ * nothing to take away. All at once; where that fails, every family is tried by itself, and the first error is thrown at the end.
  */
 export function applyWherePossible(
   driver: PacketFilterDriver,
   changes: readonly (TableChange | PlannedChange)[],
   warn: (line: string) => void,
 ): void {
-  const families = [...new Set(changes.map(({ family }) => family))].filter((family) =>
-    driver.supports(family),
-  );
-  runAll(
-    families.map((family) => () => driver.apply(changes.filter((change) => change.family === family))),
-    warn,
-  );
+  const byFamily = Map.groupBy(changes, ({ family }) => family);
+  const possible = [...byFamily].flatMap(([family, own]) => (driver.supports(family) ? [own] : []));
+  try {
+    driver.apply(possible.flat());
+  } catch (thrown) {
+    // A lock that is held is held for each.
+    if (possible.length < 2 || (thrown instanceof CniError && thrown.code === CniCode.TryAgainLater))
+      throw thrown;
+    runAll(
+      possible.map((own) => () => driver.apply(own)),
+      warn,
+    );
+  }
 }
 
 /** 40 first ADDs at once on two busy cores were seen to wait up to 25 s for each other. */

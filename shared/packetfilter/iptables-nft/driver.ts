@@ -1,15 +1,16 @@
 /**
  * iptables' tables without iptables: on hosts whose `iptables` is the nf_tables variant the same rules are written straight
- * into nf_tables, in the form that iptables-nft gives them. No child process; one transaction per family and table.
+ * into nf_tables, in the form that iptables-nft gives them. No child process; one transaction for all tables that are applied at once.
  */
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { isErrno } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { operations } from '../diff.ts';
 import { withTableLock } from '../lock.ts';
+import { namedChains } from '../named-chains.ts';
 import { NftConnection } from '../nftables/connection.ts';
 import { outcomeOf } from '../outcome.ts';
-import type { Family, PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';
+import type { Family, PacketFilterDriver, PlannedChange, TableChange } from '../ruleset.ts';
 import { stateOf, type Table } from '../table.ts';
 import { kernelTable } from './kernel-table.ts';
 import { requestsFor } from './requests.ts';
@@ -40,44 +41,44 @@ type Change = TableChange | PlannedChange;
 /** Our own processes take turns; anybody else who commits between our reading and our writing sends us back to reading. */
 const MOST_ATTEMPTS = 50;
 
-/** @returns the changes of the tables for which a rule holds words that only iptables can read; nothing of those is done */
+/**
+ * All tables in one transaction.
+ * @returns the changes of the tables for which a rule holds words that only iptables can read; nothing of those is done
+ */
 function applyAll(changes: readonly Change[]): readonly Change[] {
+  const tables = [...Map.groupBy(changes, ({ family, table }) => `${family} ${table}`).values()];
   using connection = NftConnection.open();
-  const keys = new Set(changes.map(({ family, table }) => `${family} ${table}`));
-  return [...keys].flatMap((key) => {
-    const own = changes.filter(({ family, table }) => `${family} ${table}` === key);
-    return applyToTable(connection, own) ? [] : own;
-  });
-}
-
-/** @returns false when a rule holds words that only iptables can read */
-function applyToTable(connection: NftConnection, changes: readonly Change[]): boolean {
-  const [{ family, table } = { family: 'ipv4', table: 'filter' } as const] = changes;
   for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
     const generation = connection.generation();
-    const requests = difference(connection, family, table, changes);
-    if (requests === undefined) return false;
+    const steps = tables.map((own) => ({ own, requests: difference(connection, own) }));
     try {
-      connection.commit(requests, generation);
-      return true;
+      connection.commit(
+        steps.flatMap(({ requests = [] }) => requests),
+        generation,
+      );
+      return steps.flatMap(({ own, requests }) => (requests === undefined ? own : []));
     } catch (thrown) {
-      if (!isErrno(thrown, 'ERESTART')) throw refused(family, table, thrown);
+      const changed = steps.flatMap(({ own: [first], requests = [] }) =>
+        first === undefined || requests.length === 0 ? [] : [tableText(first)],
+      );
+      if (!isErrno(thrown, 'ERESTART')) throw refused(changed, thrown);
     }
   }
   throw new CniError(
     CniCode.TryAgainLater,
-    `table ${table} (${family}) was changed by another program during each of ${MOST_ATTEMPTS} attempts to change it`,
+    `${tables.flatMap(([first]) => (first === undefined ? [] : [tableText(first)])).join(', ')}: ` +
+      `another program changed the firewall during each of ${MOST_ATTEMPTS} attempts`,
     { details: 'find what rewrites the firewall all the time: nft monitor' },
   );
 }
 
+/** @returns undefined when a rule holds words that only iptables can read */
 function difference(
   connection: NftConnection,
-  family: Family,
-  table: TableName,
   changes: readonly Change[],
 ): readonly NetlinkRequest[] | undefined {
-  const before = kernelTable(connection, family, table);
+  const [{ family, table } = { family: 'ipv4', table: 'filter' } as const] = changes;
+  const before = kernelTable(connection, family, table, changes.flatMap(namedChains));
   const after = changes.reduce<Table>(
     (now, change) => outcomeOf(now, 'plan' in change ? change.plan(stateOf(now)) : change),
     before,
@@ -85,11 +86,13 @@ function difference(
   return requestsFor(before, operations(before, after));
 }
 
-function refused(family: Family, table: TableName, cause: unknown): CniError {
+function tableText({ family, table }: Change): string {
+  return `table ${table} (${family})`;
+}
+
+function refused(tables: readonly string[], cause: unknown): CniError {
   const text = cause instanceof Error ? cause.message : String(cause);
-  return new CniError(
-    CniCode.Internal,
-    `the kernel refused a change of table ${table} (${family}): ${text}`,
-    { cause },
-  );
+  return new CniError(CniCode.Internal, `the kernel refused a change of ${tables.join(' and ')}: ${text}`, {
+    cause,
+  });
 }

@@ -12,9 +12,17 @@ import { KernelRule } from './kernel-rule.ts';
 
 export const NFT_FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
 
-/** @returns a table whose chains are read at first sight; consistent if the generation is checked at the commit */
-export function kernelTable(connection: NftConnection, family: Family, table: TableName): Table {
-  const chains = new KernelChains(connection, family, { family: NFT_FAMILIES[family], name: table });
+/**
+ * @param named chains that will be looked at: they are asked for together, when the first question comes
+ * @returns a table whose chains are read at first sight; consistent if the generation is checked at the commit
+ */
+export function kernelTable(
+  connection: NftConnection,
+  family: Family,
+  table: TableName,
+  named: readonly string[] = [],
+): Table {
+  const chains = new KernelChains(connection, family, { family: NFT_FAMILIES[family], name: table }, named);
   return { family, table, chains, holders: (chain) => chains.holders(chain) };
 }
 
@@ -24,12 +32,16 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
   readonly #table: NftTable;
   /** undefined: asked for, and not there. */
   readonly #known = new Map<string, readonly Entry[] | undefined>();
+  /** NFTA_CHAIN_USE of the chains that were asked for; undefined: not there. */
+  readonly #uses = new Map<string, number | undefined>();
+  readonly #named: readonly string[];
   #names: readonly string[] | undefined;
 
-  constructor(connection: NftConnection, family: Family, table: NftTable) {
+  constructor(connection: NftConnection, family: Family, table: NftTable, named: readonly string[]) {
     this.#connection = connection;
     this.#family = family;
     this.#table = table;
+    this.#named = named;
   }
 
   get size(): number {
@@ -39,7 +51,7 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
   has(chain: string): boolean {
     if (this.#known.has(chain)) return this.#known.get(chain) !== undefined;
     if (this.#names !== undefined) return this.#names.includes(chain);
-    return this.#uses(chain) !== undefined;
+    return this.#usesOf(chain) !== undefined;
   }
 
   get(chain: string): readonly Entry[] | undefined {
@@ -78,7 +90,7 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
    * when all are found, and begins where they nearly always are.
    */
   holders(chain: string): readonly string[] {
-    let left = (this.#uses(chain) ?? 0) - (this.get(chain)?.length ?? 0);
+    let left = (this.#usesOf(chain) ?? 0) - (this.get(chain)?.length ?? 0);
     const holders: string[] = [];
     const seen = new Set<string>([chain]);
     for (const candidate of this.#likelyFirst()) {
@@ -93,29 +105,37 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
   }
 
   *#likelyFirst(): Generator<string> {
+    yield* this.#named;
     for (const [chain, rules] of this.#known) if (rules !== undefined) yield chain;
     yield* BASE_CHAINS;
     yield* this.keys();
   }
 
-  /** NFTA_CHAIN_USE, or undefined when there is no such chain. */
-  #uses(chain: string): number | undefined {
-    const body = this.#connection.get(
-      request(
-        `get chain ${this.#table.family} ${this.#table.name} ${chain}`,
-        Message.getChain,
-        0,
-        this.#table.family,
-        [
-          [CHAIN_TABLE, this.#table.name],
+  /** How many rules a chain has, and how many lead to it, in one number; undefined when there is no such chain. */
+  #usesOf(chain: string): number | undefined {
+    if (!this.#uses.has(chain)) this.#ask(this.#uses.size === 0 ? new Set([chain, ...this.#named]) : [chain]);
+    return this.#uses.get(chain);
+  }
+
+  #ask(names: Iterable<string>): void {
+    const chains = [...names];
+    const { family, name: table } = this.#table;
+    const bodies = this.#connection.getAll(
+      chains.map((chain) =>
+        request(`get chain ${family} ${table} ${chain}`, Message.getChain, 0, family, [
+          [CHAIN_TABLE, table],
           [CHAIN_NAME, chain],
-        ],
+        ]),
       ),
     );
-    return body === undefined ? undefined : (attributeOf(body, CHAIN_USE)?.readUInt32BE() ?? 0);
+    chains.forEach((chain, at) => {
+      const body = bodies[at];
+      this.#uses.set(chain, body && (attributeOf(body, CHAIN_USE)?.readUInt32BE() ?? 0));
+    });
   }
 
   #rules(chain: string): readonly Entry[] {
+    if (this.#uses.get(chain) === 0) return [];
     const where = [
       [RULE_TABLE, this.#table.name],
       [RULE_CHAIN, chain],

@@ -179,6 +179,49 @@ test('a second apply commits nothing', () => {
   assert.is(connection.generation(), generation);
 });
 
+test('jumps to a chain that goes are looked for where the change says, before anywhere else', () => {
+  for (const at of [1, 2, 3, 4, 5]) sh(`iptables -t nat -N OTHER-${at}`);
+  for (const chain of ['LIST', 'GONE']) sh(`iptables -t nat -N ${chain}`);
+  for (const at of [1, 2, 3, 4, 5]) sh(`iptables -t nat -A OTHER-${at} -p esp -j ACCEPT`);
+  sh('iptables -t nat -A LIST -p tcp -j GONE');
+  const { dump } = NftConnection.prototype;
+  const asked: string[] = [];
+  NftConnection.prototype.dump = function (...args) {
+    asked.push(args[0]);
+    return dump.apply(this, args);
+  };
+  try {
+    const plan = (): Pick<TableChange, 'deleteChains'> => ({ deleteChains: ['GONE'] });
+    overNetlink.apply([{ family: 'ipv4', table: 'nat', looksAt: ['GONE', 'LIST'], plan }]);
+  } finally {
+    NftConnection.prototype.dump = dump;
+  }
+  assert.equal(asked, ['list rules of ip nat GONE', 'list rules of ip nat LIST']);
+  assert.not.match(saved('nat'), 'GONE');
+});
+
+test('all tables are one transaction, and one refusal leaves all as they were', () => {
+  using connection = NftConnection.open();
+  const before = connection.generation();
+  const both: TableChange[] = [
+    { family: 'ipv4', table: 'nat', ensureChains: ['BOTH'] },
+    { family: 'ipv6', table: 'filter', ensureChains: ['BOTH'] },
+  ];
+  const bad: TableChange = {
+    family: 'ipv6',
+    table: 'nat',
+    ensureRules: [{ chain: 'INPUT', rule: rule('-j NO-SUCH-CHAIN'), at: 'last' }],
+  };
+  assert.throws(
+    () => overNetlink.apply([...both, bad]),
+    /refused a change of table nat \(ipv4\) and table filter \(ipv6\) and table nat \(ipv6\): .*ENOENT/,
+  );
+  assert.is(connection.generation(), before);
+  overNetlink.apply(both);
+  assert.is(connection.generation(), before + 1);
+  assert.match(saved('nat'), ':BOTH');
+});
+
 test('is all or nothing', () => {
   overNetlink.apply(FIRST);
   const before = saved('nat');
