@@ -1,10 +1,10 @@
 import { withRollback } from '../../shared/cni/undo.ts';
 import { findTools, runTool } from '../../shared/packetfilter/iptables/tools.ts';
-import type { Family, PacketFilterDriver, TableName } from '../../shared/packetfilter/ruleset.ts';
+import type { Family, PacketFilterDriver, TableState } from '../../shared/packetfilter/ruleset.ts';
 import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
 import type { Backend } from './backend.ts';
 import { CHAINS_OF } from './names.ts';
-import { legacyTableNames, nftTableNames } from './table-names.ts';
+import { legacyTableNames, presentNftTables, type TableKey } from './table-names.ts';
 import type { TablePlan } from './plan.ts';
 import type { Launcher } from './launcher.ts';
 import { emptyTable, holdsOurs, replaceTable } from './table-change.ts';
@@ -34,10 +34,8 @@ export function iptablesBackend(options: IptablesBackendOptions): Backend {
   };
 }
 
-type Key = readonly [Family, TableName];
-
 /** In the order of removal. */
-const TABLES: readonly Key[] = [
+const TABLES: readonly TableKey[] = [
   ['ipv6', 'filter'],
   ['ipv6', 'nat'],
   ['ipv4', 'filter'],
@@ -78,34 +76,40 @@ class IptablesTables {
    */
   apply(tables: readonly TablePlan[]): boolean {
     const { warn } = this.#options;
-    const first = tables.filter(({ family, table }) => family === 'ipv4' && table === 'nat');
-    const rest = tables.filter((plan) => !first.includes(plan));
+    const isFirst = (plan: TablePlan): boolean => isTable(plan, ['ipv4', 'nat']);
     return withRollback(warn, (undo) => {
       let fresh = true;
-      this.driver.apply(first.map((plan) => replaceTable(plan, (state) => void (fresh = !holdsOurs(state)))));
-      if (fresh) undo.push('the transparent-proxy rules', () => this.empty(TABLES));
-      this.driver.apply(rest.map((plan) => replaceTable(plan)));
+      let seen = false;
+      const look = (state: TableState): void => {
+        fresh = !holdsOurs(state);
+        seen = true;
+      };
+      undo.push('the transparent-proxy rules', () => {
+        if (seen && fresh) this.empty(TABLES);
+      });
+      const inOrder = [...tables.filter(isFirst), ...tables.filter((plan) => !isFirst(plan))];
+      this.driver.apply(inOrder.map((plan) => replaceTable(plan, isFirst(plan) ? look : undefined)));
       this.empty(this.inUse().filter((key) => !tables.some((plan) => isTable(plan, key))));
       return fresh;
     });
   }
 
-  empty(keys: readonly Key[]): void {
+  empty(keys: readonly TableKey[]): void {
     if (keys.length === 0) return;
     const changes = keys.map(([family, table]) => emptyTable(family, table));
     applyWherePossible(this.driver, changes, this.#options.warn);
   }
 
   /** Tables that exist: looking at one that does not makes it. Programs are searched for only where there is one to look at. */
-  inUse(): Key[] {
+  inUse(): TableKey[] {
     const { variant: wanted, families = ['ipv6', 'ipv4'] } = this.#options;
-    return families.flatMap((family) => {
-      const variant = wanted ?? findTools(family)?.variant;
-      if (variant === undefined) return [];
-      const names = variant === 'legacy' ? legacyTableNames(family) : nftTableNames(family);
-      const present = TABLES.filter((key) => key[0] === family && names.includes(key[1]));
-      return present.length > 0 && findTools(family, wanted) !== undefined ? present : [];
-    });
+    const variants = new Map(families.map((family) => [family, wanted ?? findTools(family)?.variant]));
+    const inNft = presentNftTables(TABLES.filter(([family]) => variants.get(family) === 'nft'));
+    const inLegacy = families.flatMap((family) =>
+      variants.get(family) === 'legacy' ? legacyTableNames(family).map((name) => `${family} ${name}`) : [],
+    );
+    const present = TABLES.filter((key) => inNft.includes(key) || inLegacy.includes(key.join(' ')));
+    return present.filter(([family]) => findTools(family, wanted) !== undefined);
   }
 
   /** Only what concerns us: the namespace may hold rules of others. */
@@ -125,7 +129,7 @@ class IptablesTables {
   }
 }
 
-function isTable(plan: TablePlan, [family, table]: Key): boolean {
+function isTable(plan: TablePlan, [family, table]: TableKey): boolean {
   return plan.family === family && plan.table === table;
 }
 

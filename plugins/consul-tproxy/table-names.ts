@@ -1,19 +1,22 @@
 import { readFileSync } from 'node:fs';
 import { isErrno } from '../../shared/kernel/errno.ts';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
-import { Message } from '../../shared/packetfilter/nftables/messages.ts';
-import { attributeOf, textOf } from '../../shared/packetfilter/nftables/tree.ts';
-import type { Family } from '../../shared/packetfilter/ruleset.ts';
+import { Message, request } from '../../shared/packetfilter/nftables/messages.ts';
+import type { Family, TableName } from '../../shared/packetfilter/ruleset.ts';
+
+export type TableKey = readonly [Family, TableName];
 
 const NAMES = { ipv4: 'ip', ipv6: 'ip6' } as const;
 
-/** One family's nf_tables tables, in the namespace that this thread is in; iptables-nft keeps its own there under their usual names. */
-export function nftTableNames(family: Family): string[] {
+/** Which of these tables nf_tables has in the namespace that this thread is in; iptables-nft keeps its own there under their usual names. */
+export function presentNftTables(tables: readonly TableKey[]): TableKey[] {
+  if (tables.length === 0) return [];
   using connection = NftConnection.open();
   try {
-    const tables = connection.dump('list tables', Message.getTable, NAMES[family], []);
-    // NFTA_TABLE_NAME (1)
-    return tables.map((table) => textOf(attributeOf(table, 1) ?? Buffer.alloc(0)));
+    const bodies = connection.getAll(
+      tables.map(([family, name]) => request('get table', Message.getTable, 0, NAMES[family], [[1, name]])),
+    );
+    return tables.filter((_, at) => bodies[at] !== undefined);
   } catch (thrown) {
     // A kernel without nf_tables.
     if (isErrno(thrown, 'EINVAL', 'EOPNOTSUPP', 'EPROTONOSUPPORT')) return [];
