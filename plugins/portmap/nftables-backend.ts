@@ -5,7 +5,12 @@ import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { PortmapBackend, Released } from './backend.ts';
 import { containerRules, ownerText, tableOf } from './nftables-objects.ts';
 import { deadHolders, missingForwarding, putRequests } from './nftables-put.ts';
-import { referenceForwards, referenceRemoval, replaceReference } from './nftables-reference.ts';
+import {
+  referenceForwards,
+  referenceRemoval,
+  referenceTable,
+  replaceReference,
+} from './nftables-reference.ts';
 import { removal } from './nftables-removal.ts';
 
 /** Ports forwarded by maps of a table of our own: a connection, an ADD and a DEL cost the same with one and with ten thousand. */
@@ -23,6 +28,8 @@ export const nftablesBackend: PortmapBackend = {
   makeWay: (forwarding, warn) => {
     let released: Released[] = [];
     removeFromNft({ what: 'make way for mapped ports' }, (view) => {
+      released = [];
+      if (isUnused(view, [forwarding.family])) return [];
       const names = [portmapChain(forwarding), ...deadHolders(view, forwarding, warn)];
       const removed = removal(view, forwarding.family, names);
       released = [...removed.released];
@@ -34,6 +41,8 @@ export const nftablesBackend: PortmapBackend = {
   remove: (attachment, families) => {
     let released: Released[] = [];
     removeFromNft({ what: 'stop forwarding ports' }, (view) => {
+      released = [];
+      if (isUnused(view, families)) return [];
       const removals = families.flatMap((family) => [
         removal(view, family, [portmapChain(attachment)]),
         referenceRemoval(view, family, attachment.containerId),
@@ -67,6 +76,11 @@ export const nftablesBackend: PortmapBackend = {
 };
 
 const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
+
+/** As on every host that forwards ports with iptables. */
+function isUnused(view: NftView, families: readonly Family[]): boolean {
+  return !view.hasAnyTable(families.flatMap((family) => [tableOf(family), referenceTable(family)]));
+}
 
 function garbageChains(
   view: NftView,

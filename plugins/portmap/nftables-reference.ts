@@ -53,8 +53,12 @@ export function referenceForwards(view: NftView, { family, containerId, mappings
 
 const CHAINS = ['hostports', 'hostip_hostports', 'masquerading'];
 
+export function referenceTable(family: Family): NftTable {
+  return { family: family === 'ipv4' ? 'ip' : 'ip6', name: 'cni_hostport' };
+}
+
 function rulesOf(view: NftView, family: Family): StandingRule[] {
-  const table: NftTable = { family: family === 'ipv4' ? 'ip' : 'ip6', name: 'cni_hostport' };
+  const table = referenceTable(family);
   return view.hasTable(table) ? CHAINS.flatMap((name) => view.rules({ table, name })) : [];
 }
 
