@@ -1,6 +1,6 @@
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { deleteConntrack, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
+import { Conntrack, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { formatAddress } from '../../shared/cni/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
@@ -13,35 +13,54 @@ import type { Forwarding, Released } from './backend.ts';
  * through it to the same port elsewhere stays.
  */
 export function forgetFlowsTo(forwardings: readonly Forwarding[], warn: (line: string) => void): void {
-  for (const { family, mappings } of forwardings) {
+  const filters = forwardings.flatMap(({ family, mappings }) => {
+    let local: string[] | undefined;
+    const ofThisHost = (): string[] => (local ??= localAddresses(family));
     const udp = mappings.filter(({ protocol }) => protocol === 'udp');
-    if (udp.length === 0) continue;
-    const local = localAddresses(family);
-    for (const { hostPort, range, hostAddress } of udp) {
-      const originalAddresses = hostAddress === undefined ? local : [formatAddress(hostAddress)];
-      forget(hostPort, hostPort + range - 1, { originalAddresses }, warn);
-    }
-  }
+    return udp.map(({ hostPort, range, hostAddress }) => ({
+      ...ports(hostPort, hostPort + range - 1),
+      family,
+      ...(hostAddress === undefined
+        ? { originalAddresses: ofThisHost }
+        : { originalAddress: formatAddress(hostAddress) }),
+    }));
+  });
+  forget(filters, warn);
 }
 
 /** The same for ports that led to a container until now: exactly the flows that still go there. */
 export function forgetFlowsOf(released: readonly Released[], warn: (line: string) => void): void {
-  for (const { protocol, first, last, containerAddress } of released) {
-    if (protocol === 'udp') forget(first, last, { replySource: containerAddress }, warn);
-  }
+  const udp = released.filter(({ protocol }) => protocol === 'udp');
+  forget(
+    udp.map(({ first, last, containerAddress }) => ({
+      ...ports(first, last),
+      replySource: containerAddress,
+    })),
+    warn,
+  );
+}
+
+function ports(first: number, last: number): Pick<ConntrackFilter, 'protocol' | 'originalPort' | 'lastPort'> {
+  return { protocol: 'udp', originalPort: first, lastPort: last };
 }
 
 /** A host without connection tracking over netlink has forwarded ports all the same: no reason to fail. */
-function forget(
-  first: number,
-  last: number,
-  filter: Pick<ConntrackFilter, 'originalAddresses' | 'replySource'>,
-  warn: (line: string) => void,
-): void {
+function forget(filters: readonly ConntrackFilter[], warn: (line: string) => void): void {
+  if (filters.length === 0) return;
+  const tell = (which: string, thrown: unknown): void => {
+    warn(`old UDP flows to ${which} may go on to where they went: ${toCniError(thrown).message}`);
+  };
   try {
-    deleteConntrack({ protocol: 'udp', originalPort: first, lastPort: last, ...filter });
+    using conntrack = Conntrack.open();
+    for (const filter of filters) {
+      try {
+        conntrack.delete(filter);
+      } catch (thrown) {
+        tell(`port ${filter.originalPort}`, thrown);
+      }
+    }
   } catch (thrown) {
-    warn(`old UDP flows to port ${first} may go on to where they went: ${toCniError(thrown).message}`);
+    tell('mapped ports', thrown);
   }
 }
 

@@ -19,8 +19,10 @@ export interface ConntrackFilter {
   readonly lastPort?: number;
   /** Destination address before any DNAT, e.g. the host IP of a port mapping. */
   readonly originalAddress?: string;
-  /** Any one of several such addresses, all of one family. */
-  readonly originalAddresses?: readonly string[];
+  /** Any one of several such addresses; asked for when there is an entry to compare with. */
+  readonly originalAddresses?: () => readonly string[];
+  /** Both families, unless an address or this says which. */
+  readonly family?: 'ipv4' | 'ipv6';
   /** Source address of replies, i.e. the container that the flow was sent to. */
   readonly replySource?: string;
 }
@@ -32,13 +34,35 @@ export interface ConntrackFilter {
  * @throws KernelError, e.g. where the kernel lacks connection tracking over netlink
  */
 export function deleteConntrack(filter: ConntrackFilter): number {
-  using socket = NetlinkSocket.open(Protocol.NETFILTER);
-  const entries = familiesOf(filter).flatMap((family) => list(socket, family, filter));
-  let removed = 0;
-  for (let at = 0; at < entries.length; at += PER_WRITE) {
-    removed += remove(socket, entries.slice(at, at + PER_WRITE).map(deleteEntryRequest));
+  using conntrack = Conntrack.open();
+  return conntrack.delete(filter);
+}
+
+/** {@link deleteConntrack} for several filters, over one socket. */
+export class Conntrack {
+  readonly #socket: NetlinkSocket;
+
+  static open(): Conntrack {
+    return new Conntrack(NetlinkSocket.open(Protocol.NETFILTER));
   }
-  return removed;
+
+  /** Use {@link Conntrack.open}. */
+  private constructor(socket: NetlinkSocket) {
+    this.#socket = socket;
+  }
+
+  delete(filter: ConntrackFilter): number {
+    const entries = familiesOf(filter).flatMap((family) => list(this.#socket, family, filter));
+    let removed = 0;
+    for (let at = 0; at < entries.length; at += PER_WRITE) {
+      removed += remove(this.#socket, entries.slice(at, at + PER_WRITE).map(deleteEntryRequest));
+    }
+    return removed;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close();
+  }
 }
 
 /** linux/in.h */
@@ -46,11 +70,12 @@ const PROTOCOL_NUMBERS = { tcp: 6, udp: 17, sctp: 132 } as const;
 /** Some 15 KiB of requests, some 100 KiB of acknowledgements waiting. */
 const PER_WRITE = 128;
 
-/** Both families, unless an address says which. A translation between families cannot be: replies are of the same one. */
-function familiesOf({ originalAddress, originalAddresses, replySource }: ConntrackFilter): number[] {
-  const address = originalAddress ?? replySource ?? originalAddresses?.[0];
-  if (address === undefined) return [AF_INET, AF_INET6];
-  return [requireAddress(address).family === 'ipv4' ? AF_INET : AF_INET6];
+/** A translation between families cannot be: replies are of the same one. */
+function familiesOf({ family, originalAddress, replySource }: ConntrackFilter): number[] {
+  const address = originalAddress ?? replySource;
+  const known = family ?? (address === undefined ? undefined : requireAddress(address).family);
+  if (known === undefined) return [AF_INET, AF_INET6];
+  return [known === 'ipv4' ? AF_INET : AF_INET6];
 }
 
 function list(socket: NetlinkSocket, family: number, filter: ConntrackFilter): ConntrackEntry[] {
@@ -81,8 +106,8 @@ function matches(entry: ConntrackEntry, family: number, filter: ConntrackFilter)
     port >= first &&
     port <= last &&
     isAddress(original.destination, filter.originalAddress) &&
-    (filter.originalAddresses?.some((address) => isAddress(original.destination, address)) ?? true) &&
-    isAddress(reply.source, filter.replySource)
+    isAddress(reply.source, filter.replySource) &&
+    (filter.originalAddresses?.().some((address) => isAddress(original.destination, address)) ?? true)
   );
 }
 
