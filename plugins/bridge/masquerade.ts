@@ -51,7 +51,7 @@ export function removeMasquerade(call: Call, keep: readonly string[]): void {
 export function missingMasqueradeOf(call: Call, { addresses, keep }: Masqueraded): string | undefined {
   const driver = chooseDriver();
   const looks = [
-    () => missingMasquerade({ ...call, addresses, keep }, (family, table) => driver.read(family, table)),
+    () => missingMasquerade({ ...call, addresses, keep }, (...table) => driver.read(...table)),
     () => (hasNfTables() ? missingNftMasquerade(call, addresses) : 'this kernel has no nf_tables'),
   ];
   if (call.config.ipMasqBackend === 'nftables') looks.reverse();

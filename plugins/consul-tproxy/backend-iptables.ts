@@ -7,7 +7,7 @@ import { CHAINS_OF } from './names.ts';
 import { legacyTableNames, presentNftTables, type TableKey } from './table-names.ts';
 import type { TablePlan } from './plan.ts';
 import type { Launcher } from './launcher.ts';
-import { emptyTable, holdsOurs, replaceTable } from './table-change.ts';
+import { chainsLookedAt, emptyTable, holdsOurs, replaceTable } from './table-change.ts';
 
 export interface IptablesBackendOptions {
   /** Undefined: that of the host's `iptables`. */
@@ -28,8 +28,8 @@ export function iptablesBackend(options: IptablesBackendOptions): Backend {
     },
     apply: (tables) => own.apply(tables),
     remove: () => own.empty(own.inUse()),
-    read: () => own.inUse().map(([family, table]) => own.driver.read(family, table)),
-    present: () => own.inUse().some(([family, table]) => holdsOurs(own.driver.read(family, table))),
+    read: () => own.inUse().map((key) => own.read(key)),
+    present: () => own.inUse().some((key) => holdsOurs(own.read(key))),
     listing: () => own.listing(),
   };
 }
@@ -61,6 +61,10 @@ class IptablesTables {
     return this.#driver;
   }
 
+  read([family, table]: TableKey): TableState {
+    return this.driver.read(family, table, chainsLookedAt(table));
+  }
+
   #choose(launcher: readonly string[]): PacketFilterDriver {
     const { variant } = this.#options;
     return chooseDriver({
@@ -71,7 +75,8 @@ class IptablesTables {
   }
 
   /**
-   * The IPv4 nat table is written first and emptied last, so whether it held something of ours tells whether a failure may take all away.
+   * No table is written before the IPv4 nat table, nor emptied after it, so whether it held something of ours tells whether a failure may
+   * take all away.
    * It tells nothing of the other tables: somebody may have emptied it alone (`iptables -t nat -F; iptables -t nat -X`).
    */
   apply(tables: readonly TablePlan[]): boolean {
@@ -89,7 +94,7 @@ class IptablesTables {
       });
       const inOrder = [...tables.filter(isFirst), ...tables.filter((plan) => !isFirst(plan))];
       this.driver.apply(inOrder.map((plan) => replaceTable(plan, isFirst(plan) ? look : undefined)));
-      this.empty(this.inUse().filter((key) => !tables.some((plan) => isTable(plan, key))));
+      this.empty(this.inUse(TABLES.filter((key) => !tables.some((plan) => isTable(plan, key)))));
       return fresh;
     });
   }
@@ -100,15 +105,15 @@ class IptablesTables {
     applyWherePossible(this.driver, changes, this.#options.warn);
   }
 
-  /** Tables that exist: looking at one that does not makes it. Programs are searched for only where there is one to look at. */
-  inUse(): TableKey[] {
+  /** Those tables that exist: looking at one that does not makes it. Programs are searched for only where there is one to look at. */
+  inUse(among: readonly TableKey[] = TABLES): TableKey[] {
     const { variant: wanted, families = ['ipv6', 'ipv4'] } = this.#options;
     const variants = new Map(families.map((family) => [family, wanted ?? findTools(family)?.variant]));
-    const inNft = presentNftTables(TABLES.filter(([family]) => variants.get(family) === 'nft'));
+    const inNft = presentNftTables(among.filter(([family]) => variants.get(family) === 'nft'));
     const inLegacy = families.flatMap((family) =>
       variants.get(family) === 'legacy' ? legacyTableNames(family).map((name) => `${family} ${name}`) : [],
     );
-    const present = TABLES.filter((key) => inNft.includes(key) || inLegacy.includes(key.join(' ')));
+    const present = among.filter((key) => inNft.includes(key) || inLegacy.includes(key.join(' ')));
     return present.filter(([family]) => findTools(family, wanted) !== undefined);
   }
 
@@ -116,7 +121,7 @@ class IptablesTables {
   listing(): string {
     const { variant, launcher } = this.#options;
     const options = { where: 'container', timeoutMs: LISTING_TIMEOUT_MS, launcher: launcher() } as const;
-    const ours = this.inUse().filter(([family, table]) => holdsOurs(this.driver.read(family, table)));
+    const ours = this.inUse().filter((key) => holdsOurs(this.read(key)));
     const lines = ours.reverse().flatMap(([family, table]) => {
       const tools = findTools(family, variant);
       const saved = tools === undefined ? '' : runTool(tools.save, ['-c', '-t', table], options).stdout;

@@ -27,7 +27,7 @@ export function replaceTable(
   return {
     family,
     table,
-    looksAt: [...CHAINS_OF[table], ...HOOKS_OF[table]],
+    looksAt: chainsLookedAt(table),
     plan: (state) => {
       seen(state);
       const hooks = HOOKS_OF[table].map((hook) => hookChange(state, table, hook, rulesAt(plan, hook)));
@@ -40,6 +40,11 @@ export function replaceTable(
       };
     },
   };
+}
+
+/** All that concerns us in a table. */
+export function chainsLookedAt(table: TableName): readonly string[] {
+  return [...CHAINS_OF[table], ...HOOKS_OF[table]];
 }
 
 /** Makes one table hold nothing of ours. */

@@ -1,6 +1,7 @@
 import { withRollback } from '../../shared/cni/undo.ts';
 import { isForeign } from '../../shared/packetfilter/compare.ts';
 import { missingFrom } from '../../shared/packetfilter/missing.ts';
+import { namedChains } from '../../shared/packetfilter/named-chains.ts';
 import type {
   Family,
   PlannedChange,
@@ -47,7 +48,8 @@ export const iptablesBackend: FirewallBackend = {
     for (const family of FAMILIES) {
       const own = addresses[family];
       if (own.length === 0) continue;
-      const [first] = missingFrom(driver.read(family, 'filter'), firewallChange(settings, own, bridge));
+      const change = firewallChange(settings, own, bridge);
+      const [first] = missingFrom(driver.read(family, 'filter', namedChains(change)), change);
       if (first !== undefined) return first;
     }
     return undefined;

@@ -47,7 +47,8 @@ export const iptablesBackend: PortmapBackend = {
   missing: (forwardings) => {
     for (const forwarding of forwardings) {
       const driver = chooseDriver({ words: hasWords(forwarding) });
-      const missing = missingPorts(driver.read(forwarding.family, 'nat'), forwarding);
+      const state = driver.read(forwarding.family, 'nat', namedChains(portmapChange(forwarding)));
+      const missing = missingPorts(state, forwarding);
       if (missing !== undefined) return missing;
     }
     return undefined;

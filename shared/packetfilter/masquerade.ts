@@ -86,10 +86,10 @@ export function masqueradeGarbage(
 /** For CHECK: what of the masquerading is missing, in words, or undefined. `read` gives the nat table of a family. */
 export function missingMasquerade(
   masquerade: Masquerade,
-  read: (family: Family, table: 'nat') => TableState,
+  read: (family: Family, table: 'nat', looksAt?: readonly string[]) => TableState,
 ): string | undefined {
-  for (const { family, plan } of masqueradeChange(masquerade)) {
-    const state = read(family, 'nat');
+  for (const { family, plan, looksAt } of masqueradeChange(masquerade)) {
+    const state = read(family, 'nat', looksAt);
     const [first] = missingFrom(state, plan(state));
     if (first !== undefined) return first;
   }

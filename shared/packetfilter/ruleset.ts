@@ -133,7 +133,8 @@ export interface PacketFilterDriver {
   readonly name: string;
   /** Throws CniError when the family's tool or table is not to be had on this host. */
   apply(changes: readonly (TableChange | PlannedChange)[]): void;
-  read(family: Family, table: TableName): TableState;
+  /** @param looksAt as in {@link PlannedChange} */
+  read(family: Family, table: TableName, looksAt?: readonly string[]): TableState;
   /** Whether the family can be driven at all (no ip6tables on an IPv4-only host is no error for IPv4). */
   supports(family: Family): boolean;
 }

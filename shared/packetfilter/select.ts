@@ -39,7 +39,7 @@ export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
       return programs.name;
     },
     supports: programs.supports,
-    read: (family, table) => driverOf(family).read(family, table),
+    read: (family, table, looksAt) => driverOf(family).read(family, table, looksAt),
     apply: (changes) => {
       for (const [driver, own] of Map.groupBy(changes, ({ family }) => driverOf(family))) driver.apply(own);
     },

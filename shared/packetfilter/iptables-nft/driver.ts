@@ -26,7 +26,7 @@ export function createIptablesNftDriver(options: IptablesNftOptions): PacketFilt
   return {
     name: 'iptables-nft over netlink',
     supports: options.supports,
-    read: (family, table) => stateOf(kernelTable(NftConnection.open(), family, table)),
+    read: (family, table, looksAt) => stateOf(kernelTable(NftConnection.open(), family, table, looksAt)),
     apply: (changes) => {
       if (changes.length === 0) return;
       const left = withTableLock(options.timeoutMs, () => applyAll(changes));
