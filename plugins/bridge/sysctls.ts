@@ -1,5 +1,5 @@
 import { isErrno } from '../../shared/kernel/libc.ts';
-import { readSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
+import { readSysctl, replaceSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
 import { step } from './explain.ts';
 import type { AddressFamily } from '../../shared/cni/address.ts';
 
@@ -8,18 +8,12 @@ import type { AddressFamily } from '../../shared/cni/address.ts';
  * ("even when forwarding") is an operator's deliberate choice, e.g. on a bridge that has the uplink as a port: it stays.
  */
 export function refuseRouterAdvertisements(name: string): void {
-  const path = `net/ipv6/conf/${name}/accept_ra`;
-  ignoringAbsence(() => {
-    if (readSysctl(path) === '1') writeSysctl(path, '0');
-  });
+  ignoringAbsence(() => replaceSysctl(`net/ipv6/conf/${name}/accept_ra`, '1', '0'));
 }
 
 /** For an uplink: the default route that it learned survives that this host becomes a router. */
 export function keepTakingRouterAdvertisements(name: string): void {
-  const path = `net/ipv6/conf/${name}/accept_ra`;
-  ignoringAbsence(() => {
-    if (readSysctl(path) === '1') writeSysctl(path, '2');
-  });
+  ignoringAbsence(() => replaceSysctl(`net/ipv6/conf/${name}/accept_ra`, '1', '2'));
 }
 
 /**

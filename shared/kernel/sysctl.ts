@@ -22,6 +22,11 @@ export function writeSysctl(path: string, value: string | number): string {
   return previous;
 }
 
+/** Sets a kernel parameter where it has the value `from`, and leaves it alone where it has any other. */
+export function replaceSysctl(path: string, from: string, to: string): void {
+  if (readSysctl(path) === from) writeFileSync(fileOf(path), to);
+}
+
 function fileOf(path: string): string {
   const parts = path.split('/');
   if (parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))) {

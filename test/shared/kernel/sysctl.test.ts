@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { isErrno } from '../../../shared/kernel/errno.ts';
 import { inNamespace } from '../../../shared/kernel/namespace.ts';
-import { readSysctl, writeSysctl } from '../../../shared/kernel/sysctl.ts';
+import { readSysctl, replaceSysctl, writeSysctl } from '../../../shared/kernel/sysctl.ts';
 import { suite } from '../../support/suite.ts';
 import { makeNamespace, run } from './support.ts';
 
@@ -68,6 +68,14 @@ test('paths cannot leave /proc/sys', () => {
   for (const path of ['../meminfo', 'net/../../meminfo', '/etc/passwd', '', 'net//ipv4', './net', 'a\0b']) {
     assert.throws(() => readSysctl(path), /names joined by single slashes/);
   }
+});
+
+test('a value is replaced only where it is the one that was expected', () => {
+  writeSysctl(FORWARD, 0);
+  replaceSysctl(FORWARD, '1', '0');
+  assert.is(readSysctl(FORWARD), '0');
+  replaceSysctl(FORWARD, '0', '1');
+  assert.is(readSysctl(FORWARD), '1');
 });
 
 test.run();
