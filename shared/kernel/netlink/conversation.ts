@@ -18,12 +18,12 @@ export interface NetlinkOutcome {
 
 /**
  * Sends requests in one write and waits until each has its verdict. rtnetlink carries out each request that it can, also
- * behind one that failed; nfnetlink batches are transactions of their own. A refused `silent` request (the begin or end
- * of such a transaction) refuses all that have no verdict yet: the kernel does not answer those.
+ * behind one that failed; nfnetlink batches are transactions of their own. A refused `silent` request (a part of
+ * such a transaction) refuses all that have no verdict yet: of those nothing need be heard.
  * @returns one outcome per request, in order
  */
 export function exchange(transport: Transport, requests: readonly NetlinkRequest[]): NetlinkOutcome[] {
-  const answers = requests.map(({ silent }) => new Answer(silent !== true));
+  const answers = requests.map(({ silent, answered }) => new Answer(silent !== true, answered === true));
   const first = transport.send(requests);
   while (answers.some(({ pending }) => pending)) {
     for (const message of transport.receive(first, requests.length)) {
@@ -64,9 +64,11 @@ class Answer {
   readonly messages: NetlinkMessage[] = [];
   error: KernelError | undefined;
   pending: boolean;
+  readonly #endsWithMessage: boolean;
 
-  constructor(pending: boolean) {
+  constructor(pending: boolean, endsWithMessage: boolean) {
     this.pending = pending;
+    this.#endsWithMessage = endsWithMessage;
   }
 
   take(what: string, message: ReceivedMessage): void {
@@ -75,6 +77,7 @@ class Answer {
       this.pending = false;
     } else if (message.type !== MessageType.NOOP) {
       this.messages.push(kept(message));
+      if (this.#endsWithMessage) this.pending = false;
     }
   }
 }

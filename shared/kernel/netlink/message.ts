@@ -22,8 +22,10 @@ export interface NetlinkRequest {
   readonly flags: number;
   /** Family header and attributes. */
   readonly body: Uint8Array;
-  /** For NFNL_MSG_BATCH_BEGIN and _END, which are answered only when they fail. */
+  /** For parts of an nfnetlink batch, of which nothing is heard unless they fail: its begin and end, all but the last request. */
   readonly silent?: true;
+  /** For a question that the kernel answers by one message or an error: no acknowledgement is asked for besides. */
+  readonly answered?: true;
 }
 
 /** One message of the kernel, without header. */
@@ -47,10 +49,11 @@ export function encodeRequests(
   const total = requests.reduce((sum, { body }) => sum + HEADER_LENGTH + align(body.length), 0);
   const out = Buffer.alloc(total);
   let at = 0;
-  requests.forEach(({ type, flags, body, silent }, index) => {
+  requests.forEach(({ type, flags, body, silent, answered }, index) => {
+    const acknowledged = silent !== true && answered !== true;
     writeU32.call(out, HEADER_LENGTH + body.length, at);
     writeU16.call(out, type, at + 4);
-    writeU16.call(out, flags | Flags.REQUEST | (silent === true ? 0 : Flags.ACK), at + 6);
+    writeU16.call(out, flags | Flags.REQUEST | (acknowledged ? Flags.ACK : 0), at + 6);
     writeU32.call(out, (firstSequence + index) >>> 0, at + 8);
     writeU32.call(out, port, at + 12);
     out.set(body, at + HEADER_LENGTH);

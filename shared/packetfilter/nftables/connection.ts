@@ -48,7 +48,7 @@ export class NftConnection {
     if (requests.length === 0) return;
     this.#untouched = false;
     this.#deleted ||= requests.some(({ type }) => DELETIONS.has(type & 0xff));
-    const batch = [edge(BATCH_BEGIN, generation), ...requests, edge(BATCH_END)];
+    const batch = [edge(BATCH_BEGIN, generation), ...lastAcknowledged(requests), edge(BATCH_END)];
     const refused = exchange(this.#socket, batch).find(({ error }) => error !== undefined);
     if (refused?.error !== undefined) throw refused.error;
   }
@@ -80,7 +80,8 @@ export class NftConnection {
   }
 
   #answers(asked: readonly NetlinkRequest[]): (Buffer | undefined)[] {
-    return exchange(this.#socket, asked).map(({ messages: [answer], error }) => {
+    const questions = asked.map((question) => ({ ...question, answered: true as const }));
+    return exchange(this.#socket, questions).map(({ messages: [answer], error }) => {
       if (error !== undefined && !isErrno(error, 'ENOENT')) throw error;
       return error === undefined ? answer?.body.subarray(GENERIC_HEADER) : undefined;
     });
@@ -108,6 +109,14 @@ const DELETIONS: ReadonlySet<number> = new Set([
   Message.deleteSet,
   Message.deleteElement,
 ]);
+
+/**
+ * The verdicts of a batch come when it is over, in the order of its requests, and those of refused ones come unasked: whoever has that
+ * of the last has all.
+ */
+function lastAcknowledged(requests: readonly NetlinkRequest[]): NetlinkRequest[] {
+  return [...requests.slice(0, -1).map((one) => ({ ...one, silent: true as const })), ...requests.slice(-1)];
+}
 
 /** Begin or end of a batch: res_id (be16) is the subsystem that it is for. */
 function edge(type: number, generation?: number): NetlinkRequest {

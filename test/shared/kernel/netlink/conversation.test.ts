@@ -112,6 +112,17 @@ test('a silent request is not waited for; refused, it refuses all without a verd
   assert.is(outcomes[2]?.error?.syscall, 'begin');
 });
 
+test('a question ends with its answer or an error, and no acknowledgement is waited for', () => {
+  const question = (what: string): NetlinkRequest => ({ ...request(what), answered: true });
+  const kernel = new Recording([answer(0, 7)], [verdict(1, 2)], [answer(2, 9)]);
+  const outcomes = exchange(kernel, [question('a'), question('b'), question('c')]);
+  assert.equal(
+    outcomes.map(({ messages, error }) => error?.code ?? values(messages)),
+    [[7], 'ENOENT', [9]],
+  );
+  assert.is(kernel.left, 0);
+});
+
 test('no request, nothing to wait for', () => {
   assert.equal(exchange(new Recording(), []), []);
 });

@@ -19,11 +19,13 @@ test('requests go one behind the other, padded, with rising sequence numbers', (
     { what: 'one', type: 16, flags: 0x600, body: Buffer.of(1, 2, 3) },
     { what: 'two', type: 0x10, flags: 0, body: Buffer.alloc(0), silent: true },
     { what: 'three', type: 18, flags: 0, body: Buffer.of(4, 5, 6, 7) },
+    { what: 'four', type: 18, flags: 0, body: Buffer.alloc(0), answered: true },
   ];
   const expected = hex(
     '13000000 1000 0506 0a000000 d2040000 01020300' +
       '10000000 1000 0100 0b000000 d2040000' +
-      '14000000 1200 0500 0c000000 d2040000 04050607',
+      '14000000 1200 0500 0c000000 d2040000 04050607' +
+      '10000000 1200 0100 0d000000 d2040000',
   );
   assert.is(encodeRequests(requests, 10, 1234).toString('hex'), expected.toString('hex'));
 });

@@ -115,4 +115,23 @@ test('several objects are asked for in one write, and answered in their order', 
   });
 });
 
+test('of a refused transaction the first refused request is named, and the conversation goes on', () => {
+  inScratchNamespace(() => {
+    using connection = NftConnection.open();
+    const inNothing = (name: string): NftChain => ({ table: { family: 'ip', name: 'nothing' }, name });
+    const refused = (...requests: Parameters<typeof connection.commit>[0]): void => {
+      assert.throws(
+        () => connection.commit([addTable(table), ...requests]),
+        (thrown: unknown) => isErrno(thrown, 'ENOENT') && /add chain ip nothing first/.test(String(thrown)),
+      );
+      assert.is(connection.generation(), 1);
+    };
+    refused(addChain(inNothing('first')), addChain(chain));
+    refused(addChain(chain), addChain(inNothing('first')));
+    refused(addChain(inNothing('first')), addChain(inNothing('second')), addChain(chain));
+    connection.commit([addTable(table), addChain(chain)]);
+    assert.ok(new NftView(connection).hasChain(chain));
+  });
+});
+
 test.run();
