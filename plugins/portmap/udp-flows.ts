@@ -1,5 +1,6 @@
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { maybeTracked } from '../../shared/kernel/conntrack-look.ts';
 import { Conntrack, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { formatAddress } from '../../shared/cni/address.ts';
@@ -45,7 +46,9 @@ function ports(first: number, last: number): Pick<ConntrackFilter, 'protocol' | 
 }
 
 /** A host without connection tracking over netlink has forwarded ports all the same: no reason to fail. */
-function forget(filters: readonly ConntrackFilter[], warn: (line: string) => void): void {
+function forget(wanted: readonly ConntrackFilter[], warn: (line: string) => void): void {
+  if (wanted.length === 0) return;
+  const filters = maybeTracked(wanted);
   if (filters.length === 0) return;
   const tell = (which: string, thrown: unknown): void => {
     warn(`old UDP flows to ${which} may go on to where they went: ${toCniError(thrown).message}`);
