@@ -3,8 +3,8 @@ import { addressOf, checked, libc } from './libc.ts';
 import { isErrno } from './errno.ts';
 
 /**
- * Closes a descriptor whose release waits in the kernel, without waiting for it: an nfnetlink socket that deleted something
- * waits for a grace period (about 15 ms) when its last descriptor is closed, at the end of the process too.
+ * Closes a descriptor whose release waits in the kernel, without waiting for it: the last descriptor of a netfilter socket, at the end of the
+ * process too, waits for a grace period (about 15 ms) while anything deleted from nf_tables is on its way out.
  *
  * The descriptor is sent, together with both ends of a unix socket pair, through that very pair, and all three are closed: a
  * cycle that nothing refers to any more. The kernel's collector of such cycles takes it apart, since Linux 6.10 in a thread of

@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { Attributes as SocketOption } from 'netlink/dist/constants.js';
+import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { deadlineIn } from '../clock.ts';
 import { closeLater } from '../close-later.ts';
@@ -22,6 +22,7 @@ export class NetlinkSocket {
   /** Our address: the kernel puts it into every answer. */
   readonly port: number;
   readonly #timeoutMs: number;
+  readonly #letGo: (fd: number) => void;
   #sequence = 1;
   #open = true;
   #buffer: Buffer | undefined;
@@ -30,7 +31,7 @@ export class NetlinkSocket {
   static open(protocol: number, options: NetlinkSocketOptions = {}): NetlinkSocket {
     const fd = checked('socket(AF_NETLINK)', libc().socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
     try {
-      return new NetlinkSocket(fd, options.timeoutMs ?? 5000);
+      return new NetlinkSocket(fd, protocol, options.timeoutMs ?? 5000);
     } catch (thrown) {
       closeSync(fd);
       throw thrown;
@@ -38,9 +39,10 @@ export class NetlinkSocket {
   }
 
   /** Use {@link NetlinkSocket.open}. */
-  private constructor(fd: number, timeoutMs: number) {
+  private constructor(fd: number, protocol: number, timeoutMs: number) {
     this.fd = fd;
     this.#timeoutMs = timeoutMs;
+    this.#letGo = protocol === Protocol.NETFILTER ? closeLater : closeSync;
     configure(fd, timeoutMs);
     this.port = bindAnywhere(fd);
   }
@@ -75,9 +77,12 @@ export class NetlinkSocket {
     throw tooLate(this.#timeoutMs);
   }
 
-  /** @param how `later`: the kernel would wait before it lets go (see closeLater) */
-  close(how: 'now' | 'later' = 'now'): void {
-    if (this.#open) (how === 'later' ? closeLater : closeSync)(this.fd);
+  /**
+   * A netfilter socket, whatever it was used for, lets go only when what anybody's last transaction deleted is gone, a grace period of
+   * about 15 ms: in a DEL, each plugin would wait for what the one before it deleted. That waiting is left to the kernel.
+   */
+  close(): void {
+    if (this.#open) this.#letGo(this.fd);
     this.#open = false;
   }
 

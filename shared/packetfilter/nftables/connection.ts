@@ -8,13 +8,11 @@ import type { NftFamily } from './model.ts';
 import { attributeOf, be32, encodeTree, type AttributeNode } from './tree.ts';
 
 /**
- * Belongs to the network namespace that it was opened in. Close it: after a transaction that deleted something the kernel lets a
- * grace period of about 15 ms pass before it lets go of the socket, also when the process just ends, and only `close` leaves
- * that waiting to the kernel.
+ * Belongs to the network namespace that it was opened in. Close it: when a process just ends, the kernel waits for a grace period of
+ * about 15 ms in which anybody's deletions come to their end, and only `close` leaves that waiting to the kernel.
  */
 export class NftConnection {
   readonly #socket: NetlinkSocket;
-  #deleted = false;
   /** When the generation was asked for, nobody had committed anything yet. */
   #untouched = false;
 
@@ -47,7 +45,6 @@ export class NftConnection {
   commit(requests: readonly NetlinkRequest[], generation?: number): void {
     if (requests.length === 0) return;
     this.#untouched = false;
-    this.#deleted ||= requests.some(({ type }) => DELETIONS.has(type & 0xff));
     const batch = [edge(BATCH_BEGIN, generation), ...lastAcknowledged(requests), edge(BATCH_END)];
     const refused = exchange(this.#socket, batch).find(({ error }) => error !== undefined);
     if (refused?.error !== undefined) throw refused.error;
@@ -72,7 +69,7 @@ export class NftConnection {
   }
 
   close(): void {
-    this.#socket.close(this.#deleted ? 'later' : 'now');
+    this.#socket.close();
   }
 
   [Symbol.dispose](): void {
@@ -101,14 +98,6 @@ const BATCH_BEGIN = 16;
 const BATCH_END = 17;
 const BATCH_GENERATION = 1;
 const GENERATION_ID = 1;
-
-const DELETIONS: ReadonlySet<number> = new Set([
-  Message.deleteTable,
-  Message.deleteChain,
-  Message.deleteRule,
-  Message.deleteSet,
-  Message.deleteElement,
-]);
 
 /**
  * The verdicts of a batch come when it is over, in the order of its requests, and those of refused ones come unasked: whoever has that
