@@ -72,7 +72,11 @@ export function makeNamespace(name: string): string {
   return path;
 }
 
+/** Milliseconds in which the kernel has taken a namespace apart, which it does later and under a lock that the next round would wait for. */
+const TAKEN_APART = 80;
+
 /** A namespace that is thrown away again. */
 export function dropNamespace(name: string): void {
   sh(`umount /run/netns/${name} && rm /run/netns/${name}`);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, TAKEN_APART);
 }
