@@ -55,7 +55,7 @@ function baseOrExit() {
 
 async function build() {
   const { bundle, textAssets } = await import('./cli/packaging/bundle.mjs');
-  const { compileParts, pack, tune } = await import('./cli/packaging/pack.mjs');
+  const { latePartAssets, pack, tune } = await import('./cli/packaging/pack.mjs');
   mkdirSync(resolve(root, 'dist'), { recursive: true });
   const work = workFolder(resolve(root, 'dist'));
   try {
@@ -64,7 +64,7 @@ async function build() {
     const parts = {
       work,
       node: base.file,
-      assets: { ...textAssets(root), ...compileParts(base.file, late) },
+      assets: { ...textAssets(root), ...latePartAssets(late) },
     };
     const packed = await pack(parts);
     proveWorking(packed, work);

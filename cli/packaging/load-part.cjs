@@ -1,9 +1,6 @@
 'use strict';
 
-/**
- * Evaluates a part of the executable that lies outside of the startup snapshot (bundle.mjs, LATE_PARTS). Its compiled code lies beside
- * it, so that V8 need not parse it; V8 checks that it fits and compiles otherwise.
- */
+/** Evaluates a part of the executable that lies outside of the startup snapshot (bundle.mjs, LATE_PARTS). */
 /** @type {Map<string, any>} */
 const parts = new Map();
 
@@ -12,10 +9,8 @@ exports.loadPart = function loadPart(name, require) {
   const known = parts.get(name);
   if (known !== undefined) return known;
   const { Script } = process.getBuiltinModule('node:vm');
-  const script = new Script(assetOf(`${name}.cjs`).toString('utf8'), {
-    filename: `${name}.cjs`,
-    cachedData: assetOf(`${name}.cache`),
-  });
+  const wrapped = `(function (exports, require, module) {${assetOf(`${name}.cjs`).toString('utf8')}\n})`;
+  const script = new Script(wrapped, { filename: `${name}.cjs` });
   const module = { exports: {} };
   script.runInThisContext()(module.exports, require, module);
   // Only now: a part puts an object of its own in the place of the first `module.exports`.

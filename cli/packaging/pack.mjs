@@ -10,32 +10,28 @@ import { LOADED_AT_RUN_TIME } from './run-time-modules.mjs';
 import { trimCodeCache } from './sea-blob.mjs';
 
 /**
- * Where V8 leaves out two of its compilers, whose work costs more than it saves in a process of some 30 ms: 2 ms of every ADD went into
- * machine code that ran once. What loops for long is optimised as ever (a lease store or a chain with thousands of entries).
+ * V8's flags, the same at build time and at run time: with others it would reject all compiled code, that of Node's own modules too.
+ * --no-rehash-snapshot      saves 3 ms of every start: no new seed for string hashes, whose protection against flooded hash tables a
+ *                           process that reads one trusted document and ends does not need.
+ * --no-sparkplug --no-maglev  two of V8's compilers, whose work costs more than it saves in a process of some 30 ms: 2 ms of every ADD went
+ *                           into machine code that ran once. What loops for long is optimised as ever (a lease store or a chain with
+ *                           thousands of entries).
+ * --min-semi-space-size     memory (MiB) that may be used before the first garbage collection: an ADD ends before.
  */
-const COMPILERS = ['--no-sparkplug', '--no-maglev'];
+const V8_FLAGS = ['--no-rehash-snapshot', '--no-sparkplug', '--no-maglev', '--min-semi-space-size=16'];
 /**
  * Part of the executable, not of its surroundings: NODE_OPTIONS is ignored (`execArgvExtension: none`).
- * --no-rehash-snapshot  saves 3 ms of every start: no new seed for string hashes, whose protection against flooded hash tables a
- *                       process that reads one trusted document and ends does not need.
- * --min-semi-space-size memory (MiB) that may be used before the first garbage collection: an ADD ends before.
  * --v8-pool-size=1      as few helper threads as can be (0 means as many as there are processors): each takes time to start.
  * --no-warnings         stderr belongs to the plugin: Nomad looks for a version in it.
  */
-const RUN_FLAGS = [
-  '--no-rehash-snapshot',
-  ...COMPILERS,
-  '--min-semi-space-size=16',
-  '--v8-pool-size=1',
-  '--no-warnings',
-];
+const RUN_FLAGS = [...V8_FLAGS, '--v8-pool-size=1', '--no-warnings'];
 /**
- * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. V8 flags that are
- * not also given at run time would make it reject the compiled code of built-in modules; the random seed is the one that it ignores.
+ * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. The seed is the one
+ * flag that V8 leaves out when it compares.
  */
-const BUILD_FLAGS = ['--no-rehash-snapshot', ...COMPILERS, '--random-seed=1', '--no-warnings'];
-/** Files of the late part that only `weft` uses: small counts more than fast. */
-const COMPRESSED = ['weft.cjs', 'weft.cache'];
+const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--no-warnings'];
+/** Late parts that only `weft` uses: small counts more than fast. */
+const COMPRESSED = ['weft.cjs'];
 
 /**
  * @typedef {object} Parts
@@ -45,18 +41,13 @@ const COMPRESSED = ['weft.cjs', 'weft.cache'];
  */
 
 /**
- * Adds V8's compiled code to each late part.
- * @param {string} node @param {readonly string[]} files
- * @returns {Record<string, string>} the parts as files of the executable
+ * Source only. V8's compiled code cannot go with it: it is bound to the read-only heap of the process that made it, and that of an executable
+ * with a startup snapshot is another one than plain Node's (V8 rejects it without a word, `cachedDataRejected`).
+ * @param {readonly string[]} files
+ * @returns {Record<string, string>} the late parts as files of the executable
  */
-export function compileParts(node, files) {
-  const pairs = files.flatMap((file) => {
-    const cache = file.replace(/\.cjs$/, '.cache');
-    const script = join(import.meta.dirname, 'compile-part.mjs');
-    execFileSync(node, [...BUILD_FLAGS, script, file, cache], { env: {}, stdio: 'pipe' });
-    return [compress(file), compress(cache)].map((path) => [basename(path), path]);
-  });
-  return Object.fromEntries(pairs);
+export function latePartAssets(files) {
+  return Object.fromEntries(files.map(compress).map((file) => [basename(file), file]));
 }
 
 /** @param {string} file @returns {string} the file to ship */

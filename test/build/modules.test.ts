@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { nodeBase } from '../../cli/packaging/base.mjs';
 import { bundle, textAssets } from '../../cli/packaging/bundle.mjs';
-import { compileParts, pack, tune } from '../../cli/packaging/pack.mjs';
+import { latePartAssets, pack, tune } from '../../cli/packaging/pack.mjs';
 import { LOADED_AT_RUN_TIME } from '../../cli/packaging/run-time-modules.mjs';
 import { executable, PLUGIN_NAMES } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';
@@ -33,7 +33,7 @@ test.before(async () => {
   const work = mkdtempSync('/run/probe-');
   const { file: node } = nodeBase(ROOT);
   const { late } = await bundle(ROOT, work, 'test/build/probe-entry.ts');
-  const parts = { work, node, assets: { ...textAssets(ROOT), ...compileParts(node, late) } };
+  const parts = { work, node, assets: { ...textAssets(ROOT), ...latePartAssets(late) } };
   const { file } = tune({ ...parts, packed: await pack(parts) });
   bin = join(work, 'bin');
   probes = join(work, 'probes');
