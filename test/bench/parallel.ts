@@ -65,7 +65,7 @@ async function burst(suite: PluginSuite): Promise<Burst> {
   const allocations: Allocation[] = Array.from({ length: chains }, (_, at) => ({
     id: `burst-${at}`,
     netns: makeNamespace(`burst-${at}`),
-    port: 20_000 + at,
+    ports: [20_000 + at],
   }));
   const began = process.hrtime.bigint();
   const results = await Promise.allSettled(

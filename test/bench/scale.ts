@@ -8,7 +8,7 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { describeMachine, onOwnHost, resetHost } from './chain/machine.ts';
 import { nomadList, type Backend, type List } from './chain/suites.ts';
-import { VERBS, type Verb } from './scale/chain.ts';
+import { VERBS, type Verb } from './chain/calls.ts';
 import { makeHost } from './scale/hosts.ts';
 import { measureInTurns, type Costs } from './scale/measure.ts';
 

@@ -1,13 +1,14 @@
 import { chmodSync, existsSync, writeFileSync } from 'node:fs';
 import { TPROXY_COMMANDS, TPROXY_CONFIG, type List, type ListedPlugin, type PluginSuite } from './suites.ts';
 
-export type Verb = 'ADD' | 'CHECK' | 'DEL';
+export const VERBS = ['ADD', 'CHECK', 'DEL'] as const;
+export type Verb = (typeof VERBS)[number];
 
 export interface Allocation {
   readonly id: string;
   readonly netns: string;
-  /** One static port, sent for tcp and for udp as Nomad does; none when undefined. */
-  readonly port?: number;
+  /** Static ports, each sent for tcp and for udp as Nomad does. */
+  readonly ports: readonly number[];
 }
 
 /** One program to start, as libcni starts a plugin. */
@@ -71,9 +72,10 @@ export function stdinOf(
   });
 }
 
-function portMappings({ port }: Allocation): unknown[] {
-  if (port === undefined) return [];
-  return ['tcp', 'udp'].map((Protocol) => ({ HostPort: port, ContainerPort: port, Protocol, HostIP: '' }));
+function portMappings({ ports }: Allocation): unknown[] {
+  return ports.flatMap((port) =>
+    ['tcp', 'udp'].map((Protocol) => ({ HostPort: port, ContainerPort: port, Protocol, HostIP: '' })),
+  );
 }
 
 const SCRIPT = '/run/bench-consul-cni';

@@ -21,7 +21,7 @@ export function growCrowd(list: List, present: readonly CrowdMember[], size: num
   const members = [...present];
   for (let index = present.length; index < size; index++) {
     const member = { index, netns: makeNamespace(`crowd-${index}`) };
-    const allocation = { id: `crowd-${index}`, netns: member.netns, port: 20_000 + index };
+    const allocation = { id: `crowd-${index}`, netns: member.netns, ports: [20_000 + index] };
     chainInProcess(networkOf(list, Math.floor(index / PER_BRIDGE)), 'ADD', allocation);
     members.push(member);
   }

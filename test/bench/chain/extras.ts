@@ -25,7 +25,7 @@ type Told = (verb: 'ADD' | 'DEL', plugins: number) => void;
 /** In a namespace of its own: the reference's consul-cni leaves its chains, and stops at them when it is called again. */
 function addAndDelete(suite: PluginSuite, list: List, wrap: readonly string[], told: Told): void {
   const name = `counted-${suite.name}`;
-  const allocation = { id: name, netns: makeNamespace(name), port: 9003 };
+  const allocation = { id: name, netns: makeNamespace(name), ports: [9003] };
   try {
     const add = runChain(suite, list, 'ADD', allocation, undefined, wrap);
     told('ADD', add.times.plugins.size);

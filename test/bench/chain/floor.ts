@@ -15,7 +15,7 @@ export class Floor {
   /** Round 0 warms up. */
   round(list: List, round: number): void {
     const name = `floor-${round}`;
-    const allocation = { id: name, netns: makeNamespace(name), port: 9004 };
+    const allocation = { id: name, netns: makeNamespace(name), ports: [9004] };
     const began = process.hrtime.bigint();
     const result = chainInProcess(list, 'ADD', allocation);
     const added = milliseconds(began);

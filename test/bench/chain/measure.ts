@@ -72,7 +72,7 @@ class Samples {
 
 function oneRound({ list }: MeasureOptions, suite: PluginSuite, round: number, samples: Samples): void {
   const name = `measured-${suite.name}-${round}`;
-  const allocation: Allocation = { id: name, netns: makeNamespace(name), port: 9002 };
+  const allocation: Allocation = { id: name, netns: makeNamespace(name), ports: [9002] };
   const timed = (verb: Verb, prevResult?: unknown): unknown => {
     const cpu = childrenCpu();
     const { times, result } = runChain(suite, list, verb, allocation, prevResult);

@@ -38,7 +38,7 @@ function addFiller(portmap: List, at: number): void {
     // Without `capabilities`: mappings and result are written down here, not passed as for an allocation.
     plugins: portmap.plugins.map(({ type, snat }) => ({ type, snat, runtimeConfig, prevResult })),
   };
-  chainInProcess(list, 'ADD', { id: fillerId(at), netns: '/none' });
+  chainInProcess(list, 'ADD', { id: fillerId(at), netns: '/none', ports: [] });
 }
 
 /** The first one's chain and jump as often as wanted, in one iptables-restore: thousands of calls would take minutes. */

@@ -49,7 +49,7 @@ export async function makeScene(
   inNamespace(host, () => {
     const portmap = { ...list, plugins: list.plugins.filter(({ type }) => type === 'portmap') };
     fillMappings(portmap, backend, mappings - 1);
-    runChain(suite, list, 'ADD', { id: name, netns: inside, port: PORT });
+    runChain(suite, list, 'ADD', { id: name, netns: inside, ports: [PORT] });
   });
   const server = await listen(inside);
   return {

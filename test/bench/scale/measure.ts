@@ -1,7 +1,9 @@
 import { inNamespace } from '../../../shared/kernel/namespace.ts';
 import { dropNamespace, makeNamespace } from '../chain/crowd.ts';
 import { summarise, type Summary } from '../chain/statistics.ts';
-import { runChain, VERBS, type Allocation, type Verb } from './chain.ts';
+import { WEFT } from '../chain/suites.ts';
+import { VERBS, type Allocation, type Verb } from '../chain/calls.ts';
+import { runChain, type ChainTimes } from '../chain/invoke.ts';
 import type { Host } from './hosts.ts';
 
 /** What one more allocation costs on a host, by verb and by plugin (`chain`: all of them). */
@@ -30,7 +32,7 @@ function oneMore({ netns, list }: Host, id: string, samples: Samples): void {
     inNamespace(netns, () => {
       let result: unknown;
       for (const verb of VERBS) {
-        const outcome = runChain(list, verb, allocation, result);
+        const outcome = runChain(WEFT, list, verb, allocation, result);
         result = outcome.result;
         samples.note(verb, outcome.times);
       }
@@ -43,8 +45,8 @@ function oneMore({ netns, list }: Host, id: string, samples: Samples): void {
 class Samples {
   readonly #all = new Map<Verb, Map<string, number[]>>(VERBS.map((verb) => [verb, new Map()]));
 
-  note(verb: Verb, times: Readonly<Record<string, number>>): void {
-    for (const [what, took] of Object.entries(times)) {
+  note(verb: Verb, { plugins, total }: ChainTimes): void {
+    for (const [what, took] of [...plugins, ['chain', total] as const]) {
       const list = this.#all.get(verb)?.get(what) ?? [];
       this.#all.get(verb)?.set(what, [...list, took]);
     }
