@@ -13,19 +13,34 @@ export interface Extras {
 
 /** One ADD and one DEL under strace (successful execve), and again under time(1) (ru_maxrss). */
 export function countExtras(suite: PluginSuite, list: List): Extras {
-  const children = { ADD: 0, DEL: 0 };
-  addAndDelete(suite, list, STRACE, (verb, plugins) => (children[verb] = programs() - plugins));
+  const children = counted(suite, list);
   let peakMemory = 0;
   addAndDelete(suite, list, TIME, () => (peakMemory = Math.max(peakMemory, highest())));
   return { children, peakMemory };
 }
 
+/** strace loses a tracee of many threads now and then (ptrace: EIO), and the plugin with it: then all is counted anew. */
+function counted(suite: PluginSuite, list: List, attempt = 1): Record<'ADD' | 'DEL', number> {
+  const children = { ADD: 0, DEL: 0 };
+  try {
+    addAndDelete(suite, list, STRACE, (verb, plugins) => (children[verb] = programs() - plugins));
+    return children;
+  } catch (thrown) {
+    rmSync(LOG, { force: true });
+    if (attempt === ATTEMPTS) throw thrown;
+    return counted(suite, list, attempt + 1);
+  }
+}
+
+const ATTEMPTS = 5;
+let calls = 0;
+
 type Told = (verb: 'ADD' | 'DEL', plugins: number) => void;
 
 /** In a namespace of its own: the reference's consul-cni leaves its chains, and stops at them when it is called again. */
 function addAndDelete(suite: PluginSuite, list: List, wrap: readonly string[], told: Told): void {
-  const name = `counted-${suite.name}`;
-  const allocation = { id: name, netns: makeNamespace(name), ports: [9003] };
+  const name = `counted-${suite.name}-${String(calls++)}`;
+  const allocation = { id: name, netns: makeNamespace(name), ports: [9_100 + calls] };
   try {
     const add = runChain(suite, list, 'ADD', allocation, undefined, wrap);
     told('ADD', add.times.plugins.size);
