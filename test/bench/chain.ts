@@ -11,7 +11,14 @@ import { describeMachine, onOwnHost, resetHost } from './chain/machine.ts';
 import { measure, type Measurement } from './chain/measure.ts';
 import { plot } from './chain/plot.ts';
 import { printHeader, printRow, printRatios } from './chain/report.ts';
-import { nomadList, REFERENCE, WEFT, type Backend, type ListName } from './chain/suites.ts';
+import {
+  nomadList,
+  REFERENCE,
+  WEFT,
+  withoutNamedBackends,
+  type Backend,
+  type ListName,
+} from './chain/suites.ts';
 import { printVerdicts, verdicts } from './chain/targets.ts';
 
 onOwnHost(import.meta.filename, process.argv.slice(2));
@@ -64,7 +71,7 @@ function benchBackend(name: ListName, backend: Backend, sizes: readonly number[]
   resetHost(backend);
   console.log(`\n${name} on ${backend}; ${machine}; medians in ms`);
   printHeader();
-  const list = nomadList(name);
+  const list = backend === 'nftables' ? withoutNamedBackends(nomadList(name)) : nomadList(name);
   let crowd: CrowdMember[] = [];
   const measurements = sizes.flatMap((present) => {
     crowd = growCrowd(list, crowd, present - 1);

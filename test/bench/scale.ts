@@ -7,7 +7,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { describeMachine, onOwnHost, resetHost } from './chain/machine.ts';
-import { nomadList, type Backend, type List } from './chain/suites.ts';
+import { nomadList, withoutNamedBackends, type Backend } from './chain/suites.ts';
 import { VERBS, type Verb } from './chain/calls.ts';
 import { makeHost } from './scale/hosts.ts';
 import { measureInTurns, type Costs } from './scale/measure.ts';
@@ -75,16 +75,6 @@ function measureBackend(backend: Backend): Scale {
     Object.fromEntries(SHOWN.map((what) => [what, ratioOf(verb, what)]));
   const ratios = { ADD: ratiosOf('ADD'), CHECK: ratiosOf('CHECK'), DEL: ratiosOf('DEL') };
   return { backend, present: [1, many], few, many: crowded, ratios };
-}
-
-/** So that the node's own file decides for every plugin: Nomad's list names iptables for the firewall. */
-function withoutNamedBackends(list: List): List {
-  const plugins = list.plugins.map((plugin) => {
-    const unnamed = { ...plugin };
-    delete (unnamed as { backend?: unknown }).backend;
-    return unnamed;
-  });
-  return { ...list, plugins };
 }
 
 function row(...cells: readonly string[]): string {

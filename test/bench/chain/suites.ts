@@ -33,6 +33,16 @@ export function nomadList(file: ListName): List {
   return JSON.parse(readFileSync(`${root}/conflist/${file}.conflist`, 'utf8')) as List;
 }
 
+/** So that the node's own file decides for every plugin: Nomad's list names iptables for the firewall. */
+export function withoutNamedBackends(list: List): List {
+  const plugins = list.plugins.map((plugin) => {
+    const unnamed = { ...plugin };
+    delete (unnamed as { backend?: unknown }).backend;
+    return unnamed;
+  });
+  return { ...list, plugins };
+}
+
 /** CONSUL_IPTABLES_CONFIG as Nomad sends it for the dashboard of the example; also a vector of consul-cni's commands. */
 const VECTOR = 'nomad-countdash-dashboard';
 
