@@ -19,8 +19,8 @@ export function libc(): Libc {
  * between may overwrite errno.
  * @param syscall the call's name as the operator should read it, with its object where that helps
  */
-export function checked(syscall: string, result: number | bigint): number {
-  if (result >= 0) return Number(result);
+export function checked(syscall: string, result: number): number {
+  if (result >= 0) return result;
   throw new KernelError(syscall, lastErrno());
 }
 

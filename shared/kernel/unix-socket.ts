@@ -75,7 +75,7 @@ export class UnixSocket {
   }
 
   /** Once more when a signal came between. */
-  #repeat(syscall: string, call: () => number | bigint): number {
+  #repeat(syscall: string, call: () => number): number {
     for (;;) {
       try {
         return checked(this.#what(syscall), call());

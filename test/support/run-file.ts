@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
-import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { ON_OWN_HOST } from './own-host.ts';
 
 export interface FileReport {
   readonly file: string;
@@ -29,29 +29,13 @@ const GRACE_SECONDS = 5;
 const SILENCE_SECONDS = 120;
 const SLOW_SECONDS = 2;
 
-const UNSHARE = [
-  '--net',
-  '--mount',
-  '--pid',
-  '--fork',
-  '--kill-child',
-  '--mount-proc',
-  '--propagation',
-  'private',
-  '--',
-];
-
 /** Runs one test file on a host of its own and reports each of its tests; whatever the file leaves behind dies with it. */
 export async function runFile(file: string): Promise<FileReport> {
   const began = Date.now();
-  const child = spawn(
-    'unshare',
-    [...UNSHARE, 'sh', resolve(import.meta.dirname, 'own-host.sh'), process.execPath, '--no-warnings', file],
-    {
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-      env: { ...process.env, WEFT_TEST_EAR: '1', FORCE_COLOR: '0' },
-    },
-  );
+  const child = spawn('unshare', [...ON_OWN_HOST, process.execPath, '--no-warnings', file], {
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    env: { ...process.env, WEFT_TEST_EAR: '1', FORCE_COLOR: '0' },
+  });
   const account = new Account();
   let output = '';
   const collect = (chunk: Buffer): void => void (output = (output + chunk.toString()).slice(-20_000));

@@ -1,8 +1,7 @@
 import { closeSync } from 'node:fs';
-import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
+import { Attributes as SocketOption } from 'netlink/dist/constants.js';
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { deadlineIn } from '../clock.ts';
-import { closeLater } from '../close-later.ts';
 import { checked, isErrno, KernelError, libc } from '../libc.ts';
 import { decodeMessages, encodeRequests, type NetlinkRequest, type ReceivedMessage } from './message.ts';
 
@@ -22,7 +21,6 @@ export class NetlinkSocket {
   /** Our address: the kernel puts it into every answer. */
   readonly port: number;
   readonly #timeoutMs: number;
-  readonly #letGo: (fd: number) => void;
   #sequence = 1;
   #open = true;
   #buffer: Buffer | undefined;
@@ -31,7 +29,7 @@ export class NetlinkSocket {
   static open(protocol: number, options: NetlinkSocketOptions = {}): NetlinkSocket {
     const fd = checked('socket(AF_NETLINK)', libc().socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
     try {
-      return new NetlinkSocket(fd, protocol, options.timeoutMs ?? 5000);
+      return new NetlinkSocket(fd, options.timeoutMs ?? 5000);
     } catch (thrown) {
       closeSync(fd);
       throw thrown;
@@ -39,10 +37,9 @@ export class NetlinkSocket {
   }
 
   /** Use {@link NetlinkSocket.open}. */
-  private constructor(fd: number, protocol: number, timeoutMs: number) {
+  private constructor(fd: number, timeoutMs: number) {
     this.fd = fd;
     this.#timeoutMs = timeoutMs;
-    this.#letGo = protocol === Protocol.NETFILTER ? closeLater : closeSync;
     configure(fd, timeoutMs);
     this.port = bindAnywhere(fd);
   }
@@ -77,12 +74,9 @@ export class NetlinkSocket {
     throw tooLate(this.#timeoutMs);
   }
 
-  /**
-   * A netfilter socket, whatever it was used for, lets go only when what anybody's last transaction deleted is gone, a grace period of
-   * about 15 ms: in a DEL, each plugin would wait for what the one before it deleted. That waiting is left to the kernel.
-   */
+  /** A netfilter socket waits here, some 15 ms, while anything deleted from nf_tables is on its way out. */
   close(): void {
-    if (this.#open) this.#letGo(this.fd);
+    if (this.#open) closeSync(this.fd);
     this.#open = false;
   }
 

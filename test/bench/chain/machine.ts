@@ -2,7 +2,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, totalmem } from 'node:os';
-import { resolve } from 'node:path';
+import { ON_OWN_HOST } from '../../support/own-host.ts';
 import type { Backend } from './suites.ts';
 
 export function sh(command: string): string {
@@ -15,25 +15,12 @@ export function describeMachine(): string {
   return `${availableParallelism()} x ${model}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, ${iptables}`;
 }
 
-const UNSHARE = [
-  '--net',
-  '--mount',
-  '--pid',
-  '--fork',
-  '--kill-child',
-  '--mount-proc',
-  '--propagation',
-  'private',
-  '--',
-];
-
 /** Runs this very script again on a host of its own (fresh network, /run, /var, /etc); nothing of the machine is touched. */
 export function onOwnHost(script: string, args: readonly string[]): void {
   if (process.env['WEFT_BENCH_HOST'] === '1') return;
-  const shell = resolve(import.meta.dirname, '../../support/own-host.sh');
   const { status } = spawnSync(
     'unshare',
-    [...UNSHARE, 'sh', shell, process.execPath, '--no-warnings', script, ...args],
+    [...ON_OWN_HOST, process.execPath, '--no-warnings', script, ...args],
     {
       stdio: 'inherit',
       env: { ...process.env, WEFT_BENCH_HOST: '1' },

@@ -17,7 +17,7 @@ const HEADERS = {
 const LIBC = resolve(import.meta.dirname, '../../../shared/kernel/libc.ts');
 
 test('errno is that of the failing call, call after call', () => {
-  const calls: [string, () => number | bigint][] = [
+  const calls: [string, () => number][] = [
     ['EBADF', () => libc().setns(-1, 0)],
     ['EINVAL', () => libc().unshare(0x1)],
     ['EAFNOSUPPORT', () => libc().socket(99, 3, 0)],
