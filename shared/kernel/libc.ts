@@ -79,7 +79,6 @@ export interface Libc {
     addressLength: Uint8Array,
   ): number;
   socketpair(domain: number, type: number, protocol: number, pair: Uint8Array): number;
-  sendmsg(fd: number, message: Uint8Array, flags: number): number;
   /** @param milliseconds -1 waits without end */
   poll(descriptors: Uint8Array, count: number, milliseconds: number): number;
   ioctl(fd: number, request: number): number;
@@ -89,6 +88,9 @@ export interface Libc {
   umount2(target: string, flags: number): number;
   flock(fd: number, operation: number): number;
   getrandom(data: Uint8Array, length: number, flags: number): number;
+  /** @param params struct io_uring_params, filled in. Gives the ring's descriptor, close-on-exec. */
+  io_uring_setup(entries: number, params: Uint8Array): number;
+  io_uring_register(ring: number, operation: number, argument: Uint8Array, count: number): number;
   _exit(status: number): void;
 }
 
@@ -157,7 +159,6 @@ function functionsOn(call: Caller): Libc {
     recv: (...args) => call('recvfrom', ...args),
     recvfrom: (...args) => call('recvfrom', ...args),
     socketpair: (...args) => call('socketpair', ...args),
-    sendmsg: (...args) => call('sendmsg', ...args),
     // arm64 has no poll(2). No signal mask: its size is not looked at then.
     poll: (descriptors, count, milliseconds) => call('ppoll', descriptors, count, timespec(milliseconds)),
     ioctl: (...args) => call('ioctl', ...args),
@@ -168,6 +169,8 @@ function functionsOn(call: Caller): Libc {
     umount2: (target, flags) => call('umount2', cString(target), flags),
     flock: (...args) => call('flock', ...args),
     getrandom: (...args) => call('getrandom', ...args),
+    io_uring_setup: (...args) => call('io_uring_setup', ...args),
+    io_uring_register: (...args) => call('io_uring_register', ...args),
     _exit: (status) => void call('exit_group', status),
   };
 }

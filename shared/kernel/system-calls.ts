@@ -12,7 +12,6 @@ const X64 = {
   connect: 42,
   sendto: 44,
   recvfrom: 45,
-  sendmsg: 46,
   bind: 49,
   getsockname: 51,
   socketpair: 53,
@@ -26,6 +25,8 @@ const X64 = {
   unshare: 272,
   setns: 308,
   getrandom: 318,
+  io_uring_setup: 425,
+  io_uring_register: 427,
 };
 
 const ARM64: typeof X64 = {
@@ -45,7 +46,8 @@ const ARM64: typeof X64 = {
   recvfrom: 207,
   setsockopt: 208,
   getsockopt: 209,
-  sendmsg: 211,
   setns: 268,
   getrandom: 278,
+  io_uring_setup: 425,
+  io_uring_register: 427,
 };

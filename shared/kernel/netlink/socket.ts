@@ -1,7 +1,8 @@
 import { closeSync } from 'node:fs';
-import { Attributes as SocketOption } from 'netlink/dist/constants.js';
+import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { deadlineIn } from '../clock.ts';
+import { closeLater } from '../close-later.ts';
 import { checked, isErrno, KernelError, libc } from '../libc.ts';
 import { decodeMessages, encodeRequests, type NetlinkRequest, type ReceivedMessage } from './message.ts';
 
@@ -21,6 +22,7 @@ export class NetlinkSocket {
   /** Our address: the kernel puts it into every answer. */
   readonly port: number;
   readonly #timeoutMs: number;
+  readonly #letGo: (fd: number) => void;
   #sequence = 1;
   #open = true;
   #buffer: Buffer | undefined;
@@ -29,7 +31,7 @@ export class NetlinkSocket {
   static open(protocol: number, options: NetlinkSocketOptions = {}): NetlinkSocket {
     const fd = checked('socket(AF_NETLINK)', libc().socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
     try {
-      return new NetlinkSocket(fd, options.timeoutMs ?? 5000);
+      return new NetlinkSocket(fd, protocol, options.timeoutMs ?? 5000);
     } catch (thrown) {
       closeSync(fd);
       throw thrown;
@@ -37,9 +39,10 @@ export class NetlinkSocket {
   }
 
   /** Use {@link NetlinkSocket.open}. */
-  private constructor(fd: number, timeoutMs: number) {
+  private constructor(fd: number, protocol: number, timeoutMs: number) {
     this.fd = fd;
     this.#timeoutMs = timeoutMs;
+    this.#letGo = protocol === Protocol.NETFILTER ? closeLater : closeSync;
     configure(fd, timeoutMs);
     this.port = bindAnywhere(fd);
   }
@@ -74,9 +77,12 @@ export class NetlinkSocket {
     throw tooLate(this.#timeoutMs);
   }
 
-  /** A netfilter socket waits here, some 15 ms, while anything deleted from nf_tables is on its way out. */
+  /**
+   * A netfilter socket, whatever it was used for, lets go only when what anybody's last transaction deleted is gone, a grace period of
+   * about 15 ms: in a DEL, each plugin would wait for what the one before it deleted. That waiting is left to the kernel.
+   */
   close(): void {
-    if (this.#open) closeSync(this.fd);
+    if (this.#open) this.#letGo(this.fd);
     this.#open = false;
   }
 

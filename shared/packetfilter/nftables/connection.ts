@@ -8,7 +8,8 @@ import type { NftFamily } from './model.ts';
 import { attributeOf, be32, encodeTree, type AttributeNode } from './tree.ts';
 
 /**
- * Belongs to the network namespace that it was opened in.
+ * Belongs to the network namespace that it was opened in. Close it: when a process just ends, the kernel waits for a grace period of
+ * about 15 ms in which anybody's deletions come to their end, and only `close` leaves that waiting to the kernel.
  */
 export class NftConnection {
   readonly #socket: NetlinkSocket;
