@@ -16,7 +16,9 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { deafen } from './deaf.mjs';
 import { Elf, LayoutError } from './elf.mjs';
+import { useHugePages } from './huge-pages.mjs';
 import { freeOfLibatomic } from './libatomic.mjs';
+import { forgetLocks } from './locks.mjs';
 import { skipPositions } from './positions.mjs';
 import { stripElf } from './strip.mjs';
 
@@ -24,9 +26,13 @@ const PATCHES = [
   'atomic-stubs.mjs',
   'deaf.mjs',
   'elf.mjs',
+  'huge-pages.mjs',
   'libatomic.mjs',
+  'locks.mjs',
   'positions.mjs',
+  'room.mjs',
   'strip.mjs',
+  'symbols.mjs',
   'base.mjs',
 ];
 
@@ -98,7 +104,9 @@ function patch(original) {
   const bytes = Buffer.from(original);
   attempt('variables of the environment still reach it', () => deafen(bytes));
   attempt('source positions are collected at every start', () => skipPositions(new Elf(bytes)));
+  attempt('locks are searched for deadlocks', () => forgetLocks(new Elf(bytes)));
   const freed = attempt('libatomic.so.1 is still needed at run time', () => freeOfLibatomic(new Elf(bytes)));
+  attempt('the heap is made of small pages', () => useHugePages(new Elf(bytes)));
   return {
     bytes: attempt('not stripped', () => stripElf(bytes)) ?? bytes,
     stubAddress: freed?.stubAddress,

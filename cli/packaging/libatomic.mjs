@@ -15,12 +15,12 @@
  * The binary is linked BIND_NOW and at a fixed address, so the loader applies that relocation before main with base 0.
  */
 import { MACHINES } from './atomic-stubs.mjs';
-import { DF_BIND_NOW, DT, LayoutError, PF_X, PT, demand } from './elf.mjs';
+import { DF_BIND_NOW, DT, LayoutError, demand } from './elf.mjs';
+import { roomForCode } from './room.mjs';
 
 const LIBRARY = 'libatomic.so.1';
 const SYMBOL = '__atomic_compare_exchange';
 const SHT_GNU_VERNEED = 0x6ffffffe;
-const PAGE = 4096;
 
 /**
  * Changes the image in place.
@@ -38,10 +38,10 @@ export function freeOfLibatomic(elf) {
   demand((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
   const needs = findVersionNeeds(elf);
   const relocation = findRelocation(elf, needs.versionIndex, machine.jumpSlot);
-  const room = findRoom(elf, machine.stub.length);
+  const room = roomForCode(elf, machine.stub.length);
 
   machine.stub.copy(elf.bytes, room.offset);
-  elf.resizeSegment(room.segment, room.segment.fileSize + room.padding + machine.stub.length);
+  room.take();
   elf.setU64(relocation.at + 8, machine.relative);
   elf.setU64(relocation.at + 16, room.address);
   elf.bytes.writeUInt16LE(1, relocation.versionAt);
@@ -131,27 +131,4 @@ function findRelocation(elf, versionIndex, jumpSlot) {
     `${LIBRARY} is needed for ${elf.dynamicString(name)}, not for ${SYMBOL}`,
   );
   return only;
-}
-
-/** Zeros between the end of the executable segment and the end of its page, in the file as in memory. @param {import('./elf.mjs').Elf} elf @param {number} size */
-function findRoom(elf, size) {
-  const segments = elf.segments();
-  const segment = segments.find(({ type, flags }) => type === PT.LOAD && (flags & PF_X) !== 0);
-  demand(segment && segment.fileSize === segment.memorySize, 'no plain executable segment');
-  const end = segment.offset + segment.fileSize;
-  const padding = -end & 15;
-  const offset = end + padding;
-  const pageEnd = Math.ceil(end / PAGE) * PAGE;
-  demand(offset + size <= pageEnd, 'no room for the stub behind the executable segment');
-  demand(
-    segments.every(
-      (other) => other.type !== PT.LOAD || other.offset <= segment.offset || other.offset >= pageEnd,
-    ),
-    'another segment begins in the page of the stub',
-  );
-  demand(
-    elf.bytes.subarray(end, offset + size).every((byte) => byte === 0),
-    'the room for the stub is in use',
-  );
-  return { segment, padding, offset, address: segment.address + segment.fileSize + padding };
 }

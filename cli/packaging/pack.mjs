@@ -22,9 +22,10 @@ const V8_FLAGS = ['--no-rehash-snapshot', '--no-sparkplug', '--no-maglev', '--mi
 /**
  * Part of the executable, not of its surroundings: NODE_OPTIONS is ignored (`execArgvExtension: none`).
  * --v8-pool-size=1      as few helper threads as can be (0 means as many as there are processors): each takes time to start.
+ * --openssl-config      nothing: a broken /etc/ssl/openssl.cnf, or a module of it that is absent, would end every plugin before our first line.
  * --no-warnings         stderr belongs to the plugin: Nomad looks for a version in it.
  */
-const RUN_FLAGS = [...V8_FLAGS, '--v8-pool-size=1', '--no-warnings'];
+const RUN_FLAGS = [...V8_FLAGS, '--v8-pool-size=1', '--openssl-config=/dev/null', '--no-warnings'];
 /**
  * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. The seed is the one
  * flag that V8 leaves out when it compares.

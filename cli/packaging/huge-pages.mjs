@@ -1,0 +1,176 @@
+/**
+ * Huge pages for V8's heap. V8 gets its memory in pieces of 256 KiB, each mapped by itself, and the kernel hands it out 4 KiB at a time: 2,000
+ * page faults, a fifth of a start. Here the pieces come one after the other from one stretch of 32 MiB for which huge pages are asked
+ * (MADV_HUGEPAGE; where the administrator has set /sys/kernel/mm/transparent_hugepage to `never`, it is as it was).
+ *
+ * Node's calls of mmap(2) and munmap(2) go to the code below, each through one relocation, as in libatomic.mjs; there is another one with the
+ * address of the C library's own function, to which everything goes that is not such a piece:
+ *
+ *   .rela.plt  | GOT slot | R_…_JUMP_SLOT mmap64 | 0 |  becomes  | GOT slot | R_…_RELATIVE 0 | address of the code |
+ *   .rela.dyn  | GOT slot | R_…_GLOB_DAT  mmap64 | 0 |  stays: the code jumps through it
+ *
+ * What V8 does for a piece (base::OS::Allocate): it maps 508 KiB at a hint that is a multiple of 256 KiB, and unmaps what is not the first
+ * aligned 256 KiB. The code answers with the next piece of the stretch, which is aligned, and ignores that the rest behind it is unmapped, as
+ * that is the next piece. Pieces given back are really unmapped, and not used again; when the stretch is used up, mmap(2) does its work as ever.
+ *
+ *   bss        | next u64: 0 nothing is reserved yet, 1 being reserved or refused, else where the next piece is | end u64 |
+ */
+import { DF_BIND_NOW, DT, demand } from './elf.mjs';
+import { roomForCode, roomForData } from './room.mjs';
+
+const EM_X86_64 = 62;
+/** elf.h */
+const R_X86_64 = { GLOB_DAT: 6, JUMP_SLOT: 7, RELATIVE: 8 };
+
+/**
+ * Each line is: code, offset, label, instruction. `[name]` is the 32-bit distance from the end of the instruction. System V AMD64:
+ * rdi address, rsi length, edx protection, ecx flags, r8 and r9 the rest; may change rax, rcx, rdx, r10, r11.
+ */
+const X64 = [
+  'f3 0f 1e fa           000 mmap:   endbr64',
+  '48 81 fe 00 f0 07 00  004         cmp rsi, 508 KiB',
+  '0f 85 fa 00 00 00     00b         jne libc',
+  '83 fa 03              011         cmp edx, PROT_READ | PROT_WRITE',
+  '0f 85 f1 00 00 00     014         jne libc',
+  '83 f9 22              01a         cmp ecx, MAP_PRIVATE | MAP_ANONYMOUS',
+  '0f 85 e8 00 00 00     01d         jne libc',
+  '48 85 ff              023         test rdi, rdi',
+  '0f 84 df 00 00 00     026         je libc',
+  'f7 c7 ff ff 03 00     02c         test edi, 256 KiB - 1',
+  '0f 85 d3 00 00 00     032         jne libc',
+  '48 8b 05 [next]       038         mov rax, [next]',
+  '48 83 f8 01           03f         cmp rax, 1',
+  '72 22                 043         jb start',
+  '0f 84 c0 00 00 00     045         je libc',
+  'b8 00 00 04 00        04b take:   mov eax, 256 KiB',
+  'f0 48 0f c1 05 [next] 050         lock xadd [next], rax',
+  '48 3b 05 [end]        059         cmp rax, [end]',
+  '0f 83 a5 00 00 00     060         jae libc',
+  'c3                    066         ret',
+  '41 ba 01 00 00 00     067 start:  mov r10d, 1',
+  'f0 4c 0f b1 15 [next] 06d         lock cmpxchg [next], r10        (another thread began: this once without)',
+  '0f 85 8f 00 00 00     076         jne libc',
+  '57                    07c         push rdi',
+  '56                    07d         push rsi',
+  '41 50                 07e         push r8',
+  '41 51                 080         push r9',
+  '31 ff                 082         xor edi, edi',
+  'be 00 00 24 02        084         mov esi, 32 MiB + 2 MiB + 256 KiB  (to align it; for what is unmapped behind the last piece)',
+  '41 ba 22 40 00 00     089         mov r10d, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE',
+  '49 83 c8 ff           08f         or r8, -1',
+  '45 31 c9              093         xor r9d, r9d',
+  'b8 09 00 00 00        096         mov eax, SYS_mmap',
+  '0f 05                 09b         syscall',
+  '48 3d 00 f0 ff ff     09d         cmp rax, -4096',
+  '77 48                 0a3         ja done                         (refused: `next` stays 1)',
+  '48 8d b8 ff ff 1f 00  0a5         lea rdi, [rax + 2 MiB - 1]',
+  '48 81 e7 00 00 e0 ff  0ac         and rdi, -2 MiB',
+  '49 89 f8              0b3         mov r8, rdi',
+  'be 00 00 00 02        0b6         mov esi, 32 MiB',
+  'ba 0e 00 00 00        0bb         mov edx, MADV_HUGEPAGE',
+  'b8 1c 00 00 00        0c0         mov eax, SYS_madvise',
+  '0f 05                 0c5         syscall',
+  'be 00 00 04 02        0c7         mov esi, 32 MiB + 256 KiB',
+  'ba 0a 00 00 00        0cc         mov edx, MADV_DONTFORK          (as V8 does for each piece)',
+  'b8 1c 00 00 00        0d1         mov eax, SYS_madvise',
+  '0f 05                 0d6         syscall',
+  '49 8d 80 00 00 00 02  0d8         lea rax, [r8 + 32 MiB]',
+  '48 89 05 [end]        0df         mov [end], rax                  (stores are seen in this order)',
+  '4c 89 05 [next]       0e6         mov [next], r8',
+  '41 59                 0ed done:   pop r9',
+  '41 58                 0ef         pop r8',
+  '5e                    0f1         pop rsi',
+  '5f                    0f2         pop rdi',
+  'ba 03 00 00 00        0f3         mov edx, PROT_READ | PROT_WRITE',
+  'b9 22 00 00 00        0f8         mov ecx, MAP_PRIVATE | MAP_ANONYMOUS',
+  '48 83 3d [next] 01    0fd         cmp qword [next], 1',
+  '0f 85 40 ff ff ff     105         jne take',
+  'ff 25 [mmap64]        10b libc:   jmp [mmap64]',
+  'f3 0f 1e fa           111 munmap: endbr64',
+  '48 81 fe 00 f0 03 00  115         cmp rsi, 508 KiB - 256 KiB',
+  '75 15                 11c         jne libc2',
+  '48 8b 05 [end]        11e         mov rax, [end]',
+  '48 29 f8              125         sub rax, rdi',
+  '48 3d 00 00 00 02     128         cmp rax, 32 MiB                 (at most 32 MiB before the end, or at it: behind a piece)',
+  '73 03                 12e         jae libc2',
+  '31 c0                 130         xor eax, eax',
+  'c3                    132         ret',
+  'ff 25 [munmap]        133 libc2:  jmp [munmap]',
+];
+const ENTRIES = { mmap64: 0, munmap: 0x111 };
+
+/**
+ * Changes the image in place.
+ * @param {import('./elf.mjs').Elf} elf
+ * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
+ */
+export function useHugePages(elf) {
+  demand(elf.machine === EM_X86_64, `no code is written for machine ${elf.machine}`);
+  demand((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
+  const slots = /** @type {const} */ (['mmap64', 'munmap']).map((name) => ({
+    name,
+    call: relocation(elf, name, R_X86_64.JUMP_SLOT),
+    own: elf.u64(relocation(elf, name, R_X86_64.GLOB_DAT)),
+  }));
+  const data = roomForData(elf, 16);
+  const places = { next: data.address, end: data.address + 8 };
+  const known = new Map([...Object.entries(places), ...slots.map(({ name, own }) => [name, own])]);
+  const room = roomForCode(elf, assemble(known, 0).length);
+
+  assemble(known, room.address).copy(elf.bytes, room.offset);
+  room.take();
+  data.take();
+  for (const { name, call } of slots) {
+    elf.setU64(call + 8, R_X86_64.RELATIVE);
+    elf.setU64(call + 16, room.address + ENTRIES[name]);
+  }
+}
+
+/**
+ * The one relocation of a type against a function. Elf64_Rela: 0 r_offset u64 | 8 type u32 | 12 symbol u32 | 16 r_addend i64
+ * @param {import('./elf.mjs').Elf} elf @param {string} name @param {number} type @returns {number} file offset
+ */
+function relocation(elf, name, type) {
+  const symbols = elf.offsetOf(elf.dynamicEntry(DT.SYMTAB).value);
+  const tables = [
+    [DT.RELA, DT.RELASZ],
+    [DT.JMPREL, DT.PLTRELSZ],
+  ].map(([table = 0, size = 0]) => [
+    elf.offsetOf(elf.dynamicEntry(table).value),
+    elf.dynamicEntry(size).value,
+  ]);
+  const found = tables.flatMap(([from = 0, size = 0]) =>
+    Array.from({ length: size / 24 }, (_, index) => from + index * 24).filter((at) => {
+      if (elf.bytes.readUInt32LE(at + 8) !== type) return false;
+      const symbol = elf.bytes.readUInt32LE(at + 12);
+      return elf.dynamicString(elf.bytes.readUInt32LE(symbols + symbol * 24)) === name;
+    }),
+  );
+  const [only] = found;
+  demand(found.length === 1 && only !== undefined, `${found.length} relocations of type ${type} against ${name}`);
+  return only ?? 0;
+}
+
+/** @param {ReadonlyMap<unknown, unknown>} known addresses by name @param {number} address where the code will be */
+function assemble(known, address) {
+  /** @type {number[]} */
+  const bytes = [];
+  for (const line of X64) {
+    const code = line.slice(0, 22).trim().split(' ');
+    const length = code.reduce((sum, word) => sum + (word.startsWith('[') ? 4 : 1), 0);
+    const end = address + bytes.length + length;
+    for (const word of code) {
+      if (!word.startsWith('[')) bytes.push(Number.parseInt(word, 16));
+      else bytes.push(...int32(Number(known.get(word.slice(1, -1))) - end));
+    }
+  }
+  return Buffer.from(bytes);
+}
+
+/** @param {number} value */
+function int32(value) {
+  const bytes = Buffer.alloc(4);
+  // Only the length counts when the address is not known yet.
+  bytes.writeInt32LE(value | 0);
+  return bytes;
+}
