@@ -19,7 +19,8 @@ import { Elf, LayoutError } from './elf.mjs';
 import { useHugePages } from './huge-pages.mjs';
 import { freeOfLibatomic } from './libatomic.mjs';
 import { forgetLocks } from './locks.mjs';
-import { skipPositions } from './positions.mjs';
+import { spareLookups } from './lookups.mjs';
+import { POSITIONS, returnAtOnce, RINGS } from './returns.mjs';
 import { stripElf } from './strip.mjs';
 
 const PATCHES = [
@@ -29,7 +30,9 @@ const PATCHES = [
   'huge-pages.mjs',
   'libatomic.mjs',
   'locks.mjs',
-  'positions.mjs',
+  'lookups.mjs',
+  'relocations.mjs',
+  'returns.mjs',
   'room.mjs',
   'strip.mjs',
   'symbols.mjs',
@@ -103,9 +106,11 @@ function patch(original) {
   };
   const bytes = Buffer.from(original);
   attempt('variables of the environment still reach it', () => deafen(bytes));
-  attempt('source positions are collected at every start', () => skipPositions(new Elf(bytes)));
+  attempt('source positions are collected at every start', () => returnAtOnce(new Elf(bytes), POSITIONS));
+  attempt('io_urings are made at every start', () => returnAtOnce(new Elf(bytes), RINGS));
   attempt('locks are searched for deadlocks', () => forgetLocks(new Elf(bytes)));
   const freed = attempt('libatomic.so.1 is still needed at run time', () => freeOfLibatomic(new Elf(bytes)));
+  attempt('all names are looked up by the loader', () => spareLookups(new Elf(bytes)));
   attempt('the heap is made of small pages', () => useHugePages(new Elf(bytes)));
   return {
     bytes: attempt('not stripped', () => stripElf(bytes)) ?? bytes,

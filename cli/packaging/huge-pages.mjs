@@ -16,11 +16,8 @@
  *   bss        | next u64: 0 nothing is reserved yet, 1 being reserved or refused, else where the next piece is | end u64 |
  */
 import { DF_BIND_NOW, DT, demand } from './elf.mjs';
+import { EM_X86_64, R_X86_64, relocations } from './relocations.mjs';
 import { roomForCode, roomForData } from './room.mjs';
-
-const EM_X86_64 = 62;
-/** elf.h */
-const R_X86_64 = { GLOB_DAT: 6, JUMP_SLOT: 7, RELATIVE: 8 };
 
 /**
  * Each line is: code, offset, label, instruction. `[name]` is the 32-bit distance from the end of the instruction. System V AMD64:
@@ -107,14 +104,15 @@ const ENTRIES = { mmap64: 0, munmap: 0x111 };
 export function useHugePages(elf) {
   demand(elf.machine === EM_X86_64, `no code is written for machine ${elf.machine}`);
   demand((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
+  const all = relocations(elf);
   const slots = /** @type {const} */ (['mmap64', 'munmap']).map((name) => ({
     name,
-    call: relocation(elf, name, R_X86_64.JUMP_SLOT),
-    own: elf.u64(relocation(elf, name, R_X86_64.GLOB_DAT)),
+    call: only(all, name, R_X86_64.JUMP_SLOT).at,
+    own: only(all, name, R_X86_64.GLOB_DAT).place,
   }));
   const data = roomForData(elf, 16);
   const places = { next: data.address, end: data.address + 8 };
-  const known = new Map([...Object.entries(places), ...slots.map(({ name, own }) => [name, own])]);
+  const known = { ...places, ...Object.fromEntries(slots.map(({ name, own }) => [name, own])) };
   const room = roomForCode(elf, assemble(known, 0).length);
 
   assemble(known, room.address).copy(elf.bytes, room.offset);
@@ -127,31 +125,20 @@ export function useHugePages(elf) {
 }
 
 /**
- * The one relocation of a type against a function. Elf64_Rela: 0 r_offset u64 | 8 type u32 | 12 symbol u32 | 16 r_addend i64
- * @param {import('./elf.mjs').Elf} elf @param {string} name @param {number} type @returns {number} file offset
+ * The one relocation of a type against a function.
+ * @param {readonly import('./relocations.mjs').Relocation[]} all @param {string} name @param {number} type
  */
-function relocation(elf, name, type) {
-  const symbols = elf.offsetOf(elf.dynamicEntry(DT.SYMTAB).value);
-  const tables = [
-    [DT.RELA, DT.RELASZ],
-    [DT.JMPREL, DT.PLTRELSZ],
-  ].map(([table = 0, size = 0]) => [
-    elf.offsetOf(elf.dynamicEntry(table).value),
-    elf.dynamicEntry(size).value,
-  ]);
-  const found = tables.flatMap(([from = 0, size = 0]) =>
-    Array.from({ length: size / 24 }, (_, index) => from + index * 24).filter((at) => {
-      if (elf.bytes.readUInt32LE(at + 8) !== type) return false;
-      const symbol = elf.bytes.readUInt32LE(at + 12);
-      return elf.dynamicString(elf.bytes.readUInt32LE(symbols + symbol * 24)) === name;
-    }),
+function only(all, name, type) {
+  const found = all.filter((one) => one.type === type && one.symbol?.name === name);
+  const [first] = found;
+  demand(
+    found.length === 1 && first,
+    `${found.length} relocations of type ${type} against ${name} where one was expected`,
   );
-  const [only] = found;
-  demand(found.length === 1 && only !== undefined, `${found.length} relocations of type ${type} against ${name}`);
-  return only ?? 0;
+  return first;
 }
 
-/** @param {ReadonlyMap<unknown, unknown>} known addresses by name @param {number} address where the code will be */
+/** @param {Readonly<Record<string, number>>} known addresses by name @param {number} address where the code will be */
 function assemble(known, address) {
   /** @type {number[]} */
   const bytes = [];
@@ -161,7 +148,7 @@ function assemble(known, address) {
     const end = address + bytes.length + length;
     for (const word of code) {
       if (!word.startsWith('[')) bytes.push(Number.parseInt(word, 16));
-      else bytes.push(...int32(Number(known.get(word.slice(1, -1))) - end));
+      else bytes.push(...int32((known[word.slice(1, -1)] ?? 0) - end));
     }
   }
   return Buffer.from(bytes);

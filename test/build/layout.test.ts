@@ -7,7 +7,7 @@ import { deafen, UNHEARD } from '../../cli/packaging/deaf.mjs';
 import { Elf, LayoutError, PT } from '../../cli/packaging/elf.mjs';
 import { replaceBlob } from '../../cli/packaging/embed.mjs';
 import { locateSnapshot, trimCodeCache } from '../../cli/packaging/sea-blob.mjs';
-import { skipPositions } from '../../cli/packaging/positions.mjs';
+import { POSITIONS, returnAtOnce, RINGS } from '../../cli/packaging/returns.mjs';
 import { stripElf } from '../../cli/packaging/strip.mjs';
 import { executable } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';
@@ -75,18 +75,23 @@ test('variables are unlearned by one byte each, and only where each name stands 
   assert.ok(twice.equals(before), 'refused without a change');
 });
 
-test('the walk for source positions becomes a return, and stacks of errors stay exact', () => {
-  const original = readFileSync(base.source);
-  const quick = Buffer.from(original);
-  skipPositions(new Elf(quick));
-  const begin = commonStart(quick, original);
-  assert.ok(begin < original.length);
-  assert.ok(quick.subarray(begin + 4).equals(original.subarray(begin + 4)), 'one instruction');
-  assert.throws(
-    () => skipPositions(new Elf(quick)),
-    process.arch === 'x64' ? refused('begins with other') : undefined,
-  );
-  assert.throws(() => skipPositions(new Elf(stripElf(original))), refused('no symbol table'));
+for (const name of [POSITIONS, RINGS]) {
+  test(`${name} becomes a return`, () => {
+    const original = readFileSync(base.source);
+    const quick = Buffer.from(original);
+    returnAtOnce(new Elf(quick), name);
+    const begin = commonStart(quick, original);
+    assert.ok(begin < original.length);
+    assert.ok(quick.subarray(begin + 4).equals(original.subarray(begin + 4)), 'one instruction');
+    assert.throws(
+      () => returnAtOnce(new Elf(quick), name),
+      process.arch === 'x64' ? refused('begins with other') : undefined,
+    );
+    assert.throws(() => returnAtOnce(new Elf(stripElf(original)), name), refused('no symbol table'));
+  });
+}
+
+test('stacks of errors stay exact', () => {
   const script =
     'function thrower() {\n  throw new Error("here");\n}\ntry { thrower(); } catch (e) { console.log(e.stack); }';
   assert.match(execFileSync(base.file, ['-e', script], { encoding: 'utf8' }), 'at thrower ([eval]:2:9)');
