@@ -15,6 +15,7 @@ export const DT = {
   RELASZ: 8,
   JMPREL: 23,
   FLAGS: 30,
+  GNU_HASH: 0x6ffffef5,
   VERSYM: 0x6ffffff0,
   VERNEED: 0x6ffffffe,
   VERNEEDNUM: 0x6fffffff,

@@ -15,7 +15,6 @@
 import { DT, demand } from './elf.mjs';
 import { EM_X86_64, R_X86_64, relocations, SHN_UNDEF } from './relocations.mjs';
 
-const DT_GNU_HASH = 0x6ffffef5;
 const STT_GNU_IFUNC = 10;
 /** std::, __gnu_cxx::, __cxxabiv1:: with their tables, guards and type names; operators new and delete; types of the language itself. */
 const CPLUSPLUS =
@@ -62,7 +61,7 @@ function staysFound({ name, defined }) {
 
 /** @param {import('./elf.mjs').Elf} elf @returns {HashTable} */
 function hashTable(elf) {
-  const { at: entryAt, value: address } = elf.dynamicEntry(DT_GNU_HASH);
+  const { at: entryAt, value: address } = elf.dynamicEntry(DT.GNU_HASH);
   const at = elf.offsetOf(address);
   const [buckets = 0, first = 0, words = 0] = [0, 4, 8].map((field) => elf.bytes.readUInt32LE(at + field));
   demand(words * 8 >= WORDS * 8 + 16, `a filter of ${words} words leaves no room for the new one`);

@@ -28,9 +28,9 @@ const V8_FLAGS = ['--no-rehash-snapshot', '--no-sparkplug', '--no-maglev', '--mi
 const RUN_FLAGS = [...V8_FLAGS, '--v8-pool-size=1', '--openssl-config=/dev/null', '--no-warnings'];
 /**
  * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. The seed is the one
- * flag that V8 leaves out when it compares.
+ * flag that V8 leaves out when it compares. With Node's internals in reach: shared/kernel/ffi.ts.
  */
-const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--no-warnings'];
+const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--expose-internals', '--no-warnings'];
 /** Late parts that only `weft` uses: small counts more than fast. */
 const COMPRESSED = ['weft.cjs'];
 

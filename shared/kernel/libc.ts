@@ -1,11 +1,11 @@
 import { KernelError } from './errno.ts';
+import { openFfi, type Ffi } from './ffi.ts';
 import { systemCallNumbers, type SystemCall } from './system-calls.ts';
 
 export { KernelError, isErrno } from './errno.ts';
 
 /**
- * The kernel's system calls through node:ffi; loaded at the first call and kept.
- * node:ffi must not be touched while the startup snapshot is built, hence no import: only this function loads it.
+ * The kernel's system calls; loaded at the first call and kept.
  * Results are raw; wrap each call in {@link checked}.
  * @throws KernelError ENOSYS when this Node has no node:ffi
  */
@@ -94,46 +94,28 @@ export interface Libc {
   _exit(status: number): void;
 }
 
-interface Loaded {
+interface Loaded extends Ffi {
   readonly functions: Libc;
-  readonly getInt32: (pointer: bigint) => number;
-  readonly getRawPointer: (buffer: Uint8Array) => bigint;
-  /** errno of the main thread; fetched once, because fetching it after a failure would reset it. */
-  readonly errnoAt: bigint;
 }
 
 let loaded: Loaded | undefined;
 
-/**
- * One function of the C library is enough, syscall(2). node:ffi makes machine code for each that is bound, and searches a place for it page
- * by page: 0.1 to 0.2 ms a function, and a call of a plugin needs a dozen system calls.
- */
 function load(): Loaded {
-  const ffi = withoutExperimentalWarning(() => process.getBuiltinModule('node:ffi'));
   const numbers = systemCallNumbers(process.arch);
-  if (ffi === undefined || numbers === undefined) {
+  const ffi = numbers === undefined ? undefined : openFfi();
+  if (numbers === undefined || ffi === undefined) {
     throw new KernelError('node:ffi', 38, {
       detail: `Node ${process.version} on ${process.arch} lacks it; 26.1 or newer on x64 or arm64 is needed`,
     });
   }
-  const library = ffi.dlopen(null).lib;
-  const { getInt32, getRawPointer } = ffi;
-  const errnoAt = library.getFunction('__errno_location', { arguments: [], return: 'pointer' })();
-  const syscall = library.getFunction('syscall', SYSCALL);
   const word = (value: Argument): bigint => {
-    if (typeof value === 'number') return value < 0 ? BigInt.asUintN(64, BigInt(value)) : BigInt(value);
-    return value === null ? 0n : getRawPointer(value);
+    if (typeof value === 'number') return BigInt(value);
+    return value === null ? 0n : ffi.getRawPointer(value);
   };
   const call: Caller = (name, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0) =>
-    Number(syscall(BigInt(numbers[name]), word(a), word(b), word(c), word(d), word(e), word(f)));
-  return { functions: functionsOn(call), getInt32, getRawPointer, errnoAt };
+    ffi.syscall(numbers[name], word(a), word(b), word(c), word(d), word(e), word(f));
+  return { ...ffi, functions: functionsOn(call) };
 }
-
-/** `long syscall(long number, ...)`: the kernel takes up to six words. */
-const SYSCALL = {
-  arguments: ['int64', 'uint64', 'uint64', 'uint64', 'uint64', 'uint64', 'uint64'],
-  return: 'int64',
-} as const;
 
 type Argument = number | Uint8Array | null;
 type Caller = (
@@ -186,19 +168,4 @@ function timespec(milliseconds: number): Buffer | null {
 
 function cString(text: string): Buffer {
   return Buffer.from(`${text}\0`);
-}
-
-/** A plugin's stderr stays empty on success; only this one kind of warning, and only during `load`, is dropped. */
-function withoutExperimentalWarning<T>(work: () => T): T {
-  const emitWarning = process.emitWarning;
-  process.emitWarning = ((warning: string | Error, ...rest: unknown[]) => {
-    const type: unknown =
-      typeof rest[0] === 'object' && rest[0] !== null ? Reflect.get(rest[0], 'type') : rest[0];
-    if (type !== 'ExperimentalWarning') Reflect.apply(emitWarning, process, [warning, ...rest]);
-  }) as typeof process.emitWarning;
-  try {
-    return work();
-  } finally {
-    process.emitWarning = emitWarning;
-  }
 }
