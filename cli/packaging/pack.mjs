@@ -23,9 +23,16 @@ const V8_FLAGS = ['--no-rehash-snapshot', '--no-sparkplug', '--no-maglev', '--mi
  * Part of the executable, not of its surroundings: NODE_OPTIONS is ignored (`execArgvExtension: none`).
  * --v8-pool-size=1      as few helper threads as can be (0 means as many as there are processors): each takes time to start.
  * --openssl-config      nothing: a broken /etc/ssl/openssl.cnf, or a module of it that is absent, would end every plugin before our first line.
+ * --disable-sigusr1     no signal opens a debugger on a process of root's.
  * --no-warnings         stderr belongs to the plugin: Nomad looks for a version in it.
  */
-const RUN_FLAGS = [...V8_FLAGS, '--v8-pool-size=1', '--openssl-config=/dev/null', '--no-warnings'];
+const RUN_FLAGS = [
+  ...V8_FLAGS,
+  '--v8-pool-size=1',
+  '--openssl-config=/dev/null',
+  '--disable-sigusr1',
+  '--no-warnings',
+];
 /**
  * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. The seed is the one
  * flag that V8 leaves out when it compares. With Node's internals in reach: shared/kernel/ffi.ts.

@@ -1,6 +1,8 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 import { nodeBase } from '../../cli/packaging/base.mjs';
 import { Elf, LayoutError } from '../../cli/packaging/elf.mjs';
@@ -89,6 +91,22 @@ test("the host's configuration of OpenSSL does not reach a plugin", () => {
     assert.equal([status, stderr], [0, '']);
     assert.match(stdout, 'supportedVersions');
   }
+});
+
+test('SIGUSR1 ends a plugin, as it ends any program, instead of opening a debugger', async () => {
+  const env = {
+    CNI_COMMAND: 'ADD',
+    CNI_CONTAINERID: 'a',
+    CNI_NETNS: '/nowhere',
+    CNI_IFNAME: 'eth0',
+    CNI_PATH: '/',
+  };
+  const child = spawn(executable('bridge'), { env });
+  const ended = once(child, 'exit');
+  // By then it waits for its input.
+  await setTimeout(500);
+  child.kill('SIGUSR1');
+  assert.equal(await ended, [null, 'SIGUSR1']);
 });
 
 onX64('libraries find in the binary what they found before, and look up less', () => {
