@@ -18,6 +18,19 @@ export function withLock<T>(file: string, timeoutMs: number, work: () => T, mode
   }
 }
 
+/**
+ * As {@link withLock} without waiting.
+ * @returns undefined when another holder has the lock: `work` was not called
+ */
+export function withFreeLock<T>(file: string, work: () => T, mode = 0o600): T | undefined {
+  const fd = openSync(file, CREATE_READ_ONLY, mode);
+  try {
+    return tryLock(fd, file) ? work() : undefined;
+  } finally {
+    closeSync(fd);
+  }
+}
+
 interface Patience {
   readonly milliseconds: number;
   readonly deadline: Deadline;

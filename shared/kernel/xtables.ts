@@ -1,5 +1,5 @@
 import { closeSync, readFileSync } from 'node:fs';
-import { checked, isErrno, libc } from './libc.ts';
+import { addressOf, checked, isErrno, libc } from './libc.ts';
 
 /** A table of iptables-legacy as the kernel holds it (linux/netfilter_ipv4/ip_tables.h, _ipv6/ip6_tables.h). */
 export interface XtablesBlob {
@@ -8,20 +8,24 @@ export interface XtablesBlob {
   readonly underflow: readonly number[];
   /** Bit per hook that the table is in. */
   readonly validHooks: number;
+  /** How many entries that are. */
+  readonly count: number;
   /** struct ipt_entry or ip6t_entry, one behind the other. */
   readonly entries: Buffer;
 }
 
 /**
- * The legacy variant has no netlink: its tables are read with getsockopt on any raw socket. In the network namespace that the
- * caller is in.
+ * The legacy variant has no netlink: its tables are read with getsockopt on any raw socket, and written with setsockopt. In the network
+ * namespace that the caller is in.
  * @returns undefined when the table is not in use; it is not brought into being by the question
  */
-export function readXtables(family: 'ipv4' | 'ipv6', table: string): XtablesBlob | undefined {
-  const { domain, level, names } = FAMILIES[family];
-  if (!tablesInUse(names).includes(table)) return undefined;
-  const fd = checked('socket(SOCK_RAW)', libc().socket(domain, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
-  try {
+export function readXtables(family: XtablesFamily, table: string): XtablesBlob | undefined {
+  return tablesInUse(FAMILIES[family].names).includes(table) ? makeXtables(family, table) : undefined;
+}
+
+/** Reads a table and brings it into being where it is not in use yet, as the first command of iptables does. */
+export function makeXtables(family: XtablesFamily, table: string): XtablesBlob {
+  return withSocket(family, (fd, level) => {
     for (let attempt = 1; ; attempt++) {
       const info = option(fd, level, GET_INFO, request(table, INFO_SIZE));
       const size = info.readUInt32LE(80);
@@ -33,10 +37,51 @@ export function readXtables(family: 'ipv4' | 'ipv6', table: string): XtablesBlob
         if (!isErrno(thrown, 'EAGAIN') || attempt === MOST_ATTEMPTS) throw thrown;
       }
     }
-  } finally {
-    closeSync(fd);
-  }
+  });
 }
+
+/**
+ * Puts another table in the place of the one that stands there: all of it or nothing.
+ * @param standing how many entries that one held when it was read
+ * @returns its counters as they were when it went, one struct xt_counters (packets u64, bytes u64) for each of its entries
+ * @throws KernelError EAGAIN when it holds another number of entries by now
+ */
+export function replaceXtables(
+  family: XtablesFamily,
+  table: string,
+  blob: XtablesBlob,
+  standing: number,
+): Buffer {
+  const counters = Buffer.alloc(standing * COUNTERS_SIZE);
+  const request = replacement(table, blob, { count: standing, at: addressOf(counters) });
+  withSocket(family, (fd, level) => {
+    checked(
+      'setsockopt(IPT_SO_SET_REPLACE)',
+      libc().setsockopt(fd, level, SET_REPLACE, request, request.length),
+    );
+  });
+  return counters;
+}
+
+/**
+ * Adds to the counters of every entry of a table.
+ * @param counters one struct xt_counters for each
+ * @throws KernelError EINVAL when the table has another number of entries
+ */
+export function addXtablesCounters(family: XtablesFamily, table: string, counters: Buffer): void {
+  const header = Buffer.alloc(COUNTERS_HEADER);
+  header.write(table, 0);
+  header.writeUInt32LE(counters.length / COUNTERS_SIZE, 32);
+  const request = Buffer.concat([header, counters]);
+  withSocket(family, (fd, level) => {
+    checked(
+      'setsockopt(IPT_SO_SET_ADD_COUNTERS)',
+      libc().setsockopt(fd, level, SET_ADD_COUNTERS, request, request.length),
+    );
+  });
+}
+
+type XtablesFamily = 'ipv4' | 'ipv6';
 
 /** bits/socket.h, netinet/in.h */
 const SOCK_RAW = 3;
@@ -46,10 +91,22 @@ const FAMILIES = {
   ipv4: { domain: 2, level: 0, names: '/proc/net/ip_tables_names' },
   ipv6: { domain: 10, level: 41, names: '/proc/net/ip6_tables_names' },
 } as const;
-/** IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES; IP6T_* are the same */
+/** IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES, IPT_SO_SET_REPLACE, IPT_SO_SET_ADD_COUNTERS; IP6T_* are the same */
 const GET_INFO = 64;
 const GET_ENTRIES = 65;
+const SET_REPLACE = 64;
+const SET_ADD_COUNTERS = 65;
 const MOST_ATTEMPTS = 20;
+
+function withSocket<T>(family: XtablesFamily, work: (fd: number, level: number) => T): T {
+  const { domain, level } = FAMILIES[family];
+  const fd = checked('socket(SOCK_RAW)', libc().socket(domain, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
+  try {
+    return work(fd, level);
+  } finally {
+    closeSync(fd);
+  }
+}
 
 /**
  * struct ipt_getinfo:
@@ -64,9 +121,46 @@ const INFO_SIZE = 84;
 /** struct ipt_get_entries: name 32, size u32, padding; then the entries */
 const ENTRIES_HEADER = 40;
 
+/** struct xt_counters_info: name 32, num_counters u32, padding; then the counters */
+const COUNTERS_HEADER = 40;
+/** struct xt_counters */
+const COUNTERS_SIZE = 16;
+
 function blobOf(info: Buffer, entries: Buffer): XtablesBlob {
-  const five = (at: number): number[] => [0, 1, 2, 3, 4].map((hook) => info.readUInt32LE(at + 4 * hook));
-  return { validHooks: info.readUInt32LE(32), hookEntry: five(36), underflow: five(56), entries };
+  const five = (at: number): number[] => HOOKS.map((hook) => info.readUInt32LE(at + 4 * hook));
+  const [validHooks, count] = [info.readUInt32LE(32), info.readUInt32LE(76)];
+  return { validHooks, hookEntry: five(36), underflow: five(56), count, entries };
+}
+
+const HOOKS = [0, 1, 2, 3, 4];
+
+/**
+ * struct ipt_replace, ip6t_replace:
+ * ```
+ *  0      32            36            40         44                   64                  84             88         96
+ * +------+-------------+-------------+----------+--------------------+-------------------+--------------+----------+---------+
+ * | name | valid_hooks | num_entries | size u32 | hook_entry u32 × 5 | underflow u32 × 5 | num_counters | counters | entries |
+ * +------+-------------+-------------+----------+--------------------+-------------------+--------------+----------+---------+
+ * ```
+ * `counters` is a pointer: there the kernel puts those of the table that goes, which `num_counters` has to fit.
+ */
+function replacement(
+  table: string,
+  { validHooks, hookEntry, underflow, count, entries }: XtablesBlob,
+  counters: { readonly count: number; readonly at: bigint },
+): Buffer {
+  const header = Buffer.alloc(96);
+  header.write(table, 0);
+  header.writeUInt32LE(validHooks, 32);
+  header.writeUInt32LE(count, 36);
+  header.writeUInt32LE(entries.length, 40);
+  for (const hook of HOOKS) {
+    header.writeUInt32LE(hookEntry[hook] ?? 0, 44 + 4 * hook);
+    header.writeUInt32LE(underflow[hook] ?? 0, 64 + 4 * hook);
+  }
+  header.writeUInt32LE(counters.count, 84);
+  header.writeBigUInt64LE(counters.at, 88);
+  return Buffer.concat([header, entries]);
 }
 
 /** Name and size begin both questions; the answer overwrites them. */

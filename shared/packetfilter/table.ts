@@ -48,6 +48,15 @@ export class NewRule implements Entry {
   }
 }
 
+/** Whether the kernel has to be told anything: entries that stay are the same objects, in the same order. */
+export function differs(before: Table, after: Table): boolean {
+  return [...(after.touched ?? [])].some(([chain, wanted]) => {
+    const standing = before.chains.get(chain);
+    if (standing === wanted) return false;
+    return standing?.length !== wanted?.length || standing?.some((entry, at) => entry !== wanted?.[at]);
+  });
+}
+
 /** Whether an entry does what a rule says. Texts first: nearly always they decide, and the entry need not be parsed. */
 export function does(entry: Entry, wanted: Rule, text = ruleText(wanted)): boolean {
   if (entry.cannotBe?.(wanted) === true) return false;

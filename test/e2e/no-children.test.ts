@@ -1,6 +1,6 @@
 /**
- * Which programs a chain starts: on hosts whose iptables is the nf_tables variant, and with the nftables backend, none but the
- * plugins themselves, for each of Nomad's lists and for ADD, CHECK and DEL. strace sees every execve.
+ * Which programs a chain starts: with either variant of iptables, and with the nftables backend, none but the plugins themselves, for
+ * each of Nomad's lists and for ADD, CHECK and DEL. strace sees every execve.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -85,11 +85,19 @@ function wholeLife(list: string): Record<'add' | 'check' | 'del', string[]> {
   }
 }
 
-test.before(() => useXtables('nft'));
+const HOSTS = [
+  ['iptables', 'nft'],
+  ['nftables', 'nft'],
+  ['iptables', 'legacy'],
+] as const;
 
-for (const list of LISTS) {
-  for (const backend of ['iptables', 'nftables'] as const) {
-    test(`${list}, ${backend}: no program but the plugins`, () => {
+let used: string | undefined;
+
+for (const [backend, variant] of HOSTS) {
+  for (const list of LISTS) {
+    test(`${list}, ${backend} on a host with iptables-${variant}: no program but the plugins`, () => {
+      if (variant !== used) useXtables(variant);
+      used = variant;
       mkdirSync('/etc/weft', { recursive: true });
       writeFileSync('/etc/weft/weft.json', JSON.stringify({ backend }));
       const { add, check, del } = wholeLife(list);

@@ -23,9 +23,12 @@ export interface Layout {
   readonly flags: number;
   /** Of `flags`: the target is a goto. Everything else in there nobody here writes; IPv6 says with 1 that the protocol counts. */
   readonly plainFlags: readonly number[];
+  /** Of `flags`, in a rule that names a protocol (IP6T_F_PROTO; IPv4 has none). */
+  readonly protocolFlag: number;
   readonly inverted: number;
   readonly targetOffset: number;
   readonly nextOffset: number;
+  /** Behind the entry's own fields. */
   readonly matches: number;
 }
 
@@ -40,6 +43,7 @@ export const LAYOUTS: Readonly<Record<Family, Layout>> = {
     protocol: 80,
     flags: 82,
     plainFlags: [0],
+    protocolFlag: 0,
     inverted: 83,
     targetOffset: 88,
     nextOffset: 90,
@@ -55,6 +59,7 @@ export const LAYOUTS: Readonly<Record<Family, Layout>> = {
     protocol: 128,
     flags: 131,
     plainFlags: [0, 1],
+    protocolFlag: 1,
     inverted: 132,
     targetOffset: 140,
     nextOffset: 142,
@@ -64,6 +69,15 @@ export const LAYOUTS: Readonly<Record<Family, Layout>> = {
 
 /** XT_INV_* / IPT_INV_* / IP6T_INV_* */
 export const Inverted = { inInterface: 1, outInterface: 2, source: 8, destination: 0x10 } as const;
+
+/** Numbers of protocols, netinet/in.h. */
+export const PROTOCOLS = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58, sctp: 132 } as const;
+
+/** Verdicts of a standard target that are no offset: -NF_DROP - 1, -NF_ACCEPT - 1, XT_RETURN. */
+export const VERDICTS = { drop: -1, accept: -2, return: -5 } as const;
+
+/** struct xt_entry_target and xt_entry_match: size u16, name 29, revision u8; then data, which begins here. */
+export const PART_DATA = 32;
 
 /** A zero-terminated name in a field of `length` bytes. */
 export function nameAt(bytes: Buffer, at: number, length: number): string {

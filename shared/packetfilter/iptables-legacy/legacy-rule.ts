@@ -4,31 +4,39 @@ import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
 import { ruleText } from '../iptables/render.ts';
 import type { Family, ForeignRule, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
 import { haveCommonPort, type Entry } from '../table.ts';
-import { Inverted, LAYOUTS, nameAt, type Layout } from './layout.ts';
+import { Inverted, LAYOUTS, nameAt, PART_DATA, PROTOCOLS, VERDICTS, type Layout } from './layout.ts';
 
 /** A rule as it stands in the kernel's blob; decoded when somebody looks, because a table may hold ten thousand. */
 export class LegacyRule implements Entry {
+  /** This entry alone. */
+  readonly bytes: Buffer;
+  /** Its place among all entries of the table: where the kernel hands out its counters. */
+  readonly number: number;
   readonly #family: Family;
   readonly #layout: Layout;
-  /** This entry alone. */
-  readonly #entry: Buffer;
   readonly #next: number;
   readonly #heads: ReadonlyMap<number, string>;
   #rule: Rule | ForeignRule | undefined;
 
   /** @param heads names of chains by the offset of their first rule */
-  constructor(family: Family, entries: Buffer, offset: number, heads: ReadonlyMap<number, string>) {
+  constructor(
+    family: Family,
+    entries: Buffer,
+    { offset, number }: Place,
+    heads: ReadonlyMap<number, string>,
+  ) {
+    this.number = number;
     this.#family = family;
     this.#layout = LAYOUTS[family];
     this.#next = offset + entries.readUInt16LE(offset + this.#layout.nextOffset);
-    this.#entry = entries.subarray(offset, this.#next);
+    this.bytes = entries.subarray(offset, this.#next);
     this.#heads = heads;
   }
 
   get rule(): Rule | ForeignRule {
     // The number keeps two such rules apart: the difference goes by what rules say.
     this.#rule ??= this.#decode() ?? {
-      foreign: `rule ${this.#next} that only iptables-save can put into words`,
+      foreign: `entry ${this.number} of the table, that only iptables-save can put into words`,
     };
     return this.#rule;
   }
@@ -42,25 +50,35 @@ export class LegacyRule implements Entry {
     return this.#jump() === chain;
   }
 
+  /**
+   * What the offset in its verdict means: a chain (undefined where none begins there), or, in a rule without a target, the next rule.
+   * @returns undefined when it holds no offset
+   */
+  get leads(): 'next' | { readonly chain: string | undefined } | undefined {
+    const offset = this.#offset();
+    if (offset === undefined) return undefined;
+    return offset === this.#next ? 'next' : { chain: this.#heads.get(offset) };
+  }
+
   /** Cheap and sure when it says no: where it jumps, its addresses, the text of its comment. */
   cannotBe(wanted: Rule): boolean {
     const { source, destination } = this.#layout;
     if (wanted.target.kind === 'jump' && !this.leadsTo(wanted.target.chain)) return true;
     if (!this.#mayHold(source, wanted.source) || !this.#mayHold(destination, wanted.destination)) return true;
     return (wanted.matches ?? []).some(
-      (match) => match.kind === 'comment' && !this.#entry.includes(match.comment),
+      (match) => match.kind === 'comment' && !this.bytes.includes(match.comment),
     );
   }
 
   /** Looks at the multiport match alone; one that is not a plain list of destination ports has to be decoded. */
   cannotBeFor(ports: readonly PortRange[]): boolean {
-    const end = this.#entry.readUInt16LE(this.#layout.targetOffset);
+    const end = this.bytes.readUInt16LE(this.#layout.targetOffset);
     let lists = 0;
     let common = false;
-    for (let at = this.#layout.matches; at < end; at += this.#entry.readUInt16LE(at)) {
-      if (nameAt(this.#entry, at + 2, 29) !== 'multiport') continue;
-      const info = this.#entry.subarray(at + 32, at + 32 + 48);
-      if (this.#entry[at + 31] !== 1 || info[0] !== 1 || info[47] !== 0) return false;
+    for (let at = this.#layout.matches; at < end; at += this.bytes.readUInt16LE(at)) {
+      if (nameAt(this.bytes, at + 2, 29) !== 'multiport') continue;
+      const info = this.bytes.subarray(at + 32, at + 32 + 48);
+      if (this.bytes[at + 31] !== 1 || info[0] !== 1 || info[47] !== 0) return false;
       lists += 1;
       common ||= haveCommonPort(portsOf(info), ports);
     }
@@ -69,15 +87,15 @@ export class LegacyRule implements Entry {
 
   #mayHold(at: number, wanted: Negatable | undefined): boolean {
     const bytes = wanted === undefined ? undefined : bytesOf(wanted);
-    return bytes === undefined || this.#entry.subarray(at, at + bytes.length).equals(bytes);
+    return bytes === undefined || this.bytes.subarray(at, at + bytes.length).equals(bytes);
   }
 
   #decode(): Rule | undefined {
     const { flags, plainFlags, protocol: protocolAt } = this.#layout;
-    const number = this.#entry.readUInt16LE(protocolAt);
-    const protocol = PROTOCOLS.get(number);
-    const inverted = this.#entry[this.#layout.inverted] ?? 0;
-    if (!plainFlags.includes(this.#entry[flags] ?? 0) || (inverted & ~KNOWN_INVERSIONS) !== 0)
+    const number = this.bytes.readUInt16LE(protocolAt);
+    const protocol = PROTOCOL_NAMES.get(number);
+    const inverted = this.bytes[this.#layout.inverted] ?? 0;
+    if (!plainFlags.includes(this.bytes[flags] ?? 0) || (inverted & ~KNOWN_INVERSIONS) !== 0)
       return undefined;
     const matches = this.#matches();
     const target = this.#target();
@@ -102,8 +120,8 @@ export class LegacyRule implements Entry {
   /** undefined: every address. */
   #address(at: number, negated: boolean): Negatable | 'unreadable' | undefined {
     const { addressBytes, maskBehind } = this.#layout;
-    const prefix = prefixOf(this.#entry.subarray(at + maskBehind, at + maskBehind + addressBytes));
-    const parsed = addressFromBytes(this.#entry.subarray(at, at + addressBytes));
+    const prefix = prefixOf(this.bytes.subarray(at + maskBehind, at + maskBehind + addressBytes));
+    const parsed = addressFromBytes(this.bytes.subarray(at, at + addressBytes));
     if (prefix === undefined || parsed === undefined) return 'unreadable';
     if (prefix === 0) return negated ? 'unreadable' : undefined;
     const value = `${formatAddress(parsed)}/${prefix}`;
@@ -112,8 +130,8 @@ export class LegacyRule implements Entry {
 
   /** A mask that covers the zero behind the name means exactly this name; `br+` is kept with its plus, which is not covered. */
   #interface(at: number, negated: boolean): Negatable | 'unreadable' | undefined {
-    const value = nameAt(this.#entry, at, 16);
-    const mask = this.#entry.subarray(at + 32, at + 48);
+    const value = nameAt(this.bytes, at, 16);
+    const mask = this.bytes.subarray(at + 32, at + 48);
     const covered = mask.filter((byte) => byte === 0xff).length;
     if (covered === 0) return negated ? 'unreadable' : undefined;
     const exact = covered === value.length + 1;
@@ -125,10 +143,10 @@ export class LegacyRule implements Entry {
   /** struct xt_entry_match: size u16, name 29, revision u8, data; one behind the other up to the target. */
   #matches(): Match[] | undefined {
     const matches: Match[] = [];
-    const end = this.#entry.readUInt16LE(this.#layout.targetOffset);
-    for (let at = this.#layout.matches; at < end; at += this.#entry.readUInt16LE(at)) {
-      const info = this.#entry.subarray(at + 32, at + this.#entry.readUInt16LE(at));
-      const match = readMatch(nameAt(this.#entry, at + 2, 29), this.#entry[at + 31] ?? 0, info);
+    const end = this.bytes.readUInt16LE(this.#layout.targetOffset);
+    for (let at = this.#layout.matches; at < end; at += this.bytes.readUInt16LE(at)) {
+      const info = this.bytes.subarray(at + 32, at + this.bytes.readUInt16LE(at));
+      const match = readMatch(nameAt(this.bytes, at + 2, 29), this.bytes[at + 31] ?? 0, info);
       if (match === undefined) return undefined;
       matches.push(match);
     }
@@ -136,28 +154,40 @@ export class LegacyRule implements Entry {
   }
 
   #target(): Target | undefined {
-    const at = this.#entry.readUInt16LE(this.#layout.targetOffset);
-    const name = nameAt(this.#entry, at + 2, 29);
+    const at = this.bytes.readUInt16LE(this.#layout.targetOffset);
+    const name = nameAt(this.bytes, at + 2, 29);
     if (name !== '') {
-      const info = this.#entry.subarray(at + 32);
+      const info = this.bytes.subarray(at + 32);
       const target = readXtTarget(this.#family, name, info);
       const written = target === undefined ? undefined : rewritten(this.#family, target);
       if (written === undefined) return undefined;
-      return agrees(written, this.#entry[at + 31] ?? 0, info) ? target : undefined;
+      return agrees(written, this.bytes[at + 31] ?? 0, info) ? target : undefined;
     }
     const chain = this.#jump();
     if (chain !== undefined) return { kind: 'jump', chain };
-    const verdict = VERDICTS.get(this.#entry.readInt32LE(at + 32));
+    const verdict = VERDICT_NAMES.get(this.bytes.readInt32LE(at + 32));
     return verdict === undefined ? undefined : { kind: verdict };
   }
 
-  /** A standard target (no name) with an offset: it leads to the chain whose first rule stands there, or just to the next rule. */
+  /** The chain whose first rule stands where it leads to; a rule without a target leads just to the next. */
   #jump(): string | undefined {
-    const at = this.#entry.readUInt16LE(this.#layout.targetOffset);
-    if (this.#entry[at + 2] !== 0) return undefined;
-    const offset = this.#entry.readInt32LE(at + 32);
-    return offset >= 0 && offset !== this.#next ? this.#heads.get(offset) : undefined;
+    const offset = this.#offset();
+    return offset === undefined || offset === this.#next ? undefined : this.#heads.get(offset);
   }
+
+  /** A standard target (no name) holds an offset, or a negative verdict. */
+  #offset(): number | undefined {
+    const at = this.bytes.readUInt16LE(this.#layout.targetOffset);
+    if (this.bytes[at + 2] !== 0) return undefined;
+    const offset = this.bytes.readInt32LE(at + PART_DATA);
+    return offset < 0 ? undefined : offset;
+  }
+}
+
+/** Where a rule stands among all entries of its table. */
+export interface Place {
+  readonly offset: number;
+  readonly number: number;
 }
 
 /** Asked for every rule of a chain in turn. */
@@ -171,21 +201,14 @@ function bytesOf(wanted: Negatable): Uint8Array | undefined {
   return bytesOfAddresses.get(wanted);
 }
 
-const PROTOCOLS: ReadonlyMap<number, NonNullable<Rule['protocol']>> = new Map([
-  [6, 'tcp'],
-  [17, 'udp'],
-  [132, 'sctp'],
-  [1, 'icmp'],
-  [58, 'icmpv6'],
-]);
+const PROTOCOL_NAMES: ReadonlyMap<number, NonNullable<Rule['protocol']>> = named(PROTOCOLS);
 const KNOWN_INVERSIONS =
   Inverted.inInterface | Inverted.outInterface | Inverted.source | Inverted.destination;
-/** -NF_DROP - 1, -NF_ACCEPT - 1, XT_RETURN */
-const VERDICTS: ReadonlyMap<number, 'drop' | 'accept' | 'return'> = new Map([
-  [-1, 'drop'],
-  [-2, 'accept'],
-  [-5, 'return'],
-]);
+const VERDICT_NAMES: ReadonlyMap<number, keyof typeof VERDICTS> = named(VERDICTS);
+
+function named<Name extends string>(numbers: Readonly<Record<Name, number>>): ReadonlyMap<number, Name> {
+  return new Map(Object.entries<number>(numbers).map(([name, number]) => [number, name as Name]));
+}
 
 function rewritten(family: Family, target: Target): XtPart | undefined {
   switch (target.kind) {

@@ -3,6 +3,8 @@ import { operations, type Operation } from '../diff.ts';
 import { outcomeOf } from '../outcome.ts';
 import { stateOf, type Table } from '../table.ts';
 import { deadlineIn, type Deadline } from '../../kernel/clock.ts';
+import { KernelError } from '../../kernel/errno.ts';
+import { commitLegacy } from '../iptables-legacy/commit.ts';
 import { readLegacyTable } from '../iptables-legacy/read-table.ts';
 import { withTableLock } from '../lock.ts';
 import { commitRefused, unreadable } from './failures.ts';
@@ -22,8 +24,9 @@ export interface IptablesDriverOptions {
 }
 
 /**
- * Drives the tables through the host's own iptables programs, of either variant: one iptables-restore to commit what differs,
- * nothing when nothing does. A legacy table is read without a program where that is enough, else by one iptables-save.
+ * Drives the tables of the host's own iptables. Those of the legacy variant are read and written without a program where that is
+ * possible (iptables-legacy/commit.ts); where it is not, and for the other variant, by the programs: one iptables-save at most, one
+ * iptables-restore to commit what differs. Nothing is committed when nothing differs.
  */
 export function createIptablesDriver(options: IptablesDriverOptions): PacketFilterDriver {
   const { variant } = options;
@@ -32,7 +35,10 @@ export function createIptablesDriver(options: IptablesDriverOptions): PacketFilt
       return `iptables-${(findTools('ipv4', variant) ?? findTools('ipv6', variant))?.variant ?? 'missing'}`;
     },
     supports: (family) => findTools(family, variant) !== undefined,
-    read: (family, table) => stateOf(readTable(needTools(family, variant), table, options)),
+    read: (family, table) => {
+      const tools = needTools(family, variant);
+      return stateOf(readInProcess(tools, table, options) ?? readTable(tools, table, options));
+    },
     apply: (changes) => {
       if (changes.length > 0) withTableLock(options.timeoutMs, () => applyAll(changes, options));
     },
@@ -54,11 +60,31 @@ function applyAll(changes: readonly Change[], options: IptablesDriverOptions): v
   }
 }
 
+interface TableOptions extends IptablesDriverOptions {
+  readonly deadline: Deadline;
+}
+
 function applyToTable(
   tools: Tools,
   table: TableName,
   changes: readonly Change[],
-  options: IptablesDriverOptions & { readonly deadline: Deadline },
+  options: TableOptions,
+): void {
+  if (!isInProcess(tools, options)) {
+    applyByPrograms(tools, table, changes, options);
+    return;
+  }
+  const outcome = commitLegacy(tools.family, table, (before) => changed(before, changes), options);
+  if (outcome.is === 'left') applyByPrograms(tools, table, changes, options, outcome.cause);
+}
+
+/** @param cause why it came to this, if the kernel refused something */
+function applyByPrograms(
+  tools: Tools,
+  table: TableName,
+  changes: readonly Change[],
+  options: TableOptions,
+  cause?: Error,
 ): void {
   let refusal: { readonly input: string; readonly error: Error } | undefined;
   for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
@@ -67,7 +93,7 @@ function applyToTable(
     const input = restoreInput(table, steps);
     // The table is as it was and yet the kernel refuses: the change itself is at fault, or something that waiting does not mend.
     if (refusal?.input === input && attempt > 2) throw refusal.error;
-    const error = commit(tools, table, input, options);
+    const error = commit(tools, table, input, options, cause);
     if (error === undefined) return;
     refusal = { input, error };
     if (options.deadline.passed()) throw error;
@@ -75,34 +101,44 @@ function applyToTable(
   throw refusal?.error ?? new Error('unreachable: no attempt was made');
 }
 
-/**
- * A legacy table is read without iptables-save where that is enough: it is not when a rule must be named that we cannot put
- * into words, or when an operator's own words are to be compared.
- */
+/** The programs name rules by their words: a legacy table is read by iptables-save where those are not known without it. */
 function stepsFor(
   tools: Tools,
   table: TableName,
   changes: readonly Change[],
   options: IptablesDriverOptions,
 ): Operation[] {
-  const read = options.words === true ? undefined : readInProcess(tools, table, options);
+  const read = readInProcess(tools, table, options);
   const steps = read && difference(read, changes);
   if (steps?.every((step) => !('entry' in step) || !('foreign' in step.entry.rule)) === true) return steps;
   return difference(readTable(tools, table, options), changes);
 }
 
-/** @returns undefined where only the programs can read: the nft variant, and namespaces that they enter by a launcher */
+/** Not the nft variant, not namespaces that the programs enter by a launcher, and not where words of an operator's are compared. */
+function isInProcess({ variant }: Tools, { launcher, words }: IptablesDriverOptions): boolean {
+  return variant === 'legacy' && launcher === undefined && words !== true;
+}
+
+/** @returns undefined where only the programs can read */
 function readInProcess(tools: Tools, table: TableName, options: IptablesDriverOptions): Table | undefined {
-  if (tools.variant !== 'legacy' || options.launcher !== undefined) return undefined;
-  return readLegacyTable(tools.family, table) ?? emptyTable(tools.family, table);
+  if (!isInProcess(tools, options)) return undefined;
+  try {
+    return readLegacyTable(tools.family, table) ?? emptyTable(tools.family, table);
+  } catch (thrown) {
+    if (thrown instanceof KernelError) return undefined;
+    throw thrown;
+  }
 }
 
 function difference(before: Table, changes: readonly Change[]): Operation[] {
-  const after = changes.reduce<Table>(
+  return operations(before, changed(before, changes));
+}
+
+function changed(before: Table, changes: readonly Change[]): Table {
+  return changes.reduce<Table>(
     (table, change) => outcomeOf(table, 'plan' in change ? change.plan(stateOf(table)) : change),
     before,
   );
-  return operations(before, after);
 }
 
 function readTable(tools: Tools, table: TableName, options: IptablesDriverOptions): Table {
@@ -119,6 +155,7 @@ function commit(
   table: TableName,
   input: string,
   options: IptablesDriverOptions,
+  cause: Error | undefined,
 ): Error | undefined {
   const { timeoutMs } = options;
   const seconds = Math.max(1, Math.floor(timeoutMs / 1000));
@@ -127,7 +164,7 @@ function commit(
     timeoutMs: timeoutMs + 5_000,
     input,
   });
-  return restored.exitCode === 0 ? undefined : commitRefused(tools, table, input, restored);
+  return restored.exitCode === 0 ? undefined : commitRefused(tools, table, input, restored, cause);
 }
 
 function tablesOf(changes: readonly Change[]): [Family, TableName][] {

@@ -19,19 +19,26 @@ export function unreadable(
   });
 }
 
-/** For a transaction that iptables-restore did not take: nothing of it is in the kernel. */
+/**
+ * For a transaction that iptables-restore did not take: nothing of it is in the kernel.
+ * @param cause what the kernel refused to us before
+ */
 export function commitRefused(
   tools: Tools,
   table: TableName,
   input: string,
   { exitCode, stderr }: RunResult,
+  cause?: Error,
 ): CniError {
   const said = stderr.trim().replaceAll(/\s*\n\s*/g, '; ');
   const code = exitCode === RESOURCE_PROBLEM ? CniCode.TryAgainLater : CniCode.Internal;
   return new CniError(
     code,
     `${tools.restore} refused to change table ${table} (${tools.family}), status ${exitCode}; nothing was changed`,
-    { details: `${said} | the change: ${input.trim().replaceAll('\n', '; ')}`.slice(0, LONGEST_DETAILS) },
+    {
+      details: `${said} | the change: ${input.trim().replaceAll('\n', '; ')}`.slice(0, LONGEST_DETAILS),
+      cause,
+    },
   );
 }
 

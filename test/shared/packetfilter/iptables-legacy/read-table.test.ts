@@ -2,13 +2,11 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { readLegacyTable } from '../../../../shared/packetfilter/iptables-legacy/read-table.ts';
-import { createIptablesDriver } from '../../../../shared/packetfilter/iptables/driver.ts';
-import { parseRule } from '../../../../shared/packetfilter/iptables/parse.ts';
 import { parseSave } from '../../../../shared/packetfilter/iptables/save.ts';
-import type { Family, Rule, TableName } from '../../../../shared/packetfilter/ruleset.ts';
+import type { Family, TableName } from '../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../support/suite.ts';
 import { FILTER_RULES, NAT_RULES } from '../iptables/sample-rules.ts';
-import { rules, sh, useVariant, wrap } from '../variants.ts';
+import { sh } from '../variants.ts';
 
 const test = suite('iptables-legacy tables read in process', { limit: 60 });
 const TOOL = { ipv4: 'iptables-legacy', ipv6: 'ip6tables-legacy' } as const;
@@ -92,25 +90,6 @@ test('what nobody here writes is foreign, and its jump is seen', () => {
     entries.map((entry) => entry.leadsTo('OTHER')),
     [false, true, false, true, false],
   );
-});
-
-test('a change starts iptables-restore and nothing else, unless a foreign rule must be named', () => {
-  useVariant('legacy');
-  for (const program of ['iptables-save', 'iptables-restore'])
-    wrap('legacy', program, `echo ${program} >> /run/calls\nexec $REAL "$@"`);
-  const calls = (): string =>
-    execFileSync('sh', ['-c', 'cat /run/calls 2>/dev/null; rm -f /run/calls'], { encoding: 'utf8' });
-  const driver = createIptablesDriver({ where: 'host', timeoutMs: 10_000 });
-  const rule = parseRule('-s 10.9.9.9/32 -j ACCEPT') as Rule;
-  driver.apply([{ family: 'ipv4', table: 'filter', ensureRules: [{ chain: 'SAMPLE', rule, at: 'first' }] }]);
-  assert.is(calls(), 'iptables-restore\n');
-  assert.is(rules('filter')[2], '-A SAMPLE -s 10.9.9.9/32 -j ACCEPT');
-  calls();
-  driver.apply([{ family: 'ipv4', table: 'filter', ensureRules: [{ chain: 'SAMPLE', rule, at: 'first' }] }]);
-  assert.is(calls(), '');
-  driver.apply([{ family: 'ipv4', table: 'filter', deleteChains: ['OTHER'] }]);
-  assert.is(calls(), 'iptables-save\niptables-restore\n');
-  assert.not.match(rules('filter').join('\n'), 'OTHER');
 });
 
 test.run();

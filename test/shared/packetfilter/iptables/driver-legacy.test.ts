@@ -1,3 +1,3 @@
 import { driverCases } from './driver.cases.ts';
 
-driverCases('legacy');
+driverCases('legacy', 'in process');

@@ -1,0 +1,3 @@
+import { driverCases } from './driver.cases.ts';
+
+driverCases('legacy', 'by programs');
