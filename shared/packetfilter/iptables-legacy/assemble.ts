@@ -1,17 +1,21 @@
 import type { XtablesBlob } from '../../kernel/xtables.ts';
-import type { Family } from '../ruleset.ts';
-import { NewRule, type Entry } from '../table.ts';
-import { encodeEntry, standardTarget } from './encode-entry.ts';
-import { LAYOUTS, PART_DATA, VERDICTS } from './layout.ts';
+import type { Entry } from '../table.ts';
+import { BlobView } from './blob-view.ts';
 import { LegacyRule } from './legacy-rule.ts';
-import { encodePart } from './part.ts';
+import { headingEntry, planChain, type NewEntry, type PlannedChain } from './plan-chain.ts';
 import type { LegacyTable } from './read-table.ts';
 
 /** A table to be written. */
 export interface Assembly {
   readonly blob: XtablesBlob;
-  /** For each of its entries, the number of the standing entry whose packets it goes on counting; undefined: it begins at 0. */
-  readonly continues: readonly (number | undefined)[];
+  readonly continued: readonly ContinuedCounts[];
+}
+
+/** Entries that go on counting what entries of the standing table counted, by their numbers; all others begin at 0. */
+export interface ContinuedCounts {
+  readonly from: number;
+  readonly to: number;
+  readonly count: number;
 }
 
 /**
@@ -29,119 +33,136 @@ export function assemble(
   chains: ReadonlyMap<string, readonly Entry[]>,
 ): Assembly | undefined {
   if (!before.isWhole) return undefined;
-  const laidOut = layOut(before, chains);
-  return laidOut === undefined ? undefined : write(before, laidOut);
+  const names = namesInOrder(before, chains);
+  const planned = names?.map((name) => planChain(before, name, chains.get(name) ?? []));
+  if (planned?.every((chain) => chain !== undefined) !== true) return undefined;
+  return new Writer(before, planned).assembly();
 }
 
-/** An entry that goes into the table. */
-interface Piece {
-  readonly bytes: Buffer;
-  /** What the offset in its verdict has to mean: the first rule of that chain, or the entry behind it; undefined: it is none. */
-  readonly leads?: LegacyRule['leads'];
-  readonly continues?: number;
+/** libiptc sorts by strcmp(3), and names were read byte by byte. A deleted chain of the kernel's gives undefined: iptables is to refuse it. */
+function namesInOrder(
+  { sections }: LegacyTable,
+  chains: ReadonlyMap<string, readonly Entry[]>,
+): string[] | undefined {
+  const kernels = [...sections].flatMap(([name, { hook }]) => (hook === undefined ? [] : [name]));
+  if (!kernels.every((name) => chains.has(name))) return undefined;
+  return [...kernels, ...[...chains.keys()].filter((name) => !kernels.includes(name)).sort()];
 }
 
-interface LaidOut {
-  readonly pieces: readonly Piece[];
-  /** By chain: number of its first rule's piece, and of its policy's. */
-  readonly starts: ReadonlyMap<string, number>;
-  readonly ends: ReadonlyMap<string, number>;
-}
+class Writer {
+  readonly #before: LegacyTable;
+  readonly #view: BlobView;
+  /** Where the first rule of a chain comes to stand: by the chain's name, and by where it stood. None may jump to the kernel's chains. */
+  readonly #starts = new Map<string, number>();
+  readonly #moved = new Map<number, number>();
+  readonly #continued: ContinuedCounts[] = [];
+  readonly #hookEntry = [0, 0, 0, 0, 0];
+  readonly #underflow = [0, 0, 0, 0, 0];
+  #at = 0;
+  #number = 0;
+  #isSound = true;
 
-function layOut(before: LegacyTable, chains: ReadonlyMap<string, readonly Entry[]>): LaidOut | undefined {
-  const { family, policies } = before;
-  const pieces: (Piece | undefined)[] = [];
-  const starts = new Map<string, number>();
-  const ends = new Map<string, number>();
-  const place = (name: string, entries: readonly Entry[], end: Piece): void => {
-    starts.set(name, pieces.length);
-    for (const entry of entries) pieces.push(pieceOf(family, entry));
-    ends.set(name, pieces.length);
-    pieces.push(end);
-  };
-  for (const [name, { bytes, number }] of policies) {
-    const entries = chains.get(name);
-    // Deleted: iptables is to say what it thinks of that.
-    if (entries === undefined) return undefined;
-    place(name, entries, { bytes, continues: number });
+  constructor(before: LegacyTable, chains: readonly PlannedChain[]) {
+    this.#before = before;
+    const size = this.#layOut(chains);
+    const last = headingEntry(before.family, 'ERROR');
+    this.#view = new BlobView(before.family, Buffer.alloc(size + last.length), new Map());
+    for (const chain of chains) {
+      if (chain.isUntouched) this.#copyChain(chain);
+      else this.#writeChain(chain);
+    }
+    this.#put(last);
   }
-  const end = { bytes: bare(family, standardTarget(VERDICTS.return)) };
-  for (const name of [...chains.keys()].filter((chain) => !policies.has(chain)).sort(byBytes)) {
-    pieces.push({ bytes: errorEntry(family, name) });
-    place(name, chains.get(name) ?? [], end);
+
+  /** @returns undefined when a jump leads nowhere */
+  assembly(): Assembly | undefined {
+    if (!this.#isSound) return undefined;
+    const blob = {
+      validHooks: this.#before.blob.validHooks,
+      hookEntry: this.#hookEntry,
+      underflow: this.#underflow,
+      count: this.#number,
+      entries: this.#view.entries,
+    };
+    return { blob, continued: this.#continued };
   }
-  pieces.push({ bytes: errorEntry(family, 'ERROR') });
-  const known = pieces.filter((piece) => piece !== undefined);
-  return known.length === pieces.length ? { pieces: known, starts, ends } : undefined;
-}
 
-function pieceOf(family: Family, entry: Entry): Piece | undefined {
-  if (entry instanceof LegacyRule) {
-    const { bytes, leads, number } = entry;
-    return { bytes, leads, continues: number };
+  #layOut(chains: readonly PlannedChain[]): number {
+    let size = 0;
+    for (const chain of chains) {
+      const start = size + chain.head.length;
+      size += chain.size;
+      if (chain.section?.hook !== undefined) continue;
+      this.#starts.set(chain.name, start);
+      if (chain.section !== undefined) this.#moved.set(chain.section.start, start);
+    }
+    return size;
   }
-  const bytes = entry instanceof NewRule ? encodeEntry(family, entry.rule) : undefined;
-  if (bytes === undefined || !(entry instanceof NewRule)) return undefined;
-  const { target } = entry.rule;
-  return target.kind === 'jump' ? { bytes, leads: { chain: target.chain } } : { bytes };
-}
 
-function write(before: LegacyTable, { pieces, starts, ends }: LaidOut): Assembly | undefined {
-  const { family, blob, policies } = before;
-  const { targetOffset } = LAYOUTS[family];
-  const offsets: number[] = [];
-  let size = 0;
-  for (const { bytes } of pieces) {
-    offsets.push(size);
-    size += bytes.length;
+  /** In one piece: nearly all of a large table. */
+  #copyChain({ section, head, rules, size }: PlannedChain): void {
+    if (section === undefined) return;
+    const { hook, begin, end, foot, number } = section;
+    const shift = this.#at - begin;
+    this.#before.blob.entries.copy(this.#view.entries, this.#at, begin, end);
+    for (const rule of rules) if (rule instanceof LegacyRule) this.#relocate(rule, rule.offset + shift);
+    if (head.length > 0) this.#number += 1;
+    // A policy stands behind the rules, in numbers too. What an implicit RETURN counts nobody ever sees.
+    this.#continue(number, rules.length + (hook === undefined ? 0 : 1));
+    this.#markHook(hook, this.#at, foot + shift);
+    this.#number += rules.length + 1;
+    this.#at += size;
   }
-  const entries = Buffer.alloc(size);
-  for (const [at, { bytes, leads }] of pieces.entries()) {
-    const offset = offsets[at] ?? 0;
-    entries.set(bytes, offset);
-    if (leads === undefined) continue;
-    const to = leads === 'next' ? at + 1 : leads.chain === undefined ? undefined : starts.get(leads.chain);
-    // No such chain, or one of the kernel's, which no rule may jump to.
-    if (to === undefined || (leads !== 'next' && policies.has(leads.chain ?? ''))) return undefined;
-    entries.writeInt32LE(offsets[to] ?? 0, offset + bytes.readUInt16LE(targetOffset) + PART_DATA);
+
+  #writeChain({ section, head, rules, foot }: PlannedChain): void {
+    const begin = this.#at;
+    if (head.length > 0) this.#put(head);
+    for (const rule of rules) {
+      if (rule instanceof LegacyRule) {
+        this.#continue(rule.number, 1);
+        this.#relocate(rule, this.#put(rule.bytes));
+      } else {
+        this.#lead(rule, this.#put(rule.bytes));
+      }
+    }
+    if (section?.hook !== undefined) this.#continue(section.footNumber, 1);
+    this.#markHook(section?.hook, begin, this.#at);
+    this.#put(foot);
   }
-  const byHook = (places: ReadonlyMap<string, number>): number[] => {
-    const hooks = [0, 0, 0, 0, 0];
-    for (const [name, { hook }] of policies) hooks[hook] = offsets[places.get(name) ?? 0] ?? 0;
-    return hooks;
-  };
-  return {
-    blob: {
-      validHooks: blob.validHooks,
-      hookEntry: byHook(starts),
-      underflow: byHook(ends),
-      count: pieces.length,
-      entries,
-    },
-    continues: pieces.map(({ continues }) => continues),
-  };
-}
 
-/** strcmp(3): libiptc sorts chains by the bytes of their names. */
-function byBytes(one: string, other: string): number {
-  return Buffer.compare(Buffer.from(one), Buffer.from(other));
-}
+  /** @returns where the entry stands */
+  #put(entry: Buffer): number {
+    const at = this.#at;
+    this.#view.entries.set(entry, at);
+    this.#at += entry.length;
+    this.#number += 1;
+    return at;
+  }
 
-/** XT_FUNCTION_MAXNAMELEN */
-const ERROR_NAME_SIZE = 30;
+  #continue(from: number, count: number): void {
+    if (count > 0) this.#continued.push({ from, to: this.#number, count });
+  }
 
-/** struct xt_error_target: xt_entry_target of the name ERROR, errorname 30; no packet comes here. */
-function errorEntry(family: Family, name: string): Buffer {
-  const info = Buffer.alloc(ERROR_NAME_SIZE);
-  info.write(name, 0, ERROR_NAME_SIZE - 1);
-  return bare(family, encodePart({ name: 'ERROR', revision: 0, info }));
-}
+  #markHook(hook: number | undefined, begin: number, policy: number): void {
+    if (hook === undefined) return;
+    this.#hookEntry[hook] = begin;
+    this.#underflow[hook] = policy;
+  }
 
-/** An entry that tests nothing. */
-function bare(family: Family, target: Buffer): Buffer {
-  const { matches, targetOffset, nextOffset } = LAYOUTS[family];
-  const bytes = Buffer.concat([Buffer.alloc(matches), target]);
-  bytes.writeUInt16LE(matches, targetOffset);
-  bytes.writeUInt16LE(bytes.length, nextOffset);
-  return bytes;
+  /** An offset means the entry behind the rule itself, or the first rule of a chain. */
+  #relocate(rule: LegacyRule, at: number): void {
+    const verdict = this.#view.verdict(at);
+    if (verdict === undefined || verdict < 0) return;
+    const isNext = verdict === rule.next;
+    this.#setVerdict(at, isNext ? at + rule.next - rule.offset : this.#moved.get(verdict));
+  }
+
+  #lead({ jump }: NewEntry, at: number): void {
+    if (jump !== undefined) this.#setVerdict(at, this.#starts.get(jump));
+  }
+
+  #setVerdict(at: number, offset: number | undefined): void {
+    if (offset === undefined) this.#isSound = false;
+    else this.#view.setVerdict(at, offset);
+  }
 }

@@ -64,9 +64,8 @@ function commitLocked(family: Family, table: TableName, outcome: (before: Table)
 function exchange({ family, table, blob }: LegacyTable, assembly: Assembly): void {
   const counted = replaceXtables(family, table, assembly.blob, blob.count);
   const carried = Buffer.alloc(COUNTERS_SIZE * assembly.blob.count);
-  for (const [at, number] of assembly.continues.entries()) {
-    if (number === undefined) continue;
-    counted.copy(carried, COUNTERS_SIZE * at, COUNTERS_SIZE * number, COUNTERS_SIZE * (number + 1));
+  for (const { from, to, count } of assembly.continued) {
+    counted.copy(carried, COUNTERS_SIZE * to, COUNTERS_SIZE * from, COUNTERS_SIZE * (from + count));
   }
   try {
     addXtablesCounters(family, table, carried);

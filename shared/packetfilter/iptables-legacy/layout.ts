@@ -80,8 +80,13 @@ export const VERDICTS = { drop: -1, accept: -2, return: -5 } as const;
 export const PART_DATA = 32;
 
 /** A zero-terminated name in a field of `length` bytes. */
-export function nameAt(bytes: Buffer, at: number, length: number): string {
+export function nameAt(
+  bytes: Buffer,
+  at: number,
+  length: number,
+  encoding: 'utf8' | 'latin1' = 'utf8',
+): string {
   const field = bytes.subarray(at, at + length);
   const end = field.indexOf(0);
-  return field.toString('utf8', 0, end < 0 ? length : end);
+  return field.toString(encoding, 0, end < 0 ? length : end);
 }

@@ -4,33 +4,35 @@ import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
 import { ruleText } from '../iptables/render.ts';
 import type { Family, ForeignRule, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
 import { haveCommonPort, type Entry } from '../table.ts';
-import { Inverted, LAYOUTS, nameAt, PART_DATA, PROTOCOLS, VERDICTS, type Layout } from './layout.ts';
+import type { BlobView } from './blob-view.ts';
+import { Inverted, nameAt, PROTOCOLS, VERDICTS, type Layout } from './layout.ts';
 
 /** A rule as it stands in the kernel's blob; decoded when somebody looks, because a table may hold ten thousand. */
 export class LegacyRule implements Entry {
-  /** This entry alone. */
-  readonly bytes: Buffer;
+  /** Its place in the blob, and that of the entry behind it. */
+  readonly offset: number;
+  readonly next: number;
   /** Its place among all entries of the table: where the kernel hands out its counters. */
   readonly number: number;
-  readonly #family: Family;
-  readonly #layout: Layout;
-  readonly #next: number;
-  readonly #heads: ReadonlyMap<number, string>;
+  readonly #view: BlobView;
+  #bytes: Buffer | undefined;
   #rule: Rule | ForeignRule | undefined;
 
-  /** @param heads names of chains by the offset of their first rule */
-  constructor(
-    family: Family,
-    entries: Buffer,
-    { offset, number }: Place,
-    heads: ReadonlyMap<number, string>,
-  ) {
+  constructor(view: BlobView, offset: number, next: number, number: number) {
+    this.#view = view;
+    this.offset = offset;
+    this.next = next;
     this.number = number;
-    this.#family = family;
-    this.#layout = LAYOUTS[family];
-    this.#next = offset + entries.readUInt16LE(offset + this.#layout.nextOffset);
-    this.bytes = entries.subarray(offset, this.#next);
-    this.#heads = heads;
+  }
+
+  /** This entry alone. */
+  get bytes(): Buffer {
+    this.#bytes ??= this.#view.entries.subarray(this.offset, this.next);
+    return this.#bytes;
+  }
+
+  get #layout(): Layout {
+    return this.#view.layout;
   }
 
   get rule(): Rule | ForeignRule {
@@ -48,16 +50,6 @@ export class LegacyRule implements Entry {
 
   leadsTo(chain: string): boolean {
     return this.#jump() === chain;
-  }
-
-  /**
-   * What the offset in its verdict means: a chain (undefined where none begins there), or, in a rule without a target, the next rule.
-   * @returns undefined when it holds no offset
-   */
-  get leads(): 'next' | { readonly chain: string | undefined } | undefined {
-    const offset = this.#offset();
-    if (offset === undefined) return undefined;
-    return offset === this.#next ? 'next' : { chain: this.#heads.get(offset) };
   }
 
   /** Cheap and sure when it says no: where it jumps, its addresses, the text of its comment. */
@@ -133,9 +125,10 @@ export class LegacyRule implements Entry {
     const value = nameAt(this.bytes, at, 16);
     const mask = this.bytes.subarray(at + 32, at + 48);
     const covered = mask.filter((byte) => byte === 0xff).length;
+    const length = Buffer.byteLength(value);
     if (covered === 0) return negated ? 'unreadable' : undefined;
-    const exact = covered === value.length + 1;
-    const beginning = value.endsWith('+') && covered === value.length - 1;
+    const exact = covered === length + 1;
+    const beginning = value.endsWith('+') && covered === length - 1;
     if (!exact && !beginning) return 'unreadable';
     return negated ? { value, negated } : { value };
   }
@@ -158,8 +151,8 @@ export class LegacyRule implements Entry {
     const name = nameAt(this.bytes, at + 2, 29);
     if (name !== '') {
       const info = this.bytes.subarray(at + 32);
-      const target = readXtTarget(this.#family, name, info);
-      const written = target === undefined ? undefined : rewritten(this.#family, target);
+      const target = readXtTarget(this.#view.family, name, info);
+      const written = target === undefined ? undefined : rewritten(this.#view.family, target);
       if (written === undefined) return undefined;
       return agrees(written, this.bytes[at + 31] ?? 0, info) ? target : undefined;
     }
@@ -171,23 +164,10 @@ export class LegacyRule implements Entry {
 
   /** The chain whose first rule stands where it leads to; a rule without a target leads just to the next. */
   #jump(): string | undefined {
-    const offset = this.#offset();
-    return offset === undefined || offset === this.#next ? undefined : this.#heads.get(offset);
+    const verdict = this.#view.verdict(this.offset);
+    if (verdict === undefined || verdict < 0 || verdict === this.next) return undefined;
+    return this.#view.heads.get(verdict);
   }
-
-  /** A standard target (no name) holds an offset, or a negative verdict. */
-  #offset(): number | undefined {
-    const at = this.bytes.readUInt16LE(this.#layout.targetOffset);
-    if (this.bytes[at + 2] !== 0) return undefined;
-    const offset = this.bytes.readInt32LE(at + PART_DATA);
-    return offset < 0 ? undefined : offset;
-  }
-}
-
-/** Where a rule stands among all entries of its table. */
-export interface Place {
-  readonly offset: number;
-  readonly number: number;
 }
 
 /** Asked for every rule of a chain in turn. */

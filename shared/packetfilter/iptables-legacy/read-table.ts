@@ -1,30 +1,44 @@
 import { makeXtables, readXtables, type XtablesBlob } from '../../kernel/xtables.ts';
 import type { Family, TableName } from '../ruleset.ts';
-import type { Entry, Table } from '../table.ts';
-import { LegacyRule, type Place } from './legacy-rule.ts';
-import { LAYOUTS, nameAt, PART_DATA, type Layout } from './layout.ts';
+import type { Table } from '../table.ts';
+import { BlobView } from './blob-view.ts';
+import { LegacyRule } from './legacy-rule.ts';
+import { nameAt, PART_DATA } from './layout.ts';
 
 /** A table with what else of it has to be known to write it anew. */
 export interface LegacyTable extends Table {
+  readonly chains: ReadonlyMap<string, readonly LegacyRule[]>;
   readonly blob: XtablesBlob;
-  /** Of the kernel's own chains, in their order. */
-  readonly policies: ReadonlyMap<string, Policy>;
-  /** Whether chains and policies are all that the table holds. */
+  /** Where each chain stands, in the order of the blob. */
+  readonly sections: ReadonlyMap<string, Section>;
+  /** Whether those are all that the table holds. */
   readonly isWhole: boolean;
 }
 
-/** The last entry of a chain of the kernel's. */
-export interface Policy {
-  /** NF_INET_* */
-  readonly hook: number;
-  readonly bytes: Buffer;
-  /** As in {@link LegacyRule} */
+/**
+ * ```
+ *  chain of the kernel's                   chain of somebody's
+ *  rules ... | policy |                    ERROR "name" | rules ... | RETURN |
+ *  ^ begin     ^ foot ^ end                ^ begin        ^ start     ^ foot ^ end
+ *  ^ start
+ * ```
+ */
+export interface Section {
+  /** NF_INET_* of a chain of the kernel's. */
+  readonly hook?: number;
+  readonly begin: number;
+  /** Where jumps lead. */
+  readonly start: number;
+  readonly foot: number;
+  readonly end: number;
+  /** What numbers the entries at `start` and at `foot` have among all. */
   readonly number: number;
+  readonly footNumber: number;
 }
 
 /**
  * A table of iptables-legacy, read without starting a program. Rules of shapes that nobody here writes are foreign and
- * without words: whoever needs those must ask iptables-save.
+ * without words: whoever needs those must ask iptables-save. Names of chains are read byte by byte: they may be in any encoding.
  * @returns undefined when the table is not in use
  */
 export function readLegacyTable(family: Family, table: TableName): LegacyTable | undefined {
@@ -38,80 +52,80 @@ export function makeLegacyTable(family: Family, table: TableName): LegacyTable {
 }
 
 function tableOf(family: Family, table: TableName, blob: XtablesBlob): LegacyTable {
-  const { entries } = blob;
-  const layout = LAYOUTS[family];
-  const walked = walk(blob, layout, table);
-  const heads = new Map(walked.map(({ name, start }) => [start, name]));
-  const chains = walked.map(({ name, rules }): [string, Entry[]] => [
-    name,
-    rules.map((place) => new LegacyRule(family, entries, place, heads)),
-  ]);
-  const policies = walked.flatMap(({ name, policy }): [string, Policy][] => {
-    if (policy === undefined) return [];
-    const { hook, offset, number } = policy;
-    const next = offset + entries.readUInt16LE(offset + layout.nextOffset);
-    return [[name, { hook, number, bytes: entries.subarray(offset, next) }]];
-  });
-  return {
-    family,
-    table,
-    chains: new Map(chains),
-    blob,
-    policies: new Map(policies),
-    isWhole: isWhole(blob, walked),
-  };
+  const walk = new Walk(family, table, blob);
+  const { chains, sections } = walk;
+  return { family, table, chains, blob, sections, isWhole: walk.isWhole() };
 }
 
-/** A chain has its rules and an end; one of somebody's making has a head, too; and one last entry ends the table. */
-function isWhole({ count, validHooks }: XtablesBlob, walked: readonly Walked[]): boolean {
-  const known = walked.reduce(
-    (sum, { rules, policy }) => sum + rules.length + (policy === undefined ? 2 : 1),
-    1,
-  );
-  const hooks = walked.reduce((bits, { policy }) => bits | (policy === undefined ? 0 : 1 << policy.hook), 0);
-  return known === count && hooks === validHooks;
-}
+/** From chain to chain, as they stand in the blob. */
+class Walk {
+  readonly chains = new Map<string, LegacyRule[]>();
+  readonly sections = new Map<string, Section>();
+  readonly #blob: XtablesBlob;
+  readonly #heads = new Map<number, string>();
+  readonly #view: BlobView;
+  #seen = 0;
 
-interface Walked {
-  readonly name: string;
-  /** Where its first rule stands; jumps lead there. */
-  readonly start: number;
-  readonly rules: readonly Place[];
-  /** Of a chain of the kernel's. */
-  readonly policy?: Place & { readonly hook: number };
-}
-
-/**
- * The blob: the rules of the built-in chains, each ending in its policy (its `underflow`); then every other chain as an ERROR
- * entry that holds its name, its rules, and an implicit RETURN; then one last ERROR entry.
- */
-function walk(
-  { entries, hookEntry, underflow, validHooks }: XtablesBlob,
-  layout: Layout,
-  table: TableName,
-): Walked[] {
-  const places: Place[] = [];
-  for (let at = 0; at < entries.length; at += entries.readUInt16LE(at + layout.nextOffset)) {
-    places.push({ offset: at, number: places.length });
+  constructor(family: Family, table: TableName, blob: XtablesBlob) {
+    this.#blob = blob;
+    this.#view = new BlobView(family, blob.entries, this.#heads);
+    const hooks = HOOKS[table].filter(({ hook }) => (blob.validHooks & (1 << hook)) !== 0);
+    const hookAt = new Map(hooks.map((hook) => [blob.hookEntry[hook.hook] ?? 0, hook]));
+    for (let at = 0; at < this.#last();) {
+      const hook = hookAt.get(at);
+      // Between chains there is nothing: whoever wrote this is not known here.
+      if (hook === undefined && !this.#view.isHead(at)) return;
+      at = hook === undefined ? this.#others(at) : this.#kernels(at, hook);
+    }
   }
-  const builtIn = HOOKS[table]
-    .filter(({ hook }) => (validHooks & (1 << hook)) !== 0)
-    .map(({ name, hook }) => {
-      const [start = 0, end = 0] = [hookEntry[hook], underflow[hook]];
-      const rules = places.filter(({ offset }) => offset >= start && offset < end);
-      const policy = places.find(({ offset }) => offset === end);
-      return policy === undefined
-        ? { name, start, rules }
-        : { name, start, rules, policy: { ...policy, hook } };
-    });
-  const heads = places.filter(({ offset }) => isHead(entries, offset, layout));
-  const others = heads.slice(0, -1).map(({ offset, number }, at) => {
-    const start = offset + entries.readUInt16LE(offset + layout.nextOffset);
-    const name = nameAt(entries, offset + entries.readUInt16LE(offset + layout.targetOffset) + PART_DATA, 30);
-    // From behind the head to before the implicit RETURN.
-    return { name, start, rules: places.slice(number + 1, (heads[at + 1]?.number ?? 0) - 1) };
-  });
-  return [...builtIn, ...others];
+
+  /** All but the entry that ends the table. */
+  isWhole(): boolean {
+    const hooks = [...this.sections.values()].flatMap(({ hook }) => (hook === undefined ? [] : [1 << hook]));
+    const { count, validHooks } = this.#blob;
+    return this.#seen + 1 === count && hooks.reduce((bits, bit) => bits | bit, 0) === validHooks;
+  }
+
+  /** Where the table's last entry is, an ERROR like a chain's head. */
+  #last(): number {
+    return this.#blob.entries.length - this.#view.layout.matches - ERROR_TARGET_SIZE;
+  }
+
+  #kernels(begin: number, { name, hook }: { readonly name: string; readonly hook: number }): number {
+    const policy = this.#blob.underflow[hook];
+    return this.#chain(name, { hook, begin, start: begin }, (at) => at === policy);
+  }
+
+  #others(begin: number): number {
+    const name = nameAt(this.#blob.entries, this.#view.target(begin) + PART_DATA, 30, 'latin1');
+    // The implicit RETURN is the last entry before the next head.
+    return this.#chain(name, { begin, start: this.#view.next(begin) }, (_, next) => this.#view.isHead(next));
+  }
+
+  /** @returns where the chain ends */
+  #chain(
+    name: string,
+    where: Pick<Section, 'hook' | 'begin' | 'start'>,
+    isFoot: (at: number, next: number) => boolean,
+  ): number {
+    const view = this.#view;
+    const { begin, start } = where;
+    const number = this.#seen + (begin === start ? 0 : 1);
+    const rules: LegacyRule[] = [];
+    let at = start;
+    let end = view.next(at);
+    while (end <= this.#last() && !isFoot(at, end)) {
+      rules.push(new LegacyRule(view, at, end, number + rules.length));
+      at = end;
+      end = view.next(at);
+    }
+    this.#heads.set(start, name);
+    this.chains.set(name, rules);
+    const footNumber = number + rules.length;
+    this.sections.set(name, { ...where, foot: at, end, number, footNumber });
+    this.#seen = footNumber + 1;
+    return end;
+  }
 }
 
 /** NF_INET_* */
@@ -128,6 +142,5 @@ const HOOKS = {
     { name: 'POSTROUTING', hook: 4 },
   ],
 } as const;
-function isHead(entries: Buffer, offset: number, layout: Layout): boolean {
-  return nameAt(entries, offset + entries.readUInt16LE(offset + layout.targetOffset) + 2, 29) === 'ERROR';
-}
+/** struct xt_error_target, padded: xt_entry_target, errorname 30 */
+const ERROR_TARGET_SIZE = 64;

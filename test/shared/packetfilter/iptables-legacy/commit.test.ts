@@ -47,7 +47,8 @@ function seed(family: Family, table: TableName): void {
     table === 'filter' ? [':INPUT DROP [3:300]', ':FORWARD ACCEPT [4:400]'] : [':INPUT ACCEPT [3:300]'];
   const chains = ['zebra', 'MINE', 'Ärger', 'A1'].map((chain) => `:${chain} - [0:0]`);
   const input = [`*${table}`, ...policies, ...chains, ...FOREIGN, 'COMMIT', ''].join('\n');
-  execFileSync(RESTORE[family], ['--counters'], { input });
+  // A name that is no UTF-8.
+  execFileSync(RESTORE[family], ['--counters'], { input: Buffer.from(input, 'latin1') });
 }
 
 interface Standing {
@@ -59,7 +60,7 @@ interface Standing {
 
 /** Without the counters of policies: the program loses those with every change. */
 function standing(family: Family, table: TableName): Standing {
-  const saved = execFileSync(SAVE[family], ['-c', '-t', table], { encoding: 'utf8' });
+  const saved = execFileSync(SAVE[family], ['-c', '-t', table], { encoding: 'latin1' });
   const blob = readXtables(family, table);
   const counters = LAYOUTS[family].matches - 16;
   for (const policy of blob?.underflow.filter((at) => at < blob.entries.length) ?? []) {

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { ruleText } from '../../../../shared/packetfilter/iptables/render.ts';
+import { BlobView } from '../../../../shared/packetfilter/iptables-legacy/blob-view.ts';
 import { encodeEntry } from '../../../../shared/packetfilter/iptables-legacy/encode-entry.ts';
 import { LAYOUTS } from '../../../../shared/packetfilter/iptables-legacy/layout.ts';
 import { LegacyRule } from '../../../../shared/packetfilter/iptables-legacy/legacy-rule.ts';
@@ -27,8 +28,8 @@ function decoded(family: Family, bytes: Buffer, rule: Rule): unknown {
   if (rule.target.kind === 'jump') {
     entry.writeInt32LE(OTHER_AT, entry.readUInt16LE(LAYOUTS[family].targetOffset) + 32);
   }
-  const place = { offset: 0, number: 0 };
-  return new LegacyRule(family, entry, place, new Map([[OTHER_AT, 'OTHER']])).rule;
+  const view = new BlobView(family, entry, new Map([[OTHER_AT, 'OTHER']]));
+  return new LegacyRule(view, 0, entry.length, 0).rule;
 }
 
 for (const [family, table] of TABLES) {
