@@ -16,6 +16,8 @@ export interface IptablesBackendOptions {
   readonly families?: readonly Family[];
   /** Asked at the first table that is looked at. */
   readonly launcher: Launcher;
+  /** As in Launchers. */
+  readonly onlyPrograms?: boolean;
   readonly warn: (line: string) => void;
 }
 
@@ -66,9 +68,10 @@ class IptablesTables {
   }
 
   #choose(launcher: readonly string[]): PacketFilterDriver {
-    const { variant } = this.#options;
+    const { variant, onlyPrograms = false } = this.#options;
     return chooseDriver({
       where: 'container',
+      onlyPrograms,
       ...(launcher.length === 0 ? {} : { launcher }),
       ...(variant === undefined ? {} : { variant }),
     });

@@ -3,13 +3,15 @@ import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { findProgram } from '../../shared/process/run.ts';
 import { withOwner, type Owner } from './owner.ts';
 
-/** Words to put before a program of iptables; empty where it can be run, or done without, as it is. Throws where a needed program is missing. */
+/** Words to put before a program of iptables; empty where it can be run as it is. Throws where a needed program is missing. */
 export type Launcher = () => readonly string[];
 
 /** For each variant. To be asked when it comes to that: rules that stand in nftables need no program, whatever the host lacks. */
 export interface Launchers {
   readonly nft: Launcher;
   readonly legacy: Launcher;
+  /** Whether only a child can write rules here, which the words lead into the right user namespace. */
+  readonly onlyPrograms: boolean;
 }
 
 /**
@@ -20,12 +22,12 @@ export interface Launchers {
  * - iptables asks the name service for every user, even for a number. A service behind a network is out of reach from in here and
  *   stalls for a minute, so on hosts that have one iptables is run with an empty nsswitch.conf: that means files only.
  *
- * For the nft variant no program is run, and nobody asked, unless the first makes it necessary.
+ * Only the first makes a program necessary. The second is for those few that are run all the same.
  */
 export function withLaunchers<T>(work: (launchers: Launchers) => T): T {
   return withOwner((owner) => {
     const legacy = (): string[] => [...withoutNameServices(), ...inUserNamespace(owner)];
-    return work({ legacy, nft: owner.isOurs ? () => [] : legacy });
+    return work({ legacy, nft: owner.isOurs ? () => [] : legacy, onlyPrograms: !owner.isOurs });
   });
 }
 

@@ -22,8 +22,10 @@ export function withBackends<T>(
 ): T {
   return withLaunchers((launchers) => {
     const variants = FAMILIES.map((family) => findTools(family)?.variant);
+    const { onlyPrograms } = launchers;
     const iptables = iptablesBackend({
       launcher: launchers[variants.includes('legacy') ? 'legacy' : 'nft'],
+      onlyPrograms,
       warn,
     });
     const nftables = nftablesBackend();
@@ -32,7 +34,7 @@ export function withBackends<T>(
       const families = FAMILIES.filter((_, at) => variants[at] !== variant);
       return families.length === 0
         ? []
-        : [iptablesBackend({ launcher: launchers[variant], warn, variant, families })];
+        : [iptablesBackend({ launcher: launchers[variant], onlyPrograms, warn, variant, families })];
     });
     const known = [iptables, ...otherVariants, nftables];
     const chosen = backendName(choice) === 'nftables' ? nftables : iptables;

@@ -18,19 +18,21 @@ export interface DriverOptions {
   readonly variant?: 'nft' | 'legacy';
   /** Rules may hold words of an operator's that only iptables itself can read: always through its programs then. */
   readonly words?: boolean;
-  /** Words put before every program that is run: `nsenter --user=…` for a namespace of another user namespace. */
+  /** Words put before every program that is run. */
   readonly launcher?: readonly string[];
+  /** Nothing in process: in a network namespace of another user namespace, which a child enters by its `launcher`. */
+  readonly onlyPrograms?: boolean;
 }
 
 /**
  * The driver that makes iptables' tables match a ruleset on this host: straight over netlink where the host's iptables is the
- * nf_tables variant, through the programs where it is the legacy one, or where they have to be started by a `launcher`.
+ * nf_tables variant, as a whole table each where it is the legacy one; through the programs where it cannot be in process.
  * Looks at nothing until it is used: which variant a family has is found out at the first read or apply.
  */
 export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const programs = createIptablesDriver({ ...options, where: options.where ?? 'host', timeoutMs });
-  if (options.launcher !== undefined || options.words === true) return programs;
+  if (options.onlyPrograms === true || options.words === true) return programs;
   const netlink = createIptablesNftDriver({ timeoutMs, withWords: programs, supports: programs.supports });
   const driverOf = (family: Family): PacketFilterDriver =>
     findTools(family, options.variant)?.variant === 'nft' ? netlink : programs;

@@ -11,6 +11,11 @@ export interface ProcessCall {
   /** The configuration, as text or to be written as JSON; /dev/null when left out. */
   readonly stdin?: string | object;
   readonly argv?: readonly string[];
+  /**
+   * A system call that the kernel refuses to the plugin, but not to programs that it starts: `getsockopt:error=ENOPROTOOPT` keeps it from
+   * reading and writing tables of iptables-legacy by itself (strace(1), "Tampering").
+   */
+  readonly refused?: string;
   /** Milliseconds until the call is killed, where many run at once. */
   readonly patience?: number;
 }
@@ -27,7 +32,8 @@ const PATIENCE_MS = 30_000;
 /** One run of a plugin's executable, as a runtime starts it: nothing of this process's environment is inherited. */
 export function runPluginProcess(name: PluginName, call: ProcessCall): ProcessOutcome {
   const input = text(call.stdin);
-  const { status, stdout, stderr, error } = spawnSync(executable(name), call.argv ?? [], {
+  const [file = '', ...args] = [...tampering(call), executable(name), ...(call.argv ?? [])];
+  const { status, stdout, stderr, error } = spawnSync(file, args, {
     env: environment(call),
     encoding: 'utf8',
     timeout: call.patience ?? PATIENCE_MS,
@@ -109,6 +115,12 @@ export function errorOf(outcome: ProcessOutcome, what = ''): CniErrorJson {
   assert.type(document.code, 'number');
   assert.type(document.msg, 'string');
   return document;
+}
+
+function tampering({ refused }: ProcessCall): string[] {
+  return refused === undefined
+    ? []
+    : ['/usr/bin/strace', '-qq', '-o', '/dev/null', '-e', `inject=${refused}`];
 }
 
 function environment({ command, env }: ProcessCall): Record<string, string> {

@@ -19,6 +19,8 @@ export interface IptablesDriverOptions {
   readonly variant?: 'nft' | 'legacy';
   /** Words put before every program: `nsenter --user=…`. */
   readonly launcher?: readonly string[];
+  /** As in select.ts. */
+  readonly onlyPrograms?: boolean;
   /** Rules may hold words of an operator's: tables are read through iptables-save, which knows how they are spelled. */
   readonly words?: boolean;
 }
@@ -114,9 +116,9 @@ function stepsFor(
   return difference(readTable(tools, table, options), changes);
 }
 
-/** Not the nft variant, not namespaces that the programs enter by a launcher, and not where words of an operator's are compared. */
-function isInProcess({ variant }: Tools, { launcher, words }: IptablesDriverOptions): boolean {
-  return variant === 'legacy' && launcher === undefined && words !== true;
+/** Not the nft variant, not namespaces that only the programs enter, and not where words of an operator's are compared. */
+function isInProcess({ variant }: Tools, { onlyPrograms, words }: IptablesDriverOptions): boolean {
+  return variant === 'legacy' && onlyPrograms !== true && words !== true;
 }
 
 /** @returns undefined where only the programs can read */

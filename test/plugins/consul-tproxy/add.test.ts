@@ -133,9 +133,11 @@ test('a host with a name service behind a network keeps it out of the allocation
   try {
     succeeds('ADD', { netns, on });
     assert.match(saved(netns, on).join('\n'), /--uid-owner 101 -j RETURN/);
-    // Whatever PATH the caller has, the wrapping finds its programs.
+    // Where iptables has to be run: whatever PATH the caller has, the wrapping finds its programs.
     const [folder = ''] = on.path.split(':');
-    succeeds('ADD', { netns: newNamespace(), on: { ...on, path: folder } });
+    const wrapped = newNamespace();
+    succeeds('ADD', { netns: wrapped, on: { ...on, path: folder }, refused: 'getsockopt:error=ENOPROTOOPT' });
+    assert.equal(saved(wrapped, on), saved(netns, on));
     assert.is(readFileSync('/etc/nsswitch.conf', 'utf8'), 'passwd: files ldap\n');
   } finally {
     sh('cp /tmp/nsswitch /etc/nsswitch.conf; rm /tmp/nsswitch');
@@ -158,7 +160,8 @@ END
     backend: 'iptables',
     path: `${folder}:/usr/sbin:/usr/bin:/sbin:/bin`,
   } as const;
-  const { msg, details } = fails('ADD', { netns, on: broken });
+  const refused = 'getsockopt:error=ENOPROTOOPT';
+  const { msg, details } = fails('ADD', { netns, on: broken, refused });
   assert.match(`${msg} ${details ?? ''}`, /ip6tables-restore.*NO_SUCH_TARGET/);
   assert.is(leftovers(netns), '');
   succeeds('ADD', { netns });

@@ -118,7 +118,9 @@ test('STATUS says why a host cannot', () => {
     printf '#!/bin/sh\\necho "Extension owner revision 1 not supported, missing kernel module?" >&2; exit 2\\n' > ${folder}/$t-restore; chmod +x ${folder}/$t-restore; done`);
   const stdin = { cniVersion: '1.1.0', name: 'nomad', type: 'consul-cni', backend: 'iptables' };
   const env = { CNI_PATH: '/opt/cni/bin', PATH: `${folder}:/usr/sbin:/usr/bin` };
-  const { code, msg, details } = errorOf(runPluginProcess('consul-cni', { command: 'STATUS', env, stdin }));
+  const refused = 'getsockopt:error=ENOPROTOOPT';
+  const outcome = runPluginProcess('consul-cni', { command: 'STATUS', env, stdin, refused });
+  const { code, msg, details } = errorOf(outcome);
   assert.is(code, 50);
   assert.match(msg, /this host cannot hold transparent-proxy rules/);
   assert.match(details ?? '', /Extension owner revision 1 not supported/);

@@ -79,6 +79,8 @@ export interface Call {
   readonly config?: Readonly<Record<string, unknown>>;
   readonly id?: string;
   readonly plugin?: 'consul-cni' | 'consul-tproxy';
+  /** As in ProcessCall. */
+  readonly refused?: string;
 }
 
 /** One call as Nomad makes it. */
@@ -108,6 +110,7 @@ function processCall(command: string, options: Call): ProcessCall {
     command,
     env: { ...variables({ id, netns: path, args: command === 'DEL' ? '' : args }), PATH: on.path },
     stdin: config,
+    ...(options.refused === undefined ? {} : { refused: options.refused }),
   };
 }
 

@@ -1,6 +1,7 @@
 import { readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { clear, run, saved, type Variant } from '../../shared/packetfilter/variants.ts';
+import { runPluginProcess, variables } from '../../support/plugin.ts';
 import { add, call, config, node, scene, tcp, udp } from './scene.ts';
 import { ask, bad, good, HOST, makeContainer, removeContainer } from './world.ts';
 
@@ -103,7 +104,16 @@ export function movingCases(variant: Variant): void {
       rmSync(link);
       symlinkSync('/bin/false', link);
       try {
-        assert.match(add(s.c1, [tcp(9002)]).log, /older port mappings of iptables may be in the way: /);
+        const stdin = config(s.c1, [tcp(9002)]);
+        const refused = 'getsockopt:error=ENOPROTOOPT';
+        const { exitCode, stderr } = runPluginProcess('portmap', {
+          command: 'ADD',
+          env: variables(s.c1),
+          stdin,
+          refused,
+        });
+        assert.is(exitCode, 0);
+        assert.match(stderr, /older port mappings of iptables may be in the way: /);
         assert.equal(reached(9002), ['one', 'one']);
       } finally {
         rmSync(link);

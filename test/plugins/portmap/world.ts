@@ -1,5 +1,6 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import { symlinkSync, unlinkSync } from 'node:fs';
+import { exchangesOfLegacyTables } from '../../shared/packetfilter/exchanges.ts';
 import { run, sh, type Variant } from '../../shared/packetfilter/variants.ts';
 import { errorOf, runPluginProcess, variables, type Attachment } from '../../support/plugin.ts';
 import type { PluginName } from '../../support/executables.ts';
@@ -181,8 +182,7 @@ export function useHostVariant(variant: Variant): void {
       point(`${family}${action}`, `/usr/sbin/${family}-${variant}${action}`);
     }
   }
-  if (variant === 'legacy') countRestores();
-  changedSince = variant === 'legacy' ? restores : changedTables();
+  changedSince = variant === 'legacy' ? changedLegacyTables() : changedTables();
 }
 
 /** Families whose tables somebody committed to since the last time this was asked, be it the same rules again. */
@@ -193,22 +193,9 @@ export function commits(): string[] {
 const FAMILIES = ['iptables', 'ip6tables'] as const;
 let changedSince: () => string[] = () => [];
 
-/** Legacy tables are replaced as a whole, and nothing shows it: every iptables-restore leaves a mark instead. */
-function countRestores(): void {
-  for (const family of FAMILIES) {
-    const script = `/run/xtables-legacy-counting-${family}`;
-    const real = `/usr/sbin/${family}-legacy-restore`;
-    writeFileSync(script, `#!/bin/sh\necho ${family} >> ${RESTORES}\nexec ${real} "$@"\n`, { mode: 0o755 });
-    point(`${family}-restore`, script);
-  }
-}
-
-const RESTORES = '/run/restores';
-
-function restores(): string[] {
-  const lines = readFileSync(RESTORES, { flag: 'a+', encoding: 'utf8' }).split('\n');
-  rmSync(RESTORES);
-  return lines.filter((line) => line !== '');
+function changedLegacyTables(): () => string[] {
+  const exchanged = exchangesOfLegacyTables();
+  return () => exchanged().map((family) => (family === 'ipv4' ? 'iptables' : 'ip6tables'));
 }
 
 /** Objects of nf_tables have handles that are never used again: a rule deleted and put back is another one. */

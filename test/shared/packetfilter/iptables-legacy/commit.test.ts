@@ -19,7 +19,7 @@ import { RandomChanges } from './random-changes.ts';
 const test = suite('legacy tables written in process', { limit: 120 });
 
 const OURS = createIptablesDriver({ where: 'container', timeoutMs: 20_000 });
-const PROGRAMS = createIptablesDriver({ where: 'container', timeoutMs: 20_000, launcher: ['/usr/bin/env'] });
+const PROGRAMS = createIptablesDriver({ where: 'container', timeoutMs: 20_000, onlyPrograms: true });
 const RESTORE = { ipv4: 'iptables-legacy-restore', ipv6: 'ip6tables-legacy-restore' } as const;
 const SAVE = { ipv4: 'iptables-legacy-save', ipv6: 'ip6tables-legacy-save' } as const;
 
@@ -102,5 +102,30 @@ for (const [family, table] of [
     assert.ok(refused < 30, `${refused} of 60 changes were refused by both`);
   });
 }
+
+test('a table of a thousand chains', () => {
+  const names = Array.from({ length: 1000 }, (_, at) => `P${at}`);
+  const input = [
+    '*nat',
+    ...names.map((name) => `:${name} - [0:0]`),
+    ...names.map((name, at) => `[${at}:1] -A PREROUTING -p tcp -j ${name}\n[1:${at}] -A ${name} -j RETURN`),
+    'COMMIT\n',
+  ].join('\n');
+  const both = ['ours', 'theirs'].map((name) => `/run/netns/${name}`);
+  for (const netns of both) inNamespace(netns, () => execFileSync(RESTORE.ipv4, ['--counters'], { input }));
+  const rule = { target: { kind: 'jump', chain: 'P0' } } as const;
+  const change: TableChange = {
+    family: 'ipv4',
+    table: 'nat',
+    setChains: [{ chain: 'P0a', rules: [{ target: { kind: 'jump', chain: 'P999' } }] }],
+    ensureRules: [{ chain: 'PREROUTING', rule, at: 'first' }],
+    deleteChains: ['P500'],
+  };
+  const [ours, theirs] = both.map((netns, at) =>
+    inNamespace(netns, () => result(at === 0 ? OURS : PROGRAMS, change)),
+  );
+  assert.equal(ours, theirs);
+  assert.is(ours?.blob?.count, 4 + 1000 + 3 * 1000 + 1);
+});
 
 test.run();

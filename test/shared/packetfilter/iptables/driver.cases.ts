@@ -20,10 +20,10 @@ export type Way = 'by programs' | 'in process';
 /** The driver on a real kernel; the same for both variants, and for both ways of writing legacy tables. */
 export function driverCases(variant: Variant, way: Way): void {
   const test = suite(`iptables driver on iptables-${variant}, ${way}`, { limit: 120 });
-  const launcher = variant === 'legacy' && way === 'by programs' ? { launcher: ['/usr/bin/env'] } : {};
+  const onlyPrograms = way === 'by programs';
   /** The driver that runs the programs, also where the one over netlink would be chosen. */
   const chooseDriver = (options: Partial<IptablesDriverOptions> = {}): PacketFilterDriver =>
-    createIptablesDriver({ where: 'host', timeoutMs: 20_000, ...launcher, ...options });
+    createIptablesDriver({ where: 'host', timeoutMs: 20_000, onlyPrograms, ...options });
   const programs = (commits: number): number => (way === 'by programs' ? commits : 0);
   const rule = (text: string): Rule => parseRule(text) as Rule;
   const count = (): number =>
