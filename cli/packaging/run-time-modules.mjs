@@ -6,7 +6,7 @@ const FFI = ['ffi', 'internal/ffi-shared-buffer', 'internal/ffi/fast-api', 'inte
 /** What load-part.cjs needs, which evaluates the parts outside of the snapshot. */
 const LATE_PARTS = ['sea', 'vm'];
 
-/** What execa needs, which starts the few programs that plugins cannot do without: iptables-legacy-restore, foreign IPAM plugins. */
+/** What execa needs, which starts the few programs that plugins cannot do without: iptables for words of an operator's, foreign IPAM plugins. */
 const EXECA = [
   'child_process',
   'dgram',

@@ -1,5 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { linkSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { nodeBase } from '../../cli/packaging/base.mjs';
@@ -17,6 +26,7 @@ import { suite } from '../support/suite.ts';
 const test = suite('build: modules loaded at run time', { limit: 120 });
 
 const ROOT = resolve(import.meta.dirname, '../..');
+const NOMADS = join(ROOT, 'conflist/nomad-tproxy.conflist');
 const EXPECTED = ['Internal Binding ffi'];
 const CHAIN = ['loopback', 'bridge', 'firewall', 'portmap', 'consul-cni'];
 const CONSUL = `IgnoreUnknown=true;CONSUL_IPTABLES_CONFIG={"ConsulDNSIP":"192.0.2.1","ConsulDNSPort":8600,"ProxyUserID":"101","ProxyInboundPort":20000,"ProxyOutboundPort":15001}`;
@@ -39,20 +49,21 @@ test.before(async () => {
 
 for (const verb of ['add', 'check', 'del']) {
   test(`${verb} of Nomad's list for the transparent proxy loads the native half of node:ffi and nothing else`, () => {
-    for (const [name, loaded] of loadedBy(verb, process.env['PATH'] ?? '')) {
-      assert.equal(
-        loaded.filter((module) => !EXPECTED.includes(module)),
-        [],
-        `${name} ${verb}`,
-      );
+    for (const path of ['', `${legacyPrograms()}:`]) {
+      for (const [name, loaded] of loadedBy(verb, `${path}${process.env['PATH'] ?? ''}`)) {
+        assert.equal(
+          loaded.filter((module) => !EXPECTED.includes(module)),
+          [],
+          `${name} ${verb} ${path}`,
+        );
+      }
     }
   });
 }
 
-test('where iptables is the legacy variant, every module that starting a program needs is in the executable, compiled', () => {
-  const loaded = [...loadedBy('add', `${legacyPrograms()}:${process.env['PATH'] ?? ''}`)].flatMap(
-    ([, all]) => all,
-  );
+test('where iptables has to be run, every module that starting a program needs is in the executable, compiled', () => {
+  const path = `${legacyPrograms()}:${process.env['PATH'] ?? ''}`;
+  const loaded = [...loadedBy('add', path, listWithWords())].flatMap(([, all]) => all);
   const modules = loaded.filter((name) => name.startsWith('NativeModule ')).map((name) => name.slice(13));
   assert.ok(modules.includes('child_process'), 'a program was started');
   assert.equal(
@@ -64,16 +75,26 @@ test('where iptables is the legacy variant, every module that starting a program
 test.run();
 
 /** Name of the plugin, and what Node loaded in its process. */
-function loadedBy(verb: string, path: string): Map<string, string[]> {
+function loadedBy(verb: string, path: string, list = NOMADS): Map<string, string[]> {
   rmSync(probes, { recursive: true, force: true });
   mkdirSync(probes);
   const env = { PATH: path, PROBE_FOLDER: probes };
-  const { status, stderr } = spawnSync(executable('weft'), chain(verb), { env, encoding: 'utf8' });
+  const { status, stderr } = spawnSync(executable('weft'), chain(verb, list), { env, encoding: 'utf8' });
   assert.is(status, 0, stderr);
   assert.equal(readdirSync(probes).sort(), [...CHAIN].sort());
   return new Map(
     CHAIN.map((name) => [name, JSON.parse(readFileSync(join(probes, name), 'utf8')) as string[]]),
   );
+}
+
+/** Nomad's list, with a condition that iptables alone understands. */
+function listWithWords(): string {
+  const list = JSON.parse(readFileSync(NOMADS, 'utf8')) as { plugins: { type: string }[] };
+  const conditionsV4 = ['-m', 'length', '--length', '0:2000'];
+  const plugins = list.plugins.map((one) => (one.type === 'portmap' ? { ...one, conditionsV4 } : one));
+  const file = '/run/with-words.conflist';
+  writeFileSync(file, JSON.stringify({ ...list, plugins }));
+  return file;
 }
 
 /** A folder whose `iptables` and the like are the legacy ones. */
@@ -92,8 +113,7 @@ function legacyPrograms(): string {
   return folder;
 }
 
-function chain(verb: string): string[] {
-  const list = join(ROOT, 'conflist/nomad-tproxy.conflist');
+function chain(verb: string, list: string): string[] {
   const where = ['--conflist', list, '--netns', '/run/netns/c1', '--id', 'c1', '--bin-dir', bin];
   return ['run', verb, ...where, '--port', '9002:9002/tcp', '--port', '9002:9002/udp', '--cni-args', CONSUL];
 }
