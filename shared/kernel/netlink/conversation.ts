@@ -48,9 +48,13 @@ export function dump(transport: Transport, request: NetlinkRequest): NetlinkMess
     const messages = dumpOnce(transport, request);
     if (messages !== 'interrupted') return messages;
   }
-  throw new CniError(
+  throw neverStill(request.what);
+}
+
+export function neverStill(what: string): CniError {
+  return new CniError(
     CniCode.TryAgainLater,
-    `${request.what}: the list changed during each of ${DUMP_ATTEMPTS} attempts to read it`,
+    `${what}: the list changed during each of ${DUMP_ATTEMPTS} attempts to read it`,
   );
 }
 

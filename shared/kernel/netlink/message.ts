@@ -71,16 +71,21 @@ export function decodeMessages(datagram: Buffer): ReceivedMessage[] {
       const detail = `message at ${at} claims ${length} bytes of ${datagram.length - at}`;
       throw new KernelError('netlink answer', 74, { detail });
     }
-    messages.push({
-      type: datagram.readUInt16LE(at + 4),
-      flags: datagram.readUInt16LE(at + 6),
-      sequence: datagram.readUInt32LE(at + 8),
-      port: datagram.readUInt32LE(at + 12),
-      body: datagram.subarray(at + HEADER_LENGTH, at + length),
-    });
+    messages.push(messageAt(datagram, at));
     at += align(length);
   }
   return messages;
+}
+
+/** The message whose header is there, and whose length fits. */
+export function messageAt(datagram: Buffer, at: number): ReceivedMessage {
+  return {
+    type: datagram.readUInt16LE(at + 4),
+    flags: datagram.readUInt16LE(at + 6),
+    sequence: datagram.readUInt32LE(at + 8),
+    port: datagram.readUInt32LE(at + 12),
+    body: datagram.subarray(at + HEADER_LENGTH, at + datagram.readUInt32LE(at)),
+  };
 }
 
 /**

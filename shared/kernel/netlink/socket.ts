@@ -5,6 +5,7 @@ import { deadlineIn } from '../clock.ts';
 import { closeLater } from '../close-later.ts';
 import { checked, isErrno, KernelError, libc } from '../libc.ts';
 import { decodeMessages, encodeRequests, type NetlinkRequest, type ReceivedMessage } from './message.ts';
+import { Shelf } from './shelf.ts';
 
 export type { NetlinkMessage, NetlinkRequest } from './message.ts';
 
@@ -26,6 +27,9 @@ export class NetlinkSocket {
   #sequence = 1;
   #open = true;
   #buffer: Buffer | undefined;
+  #shelf: Shelf | undefined;
+  /** Of the datagram received last: struct sockaddr_nl, and its length as u32. */
+  readonly #sender = { bytes: Buffer.alloc(SOCKADDR_NL), length: Buffer.alloc(4) };
 
   /** @param protocol NETLINK_*: 0 route, 12 netfilter */
   static open(protocol: number, options: NetlinkSocketOptions = {}): NetlinkSocket {
@@ -67,14 +71,41 @@ export class NetlinkSocket {
   receive(first: number, count: number): ReceivedMessage[] {
     const deadline = deadlineIn(this.#timeoutMs);
     do {
-      const datagram = this.#receiveDatagram();
-      if (datagram === undefined) continue;
+      const buffer = (this.#buffer ??= Buffer.allocUnsafeSlow(LARGEST_ANSWER));
+      const length = this.#receiveInto(buffer);
+      if (length === undefined) continue;
+      const datagram = buffer.subarray(0, length);
       const ours = decodeMessages(datagram).filter(
         ({ sequence, port }) => port === this.port && sequence >= first && sequence < first + count,
       );
       if (ours.length > 0) return ours;
     } while (!deadline.passed());
     throw tooLate(this.#timeoutMs);
+  }
+
+  /**
+   * The next datagram of the kernel that answers the request of this sequence number, undivided; what else comes is dropped. The kernel
+   * puts messages of one request into a datagram, so the first one tells.
+   * @returns memory of its own, which stays as it is
+   * @throws as {@link receive}
+   */
+  receiveDatagram(sequence: number): Buffer {
+    const shelf = (this.#shelf ??= new Shelf(LARGEST_ANSWER));
+    const deadline = deadlineIn(this.#timeoutMs);
+    do {
+      const room = shelf.room();
+      const length = this.#receiveInto(room) ?? 0;
+      const isOurs =
+        length >= HEADER && room.readUInt32LE(8) === sequence && room.readUInt32LE(12) === this.port;
+      if (isOurs) return shelf.keep(length);
+    } while (!deadline.passed());
+    throw tooLate(this.#timeoutMs);
+  }
+
+  /** Whether another socket belongs to the same network namespace; false when this kernel (before 5.14) does not tell. */
+  isNeighbourOf(other: NetlinkSocket): boolean {
+    const [own, others] = [this.fd, other.fd].map(namespaceCookie);
+    return own !== undefined && own === others;
   }
 
   /**
@@ -91,10 +122,9 @@ export class NetlinkSocket {
   }
 
   /** @returns undefined for what is not the kernel's or came with a signal or after the timeout */
-  #receiveDatagram(): Buffer | undefined {
-    const buffer = (this.#buffer ??= Buffer.allocUnsafeSlow(LARGEST_ANSWER));
-    const sender = Buffer.alloc(SOCKADDR_NL);
-    const senderLength = Buffer.from(Uint32Array.of(SOCKADDR_NL).buffer);
+  #receiveInto(buffer: Buffer): number | undefined {
+    const { bytes: sender, length: senderLength } = this.#sender;
+    senderLength[0] = SOCKADDR_NL;
     let length: number;
     try {
       length = checked(
@@ -107,7 +137,7 @@ export class NetlinkSocket {
     }
     if (sender.readUInt32LE(4) !== 0) return undefined;
     if (length > buffer.length) throw new KernelError('recv', 90, { detail: `an answer of ${length} bytes` });
-    return buffer.subarray(0, length);
+    return length;
   }
 }
 
@@ -119,9 +149,12 @@ const SOL_SOCKET = 1;
 const SO_RCVTIMEO = 20;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
+const SO_NETNS_COOKIE = 71;
 const SOL_NETLINK = 270;
 const MSG_TRUNC = 0x20;
 const SOCKADDR_NL = 12;
+/** struct nlmsghdr */
+const HEADER = 16;
 /** struct sockaddr_nl { family, padding, port 0 = the kernel, groups } */
 const KERNEL = Uint8Array.of(AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 /** The kernel fills dump datagrams up to the size of the reader's buffer, but never beyond 32 KiB unless one message needs it. */
@@ -162,6 +195,17 @@ function bindAnywhere(fd: number): number {
   const own = Buffer.alloc(SOCKADDR_NL);
   checked('getsockname', libc().getsockname(fd, own, int32(SOCKADDR_NL)));
   return own.readUInt32LE(4);
+}
+
+function namespaceCookie(fd: number): bigint | undefined {
+  const cookie = Buffer.alloc(8);
+  try {
+    checked('getsockopt', libc().getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie, int32(cookie.length)));
+    return cookie.readBigUInt64LE();
+  } catch (thrown) {
+    if (isErrno(thrown, 'ENOPROTOOPT')) return undefined;
+    throw thrown;
+  }
 }
 
 function int32(value: number): Buffer {

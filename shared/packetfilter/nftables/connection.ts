@@ -1,6 +1,7 @@
 /** One conversation with nf_tables: reads, and transactions that happen whole or not at all. */
 import { isErrno } from '../../kernel/errno.ts';
 import { dump, exchange } from '../../kernel/netlink/conversation.ts';
+import { Listing } from '../../kernel/netlink/listing.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../kernel/netlink/socket.ts';
 import { Flag, Message, request, SUBSYSTEM } from './messages.ts';
@@ -12,7 +13,11 @@ import { attributeOf, be32, encodeTree, type AttributeNode } from './tree.ts';
  * about 15 ms in which anybody's deletions come to their end, and only `close` leaves that waiting to the kernel.
  */
 export class NftConnection {
-  readonly #socket: NetlinkSocket;
+  #socket: NetlinkSocket;
+  /** May be under way on the socket. */
+  #listing: Listing | undefined;
+  /** Sockets with listings that nobody read to their end. */
+  readonly #left: NetlinkSocket[] = [];
   /** When the generation was asked for, nobody had committed anything yet. */
   #untouched = false;
 
@@ -28,9 +33,10 @@ export class NftConnection {
   /**
    * A number that grows with every transaction of the namespace, whoever made it. While it is the one that a namespace begins with,
    * there is no table, and what is read from here on is answered without asking; {@link commit} for that number fails if it is not
-   * so any more.
+   * so any more. Listings from before it are not to be read on.
    */
   generation(): number {
+    for (const socket of this.#left.splice(0)) socket.close();
     const [answer] = this.#answers([request('get generation', Message.getGeneration, 0, 'inet', [])]);
     const generation = (answer && attributeOf(answer, GENERATION_ID)?.readUInt32BE()) ?? 0;
     this.#untouched = generation === INITIAL_GENERATION;
@@ -46,16 +52,28 @@ export class NftConnection {
     if (requests.length === 0) return;
     this.#untouched = false;
     const batch = [edge(BATCH_BEGIN, generation), ...lastAcknowledged(requests), edge(BATCH_END)];
-    const refused = exchange(this.#socket, batch).find(({ error }) => error !== undefined);
+    const refused = exchange(this.#idle(), batch).find(({ error }) => error !== undefined);
     if (refused?.error !== undefined) throw refused.error;
   }
 
   /** Bodies without nfgenmsg, of all answers. */
   dump(what: string, message: number, family: NftFamily, nodes: readonly AttributeNode[]): Buffer[] {
     if (this.#untouched) return [];
-    return dump(this.#socket, request(what, message, Flag.dump, family, nodes)).map(({ body }) =>
+    return dump(this.#idle(), request(what, message, Flag.dump, family, nodes)).map(({ body }) =>
       body.subarray(GENERIC_HEADER),
     );
+  }
+
+  /** The same undivided, and read only as far as somebody looks. @returns undefined when there is nothing at all */
+  list(
+    what: string,
+    message: number,
+    family: NftFamily,
+    nodes: readonly AttributeNode[],
+  ): Listing | undefined {
+    if (this.#untouched) return undefined;
+    this.#listing = new Listing(this.#idle(), request(what, message, Flag.dump, family, nodes));
+    return this.#listing;
   }
 
   /** One object by its name or key; undefined when it, or what it would be in, does not exist. */
@@ -69,16 +87,37 @@ export class NftConnection {
   }
 
   close(): void {
-    this.#socket.close();
+    for (const socket of [this.#socket, ...this.#left.splice(0)]) socket.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
 
+  /**
+   * A socket with nothing under way. Whoever stopped reading a listing had found all that there was to find: nearly always what is left is the
+   * kernel's word that it was all, or a little more; a long rest is left on that socket, and another one taken.
+   */
+  #idle(): NetlinkSocket {
+    const listing = this.#listing;
+    this.#listing = undefined;
+    for (let more = 0; more < SHORT_REST; more++) listing?.readOn();
+    if (listing === undefined || listing.complete) return this.#socket;
+    const other = NetlinkSocket.open(NETLINK_NETFILTER);
+    if (other.isNeighbourOf(this.#socket)) {
+      this.#left.push(this.#socket);
+      this.#socket = other;
+    } else {
+      // The caller has gone to another namespace since.
+      other.close();
+      listing.readAll();
+    }
+    return this.#socket;
+  }
+
   #answers(asked: readonly NetlinkRequest[]): (Buffer | undefined)[] {
     const questions = asked.map((question) => ({ ...question, answered: true as const }));
-    return exchange(this.#socket, questions).map(({ messages: [answer], error }) => {
+    return exchange(this.#idle(), questions).map(({ messages: [answer], error }) => {
       if (error !== undefined && !isErrno(error, 'ENOENT')) throw error;
       return error === undefined ? answer?.body.subarray(GENERIC_HEADER) : undefined;
     });
@@ -86,6 +125,8 @@ export class NftConnection {
 }
 
 const NETLINK_NETFILTER = 12;
+/** Datagrams of a listing that are read faster than another socket is opened and closed: some 250 rules. */
+const SHORT_REST = 4;
 /**
  * Of a new network namespace (nf_tables_init_net). Each commit adds one, and 0 is left out: it comes again after 2^32 - 1 commits,
  * which at a thousand a second is after 49 days.

@@ -6,6 +6,7 @@ import { deadlineIn } from '../../../../shared/kernel/clock.ts';
 import { CniError } from '../../../../shared/cni/errors.ts';
 import { dump, type Transport } from '../../../../shared/kernel/netlink/conversation.ts';
 import {
+  decodeMessages,
   encodeRequests,
   type NetlinkRequest,
   type ReceivedMessage,
@@ -15,6 +16,7 @@ import { createVethRequest, getLinkRequest, linkByName } from '../../../../share
 import { decodeLink } from '../../../../shared/kernel/rtnetlink/link-decode.ts';
 import { listLinksRequest } from '../../../../shared/kernel/rtnetlink/link-requests.ts';
 import { Rtnetlink } from '../../../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { inScratchNamespace } from '../../../../shared/kernel/scratch-namespace.ts';
 import { suite } from '../../../support/suite.ts';
 import { cniError, kernelError, run } from '../support.ts';
 
@@ -106,6 +108,36 @@ function linkThrough(socket: NetlinkSocket): string {
   const first = socket.send([getLinkRequest('lo')]);
   return decodeLink(collect(socket, first, 2)[0]?.body ?? Buffer.alloc(0)).name;
 }
+
+test('a datagram that is received whole stays as it is, and what others send is dropped', () => {
+  using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 300 });
+  using stranger = NetlinkSocket.open(ROUTE);
+  const receive = (index: number): Buffer => {
+    const forged: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
+    sendTo(stranger, socket.port, encodeRequests([forged], index, socket.port));
+    assert.is(socket.send([getLinkRequest('lo')]), index);
+    return socket.receiveDatagram(index);
+  };
+  const first = receive(1);
+  const copy = Buffer.from(first);
+  const others = [2, 3, 4].map(receive);
+  assert.equal(first, copy);
+  const names = [first, ...others].map((datagram) => decodeMessages(datagram)[0]?.body ?? Buffer.alloc(0));
+  assert.equal(
+    names.map((body) => decodeLink(body).name),
+    ['lo', 'lo', 'lo', 'lo'],
+  );
+  const took = milliseconds(() => cniError(11, () => socket.receiveDatagram(99)));
+  assert.ok(took >= 290 && took < 3000, `${took} ms`);
+});
+
+test('two sockets of one namespace are neighbours', () => {
+  using socket = NetlinkSocket.open(ROUTE);
+  using other = NetlinkSocket.open(ROUTE);
+  assert.ok(socket.isNeighbourOf(other));
+  using elsewhere = inScratchNamespace(() => NetlinkSocket.open(ROUTE));
+  assert.not(socket.isNeighbourOf(elsewhere));
+});
 
 test('descriptors are not inherited by children', () => {
   using socket = NetlinkSocket.open(ROUTE);

@@ -1,10 +1,18 @@
 import { execFileSync } from 'node:child_process';
+import { readdirSync, readlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { isErrno } from '../../../../shared/kernel/errno.ts';
+import type { Listing } from '../../../../shared/kernel/netlink/listing.ts';
+import { decodeMessages } from '../../../../shared/kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../../../shared/kernel/netlink/socket.ts';
 import { inScratchNamespace } from '../../../../shared/kernel/scratch-namespace.ts';
 import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
-import { addChain, addTable, deleteTable } from '../../../../shared/packetfilter/nftables/messages.ts';
+import {
+  addChain,
+  addTable,
+  deleteTable,
+  Message,
+} from '../../../../shared/packetfilter/nftables/messages.ts';
 import type { NftChain, NftTable } from '../../../../shared/packetfilter/nftables/model.ts';
 import { NftView } from '../../../../shared/packetfilter/nftables/view.ts';
 import { suite } from '../../../support/suite.ts';
@@ -131,6 +139,86 @@ test('of a refused transaction the first refused request is named, and the conve
     refused(addChain(inNothing('first')), addChain(inNothing('second')), addChain(chain));
     connection.commit([addTable(table), addChain(chain)]);
     assert.ok(new NftView(connection).hasChain(chain));
+  });
+});
+
+/** A chain whose rules fill a dozen datagrams of the kernel. */
+function fillChain(): void {
+  const rules = Array.from(
+    { length: 3000 },
+    (_, at) => `add rule ip sample own ip saddr 10.0.0.1 counter # ${at}`,
+  );
+  const lines = ['add table ip sample', 'add chain ip sample own', 'add chain ip sample other', ...rules, ''];
+  execFileSync('nft', ['-f', '-'], { input: lines.join('\n') });
+}
+
+function listOwn(connection: NftConnection): Listing {
+  const listing = connection.list('list rules', Message.getRule, 'ip', [
+    [1, 'sample'],
+    [2, 'own'],
+  ]);
+  if (listing === undefined) throw new Error('the namespace has tables');
+  return listing;
+}
+
+function countRules(listing: Listing): number {
+  let count = 0;
+  for (let at = 0; ; at++) {
+    const datagram = listing.datagram(at);
+    if (datagram === undefined) return count;
+    count += decodeMessages(datagram).length;
+  }
+}
+
+const openSockets = (): number =>
+  readdirSync('/proc/self/fd').filter((fd) => isSocket(`/proc/self/fd/${fd}`)).length;
+
+function isSocket(path: string): boolean {
+  try {
+    return readlinkSync(path).startsWith('socket:');
+  } catch {
+    return false;
+  }
+}
+
+test('a listing that somebody left does not stand in the way, can be read on, and is closed with the rest', () => {
+  inScratchNamespace(() => {
+    fillChain();
+    const before = openSockets();
+    const connection = NftConnection.open();
+    const view = new NftView(connection);
+    const listings = [listOwn(connection), listOwn(connection), listOwn(connection)];
+    for (const listing of listings) {
+      assert.ok(listing.datagram(0) !== undefined);
+      assert.ok(view.hasChain({ table, name: 'other' }));
+      assert.equal(view.rules({ table, name: 'other' }), []);
+      assert.is(listing.complete, false);
+    }
+    assert.ok(openSockets() > before + 1, 'each has a socket of its own');
+    assert.equal(listings.map(countRules), [3000, 3000, 3000]);
+    connection.commit([addChain({ table, name: 'more' })]);
+    connection.close();
+    assert.is(openSockets(), before);
+  });
+});
+
+test('the rest of a short one is read, and so is one that somebody left before going to another namespace', () => {
+  inScratchNamespace(() => {
+    fillChain();
+    const before = openSockets();
+    using connection = NftConnection.open();
+    const listing = listOwn(connection);
+    assert.ok(listing.datagram(0) !== undefined);
+    inScratchNamespace(() => assert.ok(new NftView(connection).hasChain({ table, name: 'other' })));
+    assert.is(listing.complete, true);
+    assert.is(countRules(listing), 3000);
+    execFileSync('nft', ['flush', 'chain', 'ip', 'sample', 'own']);
+    execFileSync('nft', ['add', 'rule', 'ip', 'sample', 'own', 'accept']);
+    const short = listOwn(connection);
+    assert.ok(short.datagram(0) !== undefined);
+    assert.ok(new NftView(connection).hasChain({ table, name: 'other' }));
+    assert.is(short.complete, true);
+    assert.is(openSockets(), before + 1);
   });
 });
 
