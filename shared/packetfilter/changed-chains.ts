@@ -1,6 +1,6 @@
-import type { Entry } from './table.ts';
+import type { Rules } from './rules.ts';
 
-type Chains = ReadonlyMap<string, readonly Entry[]>;
+type Chains = ReadonlyMap<string, Rules>;
 
 /**
  * A table's chains with changes laid over them. What is underneath is looked at only where somebody asks: it may be a table
@@ -8,7 +8,7 @@ type Chains = ReadonlyMap<string, readonly Entry[]>;
  */
 export class ChangedChains implements Chains {
   /** What lies above; undefined: deleted. */
-  readonly touched: Map<string, readonly Entry[] | undefined>;
+  readonly touched: Map<string, Rules | undefined>;
   readonly #base: Chains;
 
   static over(chains: Chains): ChangedChains {
@@ -18,7 +18,7 @@ export class ChangedChains implements Chains {
   }
 
   /** Use {@link ChangedChains.over}. */
-  private constructor(base: Chains, touched: Map<string, readonly Entry[] | undefined>) {
+  private constructor(base: Chains, touched: Map<string, Rules | undefined>) {
     this.#base = base;
     this.touched = touched;
   }
@@ -31,12 +31,12 @@ export class ChangedChains implements Chains {
     return this.touched.has(chain) ? this.touched.get(chain) !== undefined : this.#base.has(chain);
   }
 
-  get(chain: string): readonly Entry[] | undefined {
+  get(chain: string): Rules | undefined {
     return this.touched.has(chain) ? this.touched.get(chain) : this.#base.get(chain);
   }
 
-  set(chain: string, entries: readonly Entry[]): void {
-    this.touched.set(chain, entries);
+  set(chain: string, rules: Rules): void {
+    this.touched.set(chain, rules);
   }
 
   delete(chain: string): void {
@@ -49,19 +49,19 @@ export class ChangedChains implements Chains {
       if (entries !== undefined && !this.#base.has(chain)) yield chain;
   }
 
-  *entries(): MapIterator<[string, readonly Entry[]]> {
+  *entries(): MapIterator<[string, Rules]> {
     for (const chain of this.keys()) yield [chain, this.get(chain) ?? []];
   }
 
-  *values(): MapIterator<readonly Entry[]> {
+  *values(): MapIterator<Rules> {
     for (const [, entries] of this.entries()) yield entries;
   }
 
-  [Symbol.iterator](): MapIterator<[string, readonly Entry[]]> {
+  [Symbol.iterator](): MapIterator<[string, Rules]> {
     return this.entries();
   }
 
-  forEach(visit: (entries: readonly Entry[], chain: string, map: Chains) => void): void {
+  forEach(visit: (rules: Rules, chain: string, map: Chains) => void): void {
     for (const [chain, entries] of this.entries()) visit(entries, chain, this);
   }
 }

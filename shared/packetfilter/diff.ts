@@ -1,4 +1,6 @@
-import { NewRule, type Entry, type Table } from './table.ts';
+import { EditedRules } from './edited-rules.ts';
+import { NewRule, type Entry, type Rules } from './rules.ts';
+import type { Table } from './table.ts';
 
 /**
  * One step of the way from one table to another. The order of the list matters: chains exist before rules jump to them, and
@@ -31,7 +33,9 @@ export function operations(before: Table, after: Table): Operation[] {
       continue;
     }
     if (standing === undefined) created.push({ do: 'createChain', chain });
-    const script = editScript(chain, standing ?? [], wanted, after.rewritten?.has(chain) === true);
+    const script =
+      editsAtTheEnd(chain, standing, wanted) ??
+      editScript(chain, [...(standing ?? [])], [...wanted], after.rewritten?.has(chain) === true);
     flushed.push(...script.flushed);
     removed.push(...script.removed);
     added.push(...script.added);
@@ -43,6 +47,18 @@ interface EditScript {
   readonly flushed: readonly Operation[];
   readonly removed: readonly Operation[];
   readonly added: readonly Operation[];
+}
+
+/** What an edited list of the standing rules says by itself, if each rule that goes has a number of its own (see survivors). */
+function editsAtTheEnd(chain: string, standing: Rules | undefined, wanted: Rules): EditScript | undefined {
+  if (!(wanted instanceof EditedRules) || wanted.base !== standing) return undefined;
+  const gone = [...wanted.gone];
+  if (!gone.every(({ handle }) => handle !== undefined)) return undefined;
+  return {
+    flushed: [],
+    removed: gone.map((entry) => ({ do: 'deleteRule', chain, entry })),
+    added: wanted.added.map((entry) => ({ do: 'appendRule', chain, entry: renewed(entry) })),
+  };
 }
 
 function editScript(

@@ -1,8 +1,9 @@
 import type { EnsuredRule, RemovedRules, Rule, TableChange } from './ruleset.ts';
 import { isForeign } from './compare.ts';
-import { ruleText } from './iptables/render.ts';
 import { ChangedChains } from './changed-chains.ts';
-import { does, NewRule, type Entry, type Table } from './table.ts';
+import { EditedRules } from './edited-rules.ts';
+import { does, doing, leadingTo, NewRule, type Entry, type Rules } from './rules.ts';
+import type { Table } from './table.ts';
 
 /**
  * The table as it stands after a change. Pure. What the change leaves alone is the same objects in the same order; a change that
@@ -41,41 +42,38 @@ class Draft {
   remove(removed: RemovedRules): void {
     const entries = this.chains.get(removed.chain);
     if (entries === undefined) return;
-    const text = 'rule' in removed ? ruleText(removed.rule) : '';
-    this.#keep(removed.chain, entries, (entry) =>
+    const gone =
       'rule' in removed
-        ? !does(entry, removed.rule, text)
-        : isForeign(entry.rule) || !removed.match(entry.rule),
-    );
+        ? doing(entries, removed.rule)
+        : [...entries].filter(({ rule }) => !isForeign(rule) && removed.match(rule));
+    this.#edit(removed.chain, entries, gone);
   }
 
   setChain(chain: string, rules: readonly Rule[]): void {
     const entries = this.chains.get(chain);
-    const same = entries?.length === rules.length && rules.every((rule, at) => holds(entries[at], rule));
-    if (same) return;
+    if (entries !== undefined && areInOrder([...entries], rules)) return;
     this.chains.set(chain, rules.map(newRule));
     this.rewritten.add(chain);
   }
 
   setJumps(chain: string, to: string, rules: readonly Rule[]): void {
     const entries = this.chains.get(chain) ?? [];
-    const jumps = entries.filter((entry) => entry.leadsTo(to));
-    if (jumps.length === rules.length && rules.every((rule, at) => holds(jumps[at], rule))) return;
-    this.#keep(chain, entries, (entry) => !entry.leadsTo(to), rules.map(newRule));
+    const jumps = [...leadingTo(entries, to)];
+    if (!areInOrder(jumps, rules)) this.#edit(chain, entries, jumps, rules.map(newRule));
   }
 
   ensureRule({ chain, rule, at, behind = [] }: EnsuredRule): void {
     const entries = this.chains.get(chain) ?? [];
-    const text = ruleText(rule);
-    const standing = entries.find((entry) => does(entry, rule, text));
-    const others = entries.filter((entry) => !does(entry, rule, text));
-    const head = at === 'first' ? leading(others, behind) : 0;
-    const inPlace = standing !== undefined && (at !== 'first' || entries.indexOf(standing) <= head);
-    if (inPlace) {
+    const copies = [...doing(entries, rule)];
+    const [standing, ...further] = copies;
+    if (standing !== undefined && (at !== 'first' || isAtHead(standing, entries, behind))) {
       // Further copies go; the first one stays where it is.
-      this.#keep(chain, entries, (entry) => entry === standing || !does(entry, rule, text));
+      this.#edit(chain, entries, further);
+    } else if (at === 'last') {
+      this.#edit(chain, entries, [], [new NewRule(rule)]);
     } else {
-      const place = at === 'last' ? others.length : head;
+      const others = [...entries].filter((entry) => !copies.includes(entry));
+      const place = at === 'first' ? leading(others, behind) : 0;
       this.chains.set(chain, others.toSpliced(place, 0, new NewRule(rule)));
     }
   }
@@ -85,7 +83,11 @@ class Draft {
     const present = doomed.filter((chain) => this.chains.has(chain));
     for (const chain of this.#holders(present)) {
       const entries = this.chains.get(chain) ?? [];
-      this.#keep(chain, entries, (entry) => !present.some((gone) => entry.leadsTo(gone)));
+      this.#edit(
+        chain,
+        entries,
+        present.flatMap((gone) => [...leadingTo(entries, gone)]),
+      );
     }
     for (const chain of present) this.chains.delete(chain);
   }
@@ -99,22 +101,35 @@ class Draft {
     return new Set([...names].filter((chain) => this.chains.has(chain) && !gone.includes(chain)));
   }
 
-  /** Leaves the very same array where nothing changes: diff.ts then need not look at the chain at all. */
-  #keep(
-    chain: string,
-    entries: readonly Entry[],
-    keep: (entry: Entry) => boolean,
-    added: readonly Entry[] = [],
-  ): void {
-    const kept = entries.filter(keep);
-    if (kept.length !== entries.length || added.length > 0) this.chains.set(chain, [...kept, ...added]);
+  /** Leaves the very same list where nothing changes: diff.ts then need not look at the chain at all. */
+  #edit(chain: string, entries: Rules, gone: Iterable<Entry>, added: readonly Entry[] = []): void {
+    const removed = [...gone];
+    if (removed.length > 0 || added.length > 0)
+      this.chains.set(chain, EditedRules.of(entries, removed, added));
   }
 }
 
 /** How many entries at the head of a chain jump to one of these chains. */
 function leading(entries: readonly Entry[], chains: readonly string[]): number {
-  const other = entries.findIndex((entry) => !chains.some((chain) => entry.leadsTo(chain)));
+  const other = entries.findIndex((entry) => !leadsToOne(entry, chains));
   return other < 0 ? entries.length : other;
+}
+
+/** Whether nothing stands before an entry but rules that lead to these chains. */
+function isAtHead(standing: Entry, entries: Rules, chains: readonly string[]): boolean {
+  for (const entry of entries) {
+    if (entry === standing) return true;
+    if (!leadsToOne(entry, chains)) return false;
+  }
+  return false;
+}
+
+function leadsToOne(entry: Entry, chains: readonly string[]): boolean {
+  return chains.some((chain) => entry.leadsTo(chain));
+}
+
+function areInOrder(entries: readonly Entry[], rules: readonly Rule[]): boolean {
+  return entries.length === rules.length && rules.every((rule, at) => holds(entries[at], rule));
 }
 
 function holds(entry: Entry | undefined, rule: Rule): boolean {

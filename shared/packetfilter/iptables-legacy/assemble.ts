@@ -1,5 +1,5 @@
 import type { XtablesBlob } from '../../kernel/xtables.ts';
-import type { Entry } from '../table.ts';
+import type { Rules } from '../rules.ts';
 import { BlobView } from './blob-view.ts';
 import { LegacyRule } from './legacy-rule.ts';
 import { headingEntry, planChain, type NewEntry, type PlannedChain } from './plan-chain.ts';
@@ -30,7 +30,7 @@ export interface ContinuedCounts {
  */
 export function assemble(
   before: LegacyTable,
-  chains: ReadonlyMap<string, readonly Entry[]>,
+  chains: ReadonlyMap<string, Rules>,
 ): Assembly | undefined {
   if (!before.isWhole) return undefined;
   const names = namesInOrder(before, chains);
@@ -42,7 +42,7 @@ export function assemble(
 /** libiptc sorts by strcmp(3), and names were read byte by byte. A deleted chain of the kernel's gives undefined: iptables is to refuse it. */
 function namesInOrder(
   { sections }: LegacyTable,
-  chains: ReadonlyMap<string, readonly Entry[]>,
+  chains: ReadonlyMap<string, Rules>,
 ): string[] | undefined {
   const kernels = [...sections].flatMap(([name, { hook }]) => (hook === undefined ? [] : [name]));
   if (!kernels.every((name) => chains.has(name))) return undefined;

@@ -3,7 +3,7 @@ import { portsOf, readXtMatch, readXtTarget } from '../iptables-nft/decode-xtabl
 import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
 import { ruleText } from '../iptables/render.ts';
 import type { Family, ForeignRule, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
-import { haveCommonPort, type Entry } from '../table.ts';
+import { haveCommonPort, type Entry } from '../rules.ts';
 import type { BlobView } from './blob-view.ts';
 import { Inverted, nameAt, PROTOCOLS, VERDICTS, type Layout } from './layout.ts';
 

@@ -1,6 +1,6 @@
 import { isChainName } from '../names.ts';
 import type { Family } from '../ruleset.ts';
-import { NewRule, type Entry } from '../table.ts';
+import { NewRule, type Entry, type Rules } from '../rules.ts';
 import { encodeEntry, standardTarget } from './encode-entry.ts';
 import { LAYOUTS, VERDICTS } from './layout.ts';
 import { LegacyRule } from './legacy-rule.ts';
@@ -32,12 +32,12 @@ export interface NewEntry {
 export function planChain(
   { family, chains, blob, sections }: LegacyTable,
   name: string,
-  entries: readonly Entry[],
+  entries: Rules,
 ): PlannedChain | undefined {
   const section = sections.get(name);
   if (section === undefined && !isChainName(name)) return undefined;
   const isUntouched = section !== undefined && entries === chains.get(name);
-  const rules = isUntouched ? chains.get(name) : entries.map((entry) => planRule(family, entry));
+  const rules = isUntouched ? chains.get(name) : [...entries].map((entry) => planRule(family, entry));
   if (rules?.every((rule) => rule !== undefined) !== true) return undefined;
   const head =
     section === undefined ? headingEntry(family, name) : blob.entries.subarray(section.begin, section.start);

@@ -24,7 +24,8 @@ export function readXtMatch(name: string, info: Buffer): Match | undefined {
     case 'addrtype':
       return { kind: 'addrtype', destinationType: 'LOCAL' };
     case 'multiport':
-      return { kind: 'multiport', destinationPorts: portsOf(info) };
+      // A run that begins at the last place has no end: nobody can write it.
+      return info[46] !== 0 ? undefined : { kind: 'multiport', destinationPorts: portsOf(info) };
     case 'owner':
       return { kind: 'owner', uid: { first: info.readUInt32LE(0), last: info.readUInt32LE(4) } };
     case 'sctp':

@@ -2,13 +2,15 @@
  * A table of iptables-nft as it stands in the kernel, read chain by chain and only when somebody looks: with ten thousand
  * allocations nobody needs all of it, and a chain that is known not to exist is never jumped to.
  */
+import type { Listing } from '../../kernel/netlink/listing.ts';
 import type { NftConnection } from '../nftables/connection.ts';
 import { Message, request } from '../nftables/messages.ts';
 import type { NftTable } from '../nftables/model.ts';
 import { attributeOf, textOf } from '../nftables/tree.ts';
 import type { Family, TableName } from '../ruleset.ts';
-import type { Entry, Table } from '../table.ts';
-import { KernelRule } from './kernel-rule.ts';
+import type { Rules } from '../rules.ts';
+import type { Table } from '../table.ts';
+import { ChainRules } from './chain-rules.ts';
 
 export const NFT_FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
 
@@ -26,12 +28,12 @@ export function kernelTable(
   return { family, table, chains, holders: (chain) => chains.holders(chain) };
 }
 
-class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
+class KernelChains implements ReadonlyMap<string, Rules> {
   readonly #connection: NftConnection;
   readonly #family: Family;
   readonly #table: NftTable;
   /** undefined: asked for, and not there. */
-  readonly #known = new Map<string, readonly Entry[] | undefined>();
+  readonly #known = new Map<string, ChainRules | undefined>();
   /** NFTA_CHAIN_USE of the chains that were asked for; undefined: not there. */
   readonly #uses = new Map<string, number | undefined>();
   readonly #named: readonly string[];
@@ -54,8 +56,8 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
     return this.#usesOf(chain) !== undefined;
   }
 
-  get(chain: string): readonly Entry[] | undefined {
-    if (!this.#known.has(chain)) this.#known.set(chain, this.has(chain) ? this.#rules(chain) : undefined);
+  get(chain: string): ChainRules | undefined {
+    if (!this.#known.has(chain)) this.#known.set(chain, this.has(chain) ? this.#rulesOf(chain) : undefined);
     return this.#known.get(chain);
   }
 
@@ -67,21 +69,19 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
     return this.#names.values();
   }
 
-  *entries(): MapIterator<[string, readonly Entry[]]> {
+  *entries(): MapIterator<[string, Rules]> {
     for (const chain of this.keys()) yield [chain, this.get(chain) ?? []];
   }
 
-  *values(): MapIterator<readonly Entry[]> {
+  *values(): MapIterator<Rules> {
     for (const [, rules] of this.entries()) yield rules;
   }
 
-  [Symbol.iterator](): MapIterator<[string, readonly Entry[]]> {
+  [Symbol.iterator](): MapIterator<[string, Rules]> {
     return this.entries();
   }
 
-  forEach(
-    visit: (rules: readonly Entry[], chain: string, map: ReadonlyMap<string, readonly Entry[]>) => void,
-  ): void {
+  forEach(visit: (rules: Rules, chain: string, map: ReadonlyMap<string, Rules>) => void): void {
     for (const [chain, rules] of this.entries()) visit(rules, chain, this);
   }
 
@@ -97,7 +97,7 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
       if (left <= 0) break;
       if (seen.has(candidate)) continue;
       seen.add(candidate);
-      const jumps = (this.get(candidate) ?? []).filter((entry) => entry.leadsTo(chain)).length;
+      const jumps = [...(this.get(candidate)?.mayLeadTo(chain) ?? [])].length;
       if (jumps > 0) holders.push(candidate);
       left -= jumps;
     }
@@ -106,7 +106,7 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
 
   *#likelyFirst(): Generator<string> {
     yield* this.#named;
-    for (const [chain, rules] of this.#known) if (rules !== undefined) yield chain;
+    for (const [chain, rules] of [...this.#known]) if (rules !== undefined) yield chain;
     yield* BASE_CHAINS;
     yield* this.keys();
   }
@@ -134,21 +134,22 @@ class KernelChains implements ReadonlyMap<string, readonly Entry[]> {
     });
   }
 
-  #rules(chain: string): readonly Entry[] {
-    if (this.#uses.get(chain) === 0) return [];
-    const where = [
-      [RULE_TABLE, this.#table.name],
+  #rulesOf(chain: string): ChainRules {
+    return new ChainRules({
+      family: this.#family,
+      chain,
+      open: () => this.#list(chain),
+      leadingTo: (to) => (this.#usesOf(to) ?? 0) - (this.#known.get(to)?.knownLength ?? 0),
+    });
+  }
+
+  #list(chain: string): Listing | undefined {
+    if (this.#uses.get(chain) === 0) return undefined;
+    const { family, name: table } = this.#table;
+    return this.#connection.list(`list rules of ${family} ${table} ${chain}`, Message.getRule, family, [
+      [RULE_TABLE, table],
       [RULE_CHAIN, chain],
-    ] as const;
-    return this.#connection
-      .dump(
-        `list rules of ${this.#table.family} ${this.#table.name} ${chain}`,
-        Message.getRule,
-        this.#table.family,
-        where,
-      )
-      .filter((body) => textOf(attributeOf(body, RULE_CHAIN) ?? EMPTY) === chain)
-      .map((body) => new KernelRule(this.#family, body));
+    ]);
   }
 }
 

@@ -3,7 +3,8 @@ import type { Operation } from '../diff.ts';
 import { addChain, addRule, addTable, deleteChain, deleteRule, flushChain } from '../nftables/messages.ts';
 import type { NftChain, NftHook } from '../nftables/model.ts';
 import type { TableName } from '../ruleset.ts';
-import type { Entry, Table } from '../table.ts';
+import type { Entry } from '../rules.ts';
+import type { Table } from '../table.ts';
 import { encodeRule } from './encode-rule.ts';
 import { KernelRule } from './kernel-rule.ts';
 import { NFT_FAMILIES } from './kernel-table.ts';
@@ -19,11 +20,10 @@ export function requestsFor(before: Table, steps: readonly Operation[]): Netlink
     return { table, name, ...(hook === undefined ? {} : { hook }) };
   };
   const requests: NetlinkRequest[] = [];
-  const standing = new Map<string, Entry[]>();
+  const standing = standingRules(before, steps);
   for (const step of steps) {
     const chain = chainOf(step.chain);
-    const rules = standing.get(step.chain) ?? [...(before.chains.get(step.chain) ?? [])];
-    standing.set(step.chain, rules);
+    const rules = standing.get(step.chain);
     const request = requestFor(before, step, chain, rules);
     if (request === undefined) return undefined;
     requests.push(...baseChain(before, chain, step), request);
@@ -31,12 +31,18 @@ export function requestsFor(before: Table, steps: readonly Operation[]): Netlink
   return requests.length === 0 ? [] : [addTable(table), ...requests];
 }
 
-/** @param rules the chain's rules as the steps so far have left them; updated */
+/** Rules of the chains in which a place is named by its number; nobody else needs to know all of a chain. */
+function standingRules(before: Table, steps: readonly Operation[]): Map<string, Entry[]> {
+  const chains = new Set(steps.flatMap((step) => (step.do === 'insertRule' ? [step.chain] : [])));
+  return new Map([...chains].map((chain) => [chain, [...(before.chains.get(chain) ?? [])]]));
+}
+
+/** @param rules the chain's rules as the steps so far have left them, if a place in it is going to be named; updated */
 function requestFor(
   before: Table,
   step: Operation,
   chain: NftChain,
-  rules: Entry[],
+  rules: Entry[] = [],
 ): NetlinkRequest | undefined {
   switch (step.do) {
     case 'createChain':

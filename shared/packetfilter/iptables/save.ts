@@ -1,5 +1,6 @@
 import type { Family, ForeignRule, PortRange, Rule, TableName } from '../ruleset.ts';
-import { haveCommonPort, type Entry, type Table } from '../table.ts';
+import { haveCommonPort, type Entry } from '../rules.ts';
+import type { Table } from '../table.ts';
 import { parseRule } from './parse.ts';
 import { splitWords } from './words.ts';
 

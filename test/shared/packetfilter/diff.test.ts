@@ -2,33 +2,13 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../support/suite.ts';
 import { operations, type Operation } from '../../../shared/packetfilter/diff.ts';
 import { line } from '../../../shared/packetfilter/iptables/restore.ts';
-import { parseRule } from '../../../shared/packetfilter/iptables/parse.ts';
-import { parseSave } from '../../../shared/packetfilter/iptables/save.ts';
 import { outcomeOf } from '../../../shared/packetfilter/outcome.ts';
-import type { Rule, TableChange } from '../../../shared/packetfilter/ruleset.ts';
+import type { TableChange } from '../../../shared/packetfilter/ruleset.ts';
 import type { Table } from '../../../shared/packetfilter/table.ts';
+import { randomNumbers } from '../kernel/support.ts';
+import { randomChange, randomTable, rule, table, textsOf, type Chains } from './random-tables.ts';
 
 const test = suite('from what stands to what shall stand');
-
-type Chains = Record<string, string[]>;
-
-/** `{ FORWARD: ['-j CNI-FORWARD'] }`: chains of the kernel's own are there anyway. */
-function table(chains: Chains): Table {
-  const all: Chains = { INPUT: [], FORWARD: [], OUTPUT: [], ...chains };
-  const lines = [
-    '*filter',
-    ...Object.keys(all).map((chain) => `:${chain} - [0:0]`),
-    ...Object.entries(all).flatMap(([chain, rules]) => rules.map((rule) => `-A ${chain} ${rule}`)),
-    'COMMIT\n',
-  ];
-  const parsed = parseSave(lines.join('\n'), 'ipv4', 'filter');
-  if (parsed === undefined) throw new Error('unreadable table');
-  return parsed;
-}
-
-function rule(text: string): Rule {
-  return parseRule(text) as Rule;
-}
 
 function steps(chains: Chains, change: Omit<TableChange, 'family' | 'table'>): string[] {
   const before = table(chains);
@@ -169,7 +149,7 @@ test('rules are removed by predicate, foreign ones never', () => {
 /** What the kernel makes of the steps: `-D` takes the first rule that says so, `-I` counts from 1. */
 function carryOut(before: Table, done: readonly Operation[]): Record<string, string[]> {
   const chains = new Map(
-    [...before.chains].map(([chain, entries]) => [chain, entries.map(({ text }) => text)]),
+    [...before.chains].map(([chain, entries]) => [chain, Array.from(entries, ({ text }) => text)]),
   );
   const need = (chain: string): string[] => {
     const rules = chains.get(chain);
@@ -209,56 +189,12 @@ function carryOut(before: Table, done: readonly Operation[]): Record<string, str
 }
 
 test('random changes of random tables: the steps lead where they shall, and a second time there is nothing to do', () => {
-  let seed = 42;
-  const random = (below: number): number => {
-    seed = (seed * 1103515245 + 12345) % 2147483648;
-    return Math.floor((seed / 2147483648) * below);
-  };
-  const chainNames = ['FORWARD', 'A', 'B', 'C'];
-  const texts = [
-    '-j DROP',
-    '-j ACCEPT',
-    '-j A',
-    '-j B',
-    '-p esp -j DROP',
-    '-s 10.0.0.1/32 -j RETURN',
-    '-p tcp -j C',
-  ];
-  const pick = <T>(from: readonly T[]): T => from[random(from.length)] as T;
-  const some = (most: number): string[] => Array.from({ length: random(most + 1) }, () => pick(texts));
-  const ours = (most: number): Rule[] =>
-    some(most)
-      .filter((text) => !text.includes('esp'))
-      .map(rule);
+  const random = randomNumbers(42);
   for (let round = 0; round < 3000; round++) {
-    const before = table(Object.fromEntries(chainNames.map((chain) => [chain, some(5)])));
-    const change: Omit<TableChange, 'family' | 'table'> = {
-      ensureChains: random(3) === 0 ? ['N'] : [],
-      setChains: random(2) === 0 ? [{ chain: pick(['A', 'B', 'N']), rules: ours(4) }] : [],
-      setJumps:
-        random(2) === 0
-          ? [
-              {
-                chain: pick(['FORWARD', 'C']),
-                to: 'A',
-                rules: Array.from({ length: random(3) }, () => rule('-j A')),
-              },
-            ]
-          : [],
-      ensureRules: Array.from({ length: random(3) }, () => ({
-        chain: pick(chainNames),
-        rule: rule(pick(texts.slice(0, 4))),
-        at: pick(['first', 'prepended', 'last'] as const),
-      })),
-      removeRules: random(2) === 0 ? [{ chain: pick(chainNames), rule: rule(pick(texts.slice(0, 4))) }] : [],
-      deleteChains: random(4) === 0 ? [pick(['B', 'C', 'X'])] : [],
-    };
-    const after = outcomeOf(before, change);
+    const before = randomTable(random);
+    const after = outcomeOf(before, randomChange(random));
     const reached = carryOut(before, operations(before, after));
-    const wanted = Object.fromEntries(
-      [...after.chains].map(([chain, entries]) => [chain, entries.map(({ text }) => text)]),
-    );
-    assert.equal(reached, wanted);
+    assert.equal(reached, textsOf(after));
   }
 });
 

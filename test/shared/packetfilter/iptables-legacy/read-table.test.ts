@@ -65,8 +65,8 @@ for (const [family, table, lines] of CASES) {
     assert.equal([...(read?.chains.keys() ?? [])].sort(), [...(expected?.chains.keys() ?? [])].sort());
     for (const [chain, entries] of expected?.chains ?? []) {
       assert.equal(
-        read?.chains.get(chain)?.map(({ text }) => text),
-        entries.map(({ text }) => text),
+        Array.from(read?.chains.get(chain) ?? [], ({ text }) => text),
+        Array.from(entries, ({ text }) => text),
         chain,
       );
     }
@@ -81,7 +81,7 @@ test('what nobody here writes is foreign, and its jump is seen', () => {
     '-p tcp -g OTHER',
     '-f -j DROP',
   ]);
-  const entries = readLegacyTable('ipv4', 'filter')?.chains.get('SAMPLE') ?? [];
+  const entries = [...(readLegacyTable('ipv4', 'filter')?.chains.get('SAMPLE') ?? [])];
   assert.equal(
     entries.map(({ rule }) => 'foreign' in rule),
     [true, true, true, true, true],

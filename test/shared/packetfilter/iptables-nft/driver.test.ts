@@ -184,17 +184,17 @@ test('jumps to a chain that goes are looked for where the change says, before an
   for (const chain of ['LIST', 'GONE']) sh(`iptables -t nat -N ${chain}`);
   for (const at of [1, 2, 3, 4, 5]) sh(`iptables -t nat -A OTHER-${at} -p esp -j ACCEPT`);
   sh('iptables -t nat -A LIST -p tcp -j GONE');
-  const { dump } = NftConnection.prototype;
+  const { list } = NftConnection.prototype;
   const asked: string[] = [];
-  NftConnection.prototype.dump = function (...args) {
+  NftConnection.prototype.list = function (...args) {
     asked.push(args[0]);
-    return dump.apply(this, args);
+    return list.apply(this, args);
   };
   try {
     const plan = (): Pick<TableChange, 'deleteChains'> => ({ deleteChains: ['GONE'] });
     overNetlink.apply([{ family: 'ipv4', table: 'nat', looksAt: ['GONE', 'LIST'], plan }]);
   } finally {
-    NftConnection.prototype.dump = dump;
+    NftConnection.prototype.list = list;
   }
   assert.equal(asked, ['list rules of ip nat GONE', 'list rules of ip nat LIST']);
   assert.not.match(saved('nat'), 'GONE');
