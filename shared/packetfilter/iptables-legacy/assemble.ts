@@ -28,10 +28,7 @@ export interface ContinuedCounts {
  * Foreign rules keep their bytes; of those only offsets change: where a jump leads, and where a rule without a target goes on.
  * @returns undefined when a rule is one that only iptables can put into bytes or would refuse, or the table one that nobody here made
  */
-export function assemble(
-  before: LegacyTable,
-  chains: ReadonlyMap<string, Rules>,
-): Assembly | undefined {
+export function assemble(before: LegacyTable, chains: ReadonlyMap<string, Rules>): Assembly | undefined {
   if (!before.isWhole) return undefined;
   const names = namesInOrder(before, chains);
   const planned = names?.map((name) => planChain(before, name, chains.get(name) ?? []));
@@ -40,10 +37,7 @@ export function assemble(
 }
 
 /** libiptc sorts by strcmp(3), and names were read byte by byte. A deleted chain of the kernel's gives undefined: iptables is to refuse it. */
-function namesInOrder(
-  { sections }: LegacyTable,
-  chains: ReadonlyMap<string, Rules>,
-): string[] | undefined {
+function namesInOrder({ sections }: LegacyTable, chains: ReadonlyMap<string, Rules>): string[] | undefined {
   const kernels = [...sections].flatMap(([name, { hook }]) => (hook === undefined ? [] : [name]));
   if (!kernels.every((name) => chains.has(name))) return undefined;
   return [...kernels, ...[...chains.keys()].filter((name) => !kernels.includes(name)).sort()];
