@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import * as assert from 'uvu/assert';
+import { waitUntil } from '../../../shared/kernel/clock.ts';
 import type { CniResult } from '../../../shared/cni/types.ts';
 import { fail, succeed, variables, type Attachment } from '../../support/plugin.ts';
 import { suite } from '../../support/suite.ts';
@@ -67,6 +68,8 @@ function register(): void {
       reference('ADD', c1, config);
       sh(before);
       succeed('bridge', 'DEL', c1, config);
+      // A namespace that is gone takes its interface with it, in the kernel's own time.
+      waitUntil(5_000, () => ip('link show type bridge_slave').length === 0);
       assertNothingLeft();
       sh('ip netns del c1 || true');
     }
