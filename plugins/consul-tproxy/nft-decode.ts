@@ -18,7 +18,7 @@ export interface DecodedRule {
  * @returns undefined for a rule that says anything else: then it is somebody else's
  */
 export function decodeNftRule(list: Buffer): DecodedRule | undefined {
-  return new Reader([...attributesOf(list)].map(([, element]) => parse(element))).read();
+  return new Reader(attributesOf(list).map(([, element]) => parse(element))).read();
 }
 
 /** NFTA_LIST_ELEM { NFTA_EXPR_NAME (1), NFTA_EXPR_DATA (2) } */

@@ -82,7 +82,7 @@ function isAsked(view: NftView, family: 'ip' | 'ip6', name: string): boolean {
 
 /** Nomad's own rule there accepts, which means nothing where nothing is dropped. */
 function accepts(rule: StandingRule): boolean {
-  const last = [...attributesOf(rule.expressions)].at(-1);
+  const last = attributesOf(rule.expressions).at(-1);
   const { name, data } = parseExpression(last?.[1] ?? Buffer.alloc(0));
   const verdict = attributeOf(attributeOf(data, 2) ?? Buffer.alloc(0), 2);
   const code = verdict === undefined ? undefined : attributeOf(verdict, 1)?.readInt32BE();

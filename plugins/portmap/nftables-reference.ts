@@ -69,7 +69,7 @@ const PROTOCOLS: Readonly<Record<number, Protocol>> = { 6: 'tcp', 17: 'udp', 132
  * length (protocol 1 byte, port 2, address 4 or 16), and the first loaded one is where the packet goes.
  */
 function claim(rule: StandingRule): (Claim & Released) | undefined {
-  const expressions = [...attributesOf(rule.expressions)].map(([, element]) => parseExpression(element));
+  const expressions = attributesOf(rule.expressions).map(([, element]) => parseExpression(element));
   const values = (name: string, type: number): Buffer[] =>
     expressions
       .filter((expression) => expression.name === name)

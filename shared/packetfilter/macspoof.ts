@@ -141,7 +141,7 @@ function entries(view: NftView, check: MacSpoofCheck): StandingRule[] {
 
 /** The text that the rule's first comparison wants: the interface's name. */
 function comparedText({ expressions }: StandingRule): string | undefined {
-  const compared = [...attributesOf(expressions)]
+  const compared = attributesOf(expressions)
     .map(([, element]) => parseExpression(element))
     .find(({ name }) => name === 'cmp');
   const value = compared && attributeOf(attributeOf(compared.data, 3) ?? Buffer.alloc(0), 1);

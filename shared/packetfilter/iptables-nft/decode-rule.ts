@@ -18,7 +18,7 @@ import { decodeXtMatch, decodeXtTarget } from './decode-xtables.ts';
 export function decodeRule(family: Family, list: Buffer): Rule | undefined {
   const reader = new Reader(
     family,
-    [...attributesOf(list)].map(([, element]) => parse(element)),
+    attributesOf(list).map(([, element]) => parse(element)),
   );
   const rule = reader.rule();
   if (rule === undefined) return undefined;

@@ -53,7 +53,7 @@ function compile(family: NftFamily, words: readonly string[], what: string): Exp
     const [rule] = connection.dump('read the condition back', Message.getRule, family, [[1, 'x']]);
     return Buffer.from((rule && attributeOf(rule, RULE_EXPRESSIONS)) ?? Buffer.alloc(0));
   });
-  return [...attributesOf(list)].map(([type, element]) => {
+  return attributesOf(list).map(([type, element]) => {
     if (parseExpression(element).name === 'lookup')
       throw refused(what, words, 'it needs a set: write a range or a prefix instead of { … }');
     return [type, element];

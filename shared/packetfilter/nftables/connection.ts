@@ -151,7 +151,7 @@ function lastAcknowledged(requests: readonly NetlinkRequest[]): NetlinkRequest[]
 /** Begin or end of a batch: res_id (be16) is the subsystem that it is for. */
 function edge(type: number, generation?: number): NetlinkRequest {
   const nodes = generation === undefined ? [] : [[BATCH_GENERATION, be32(generation)] as const];
-  const body = Buffer.concat([Buffer.of(0, 0, 0, SUBSYSTEM), encodeTree(nodes)]);
+  const body = encodeTree(nodes, Buffer.of(0, 0, 0, SUBSYSTEM));
   return {
     what: type === BATCH_BEGIN ? 'nf_tables transaction' : 'nf_tables commit',
     type,

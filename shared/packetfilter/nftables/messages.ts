@@ -52,7 +52,7 @@ export function request(
   nodes: readonly AttributeNode[],
 ): NetlinkRequest {
   const header = Buffer.of(FAMILY_NUMBERS[family], 0, 0, 0);
-  return { what, type: (SUBSYSTEM << 8) | message, flags, body: Buffer.concat([header, encodeTree(nodes)]) };
+  return { what, type: (SUBSYSTEM << 8) | message, flags, body: encodeTree(nodes, header) };
 }
 
 /** NFTA_TABLE_NAME (1), NFTA_TABLE_USERDATA (6). An existing table is left as it is. */

@@ -19,8 +19,8 @@ export function parseExpression(element: Buffer): RawExpression {
  * (a bitwise operation, for example). Expression by expression: name, and every attribute that ours has.
  */
 export function sameExpressions(ours: Buffer, theirs: Buffer): boolean {
-  const left = [...attributesOf(ours)].map(([, element]) => parseExpression(element));
-  const right = [...attributesOf(theirs)].map(([, element]) => parseExpression(element));
+  const left = attributesOf(ours).map(([, element]) => parseExpression(element));
+  const right = attributesOf(theirs).map(([, element]) => parseExpression(element));
   return (
     left.length === right.length && left.every((expression, at) => sameExpression(expression, right[at]))
   );
@@ -29,7 +29,7 @@ export function sameExpressions(ours: Buffer, theirs: Buffer): boolean {
 function sameExpression(ours: RawExpression, theirs: RawExpression | undefined): boolean {
   if (ours.name !== theirs?.name) return false;
   if (ours.name === 'counter') return true;
-  return [...attributesOf(ours.data)].every(([type, value]) => {
+  return attributesOf(ours.data).every(([type, value]) => {
     const other = attributeOf(theirs.data, type);
     return (
       other !== undefined && comparable(ours.name, type, value).equals(comparable(ours.name, type, other))

@@ -14,26 +14,36 @@ export type AttributeNode = readonly [type: number, value: Uint8Array | string |
  *   w/o padding     attributes
  * ```
  * (linux/netlink.h, struct nlattr; both fields host-endian)
+ * @param before what stands in front of the attributes: a multiple of four bytes
  */
-export function encodeTree(nodes: readonly AttributeNode[]): Buffer {
-  const out = Buffer.alloc(sizeOf(nodes));
-  writeNodes(out, 0, nodes);
-  return out;
+export function encodeTree(nodes: readonly AttributeNode[], before: Uint8Array = NOTHING): Buffer {
+  makeRoom(before.length);
+  scratch.set(before);
+  // Another scratch than now, perhaps.
+  const end = writeNodes(before.length, nodes);
+  return Buffer.from(scratch.subarray(0, end));
 }
 
 /** Reads one level; nested levels are read by calling it on the value. Malformed lengths end the walk. */
-export function* attributesOf(bytes: Buffer): Generator<readonly [type: number, value: Buffer]> {
+export function attributesOf(bytes: Buffer): (readonly [type: number, value: Buffer])[] {
+  const all: (readonly [number, Buffer])[] = [];
   for (let at = 0; at + HEADER <= bytes.length;) {
-    const length = bytes.readUInt16LE(at);
-    if (length < HEADER || at + length > bytes.length) return;
-    yield [bytes.readUInt16LE(at + 2) & TYPE_MASK, bytes.subarray(at + HEADER, at + length)];
+    const length = u16(bytes, at);
+    if (length < HEADER || at + length > bytes.length) break;
+    all.push([u16(bytes, at + 2) & TYPE_MASK, bytes.subarray(at + HEADER, at + length)]);
     at += aligned(length);
   }
+  return all;
 }
 
 /** The first attribute of a type, at one level. */
 export function attributeOf(bytes: Buffer, type: number): Buffer | undefined {
-  for (const [found, value] of attributesOf(bytes)) if (found === type) return value;
+  for (let at = 0; at + HEADER <= bytes.length;) {
+    const length = u16(bytes, at);
+    if (length < HEADER || at + length > bytes.length) return undefined;
+    if ((u16(bytes, at + 2) & TYPE_MASK) === type) return bytes.subarray(at + HEADER, at + length);
+    at += aligned(length);
+  }
   return undefined;
 }
 
@@ -42,7 +52,9 @@ export function be32(value: number): Uint8Array {
 }
 
 export function be64(value: bigint): Uint8Array {
-  return Uint8Array.from({ length: 8 }, (_, index) => Number((value >> BigInt(56 - 8 * index)) & 0xffn));
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64BE(value);
+  return bytes;
 }
 
 /** A string without its NUL and whatever may follow it. */
@@ -59,25 +71,59 @@ function aligned(length: number): number {
   return (length + 3) & ~3;
 }
 
-function sizeOf(nodes: readonly AttributeNode[]): number {
-  return nodes.reduce((total, [, value]) => total + aligned(HEADER + payloadSize(value)), 0);
+function u16(bytes: Uint8Array, at: number): number {
+  return (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8);
 }
 
-function payloadSize(value: AttributeNode[1]): number {
-  if (typeof value === 'string') return Buffer.byteLength(value) + 1;
-  return value instanceof Uint8Array ? value.length : sizeOf(value);
+const NOTHING = new Uint8Array(0);
+/** Where trees are written, one at a time, before their length is known. */
+let scratch = Buffer.alloc(0);
+
+function makeRoom(end: number): void {
+  if (end <= scratch.length) return;
+  const larger = Buffer.alloc(Math.max(4096, 2 * end));
+  scratch.copy(larger);
+  scratch = larger;
 }
 
-function writeNodes(out: Buffer, start: number, nodes: readonly AttributeNode[]): void {
+/**
+ * In one pass: what is nested is written first, and then its length in front of it. (To ask for the length first is to walk through the tree
+ * once more at each of its levels, and a rule has eight.)
+ * @returns where the next one goes
+ */
+function writeNodes(start: number, nodes: readonly AttributeNode[]): number {
   let at = start;
-  for (const [type, value] of nodes) {
-    const length = HEADER + payloadSize(value);
+  for (let index = 0; index < nodes.length; index++) {
+    const node = nodes[index];
+    if (node === undefined) continue;
+    const [type, value] = node;
     const nested = typeof value !== 'string' && !(value instanceof Uint8Array);
-    out.writeUInt16LE(length, at);
-    out.writeUInt16LE(nested ? type | NESTED : type, at + 2);
-    if (typeof value === 'string') out.write(value, at + HEADER);
-    else if (value instanceof Uint8Array) out.set(value, at + HEADER);
-    else writeNodes(out, at + HEADER, value);
-    at += aligned(length);
+    const end = nested ? writeNodes(at + HEADER, value) : writeLeaf(at + HEADER, value);
+    const padded = aligned(end);
+    makeRoom(padded);
+    for (let pad = end; pad < padded; pad++) scratch[pad] = 0;
+    writeU16(at, end - at);
+    writeU16(at + 2, nested ? type | NESTED : type);
+    at = padded;
   }
+  return at;
+}
+
+/** @returns its end */
+function writeLeaf(at: number, value: string | Uint8Array): number {
+  if (typeof value !== 'string') {
+    makeRoom(at + value.length);
+    scratch.set(value, at);
+    return at + value.length;
+  }
+  // At most three bytes of UTF-8 for each unit of UTF-16.
+  makeRoom(at + 3 * value.length + 1);
+  const end = at + scratch.write(value, at);
+  scratch[end] = 0;
+  return end + 1;
+}
+
+function writeU16(at: number, value: number): void {
+  scratch[at] = value & 0xff;
+  scratch[at + 1] = value >> 8;
 }

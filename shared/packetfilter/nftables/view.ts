@@ -129,7 +129,7 @@ export class NftView {
     ];
     const bodies = ifPresent(() => this.#connection.dump(what, Message.getElement, table.family, nodes));
     return (bodies ?? [])
-      .flatMap((body) => [...attributesOf(attributeOf(body, 3) ?? Buffer.alloc(0))])
+      .flatMap((body) => attributesOf(attributeOf(body, 3) ?? Buffer.alloc(0)))
       .map(([, element]) => ({ ...standingElement(element), key: keyOf(element) }));
   }
 
@@ -179,7 +179,7 @@ function getTable({ family, name }: NftTable): NetlinkRequest {
 /** The answer to a question for one element. */
 function elementIn(body: Buffer | undefined): StandingElement | undefined {
   const list = body === undefined ? undefined : attributeOf(body, 3);
-  const [first] = list === undefined ? [] : [...attributesOf(list)];
+  const [first] = list === undefined ? [] : attributesOf(list);
   return first === undefined ? undefined : standingElement(first[1]);
 }
 
