@@ -1,8 +1,5 @@
 /** Built-in modules of Node that plugins load after the start; the compiled code of all others is cut out of the snapshot. */
 
-/** node:ffi cannot be part of a snapshot: every call of a plugin that reaches the kernel loads it. */
-const FFI = ['ffi', 'internal/ffi-shared-buffer', 'internal/ffi/fast-api', 'internal/ffi/vfs'];
-
 /** What load-part.cjs needs, which evaluates the parts outside of the snapshot. */
 const LATE_PARTS = ['sea', 'vm'];
 
@@ -35,4 +32,4 @@ const EXECA = [
   'tty',
 ];
 
-export const LOADED_AT_RUN_TIME = [...FFI, ...LATE_PARTS, ...EXECA];
+export const LOADED_AT_RUN_TIME = [...LATE_PARTS, ...EXECA];
