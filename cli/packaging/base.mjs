@@ -20,10 +20,12 @@ import { useHugePages } from './huge-pages.mjs';
 import { freeOfLibatomic } from './libatomic.mjs';
 import { forgetLocks } from './locks.mjs';
 import { spareLookups } from './lookups.mjs';
+import { useHugePagesForMalloc } from './malloc-pages.mjs';
 import { POSITIONS, returnAtOnce, RINGS } from './returns.mjs';
 import { stripElf } from './strip.mjs';
 
 const PATCHES = [
+  'assemble.mjs',
   'atomic-stubs.mjs',
   'deaf.mjs',
   'elf.mjs',
@@ -31,6 +33,7 @@ const PATCHES = [
   'libatomic.mjs',
   'locks.mjs',
   'lookups.mjs',
+  'malloc-pages.mjs',
   'relocations.mjs',
   'returns.mjs',
   'room.mjs',
@@ -112,6 +115,7 @@ function patch(original) {
   const freed = attempt('libatomic.so.1 is still needed at run time', () => freeOfLibatomic(new Elf(bytes)));
   attempt('all names are looked up by the loader', () => spareLookups(new Elf(bytes)));
   attempt('the heap is made of small pages', () => useHugePages(new Elf(bytes)));
+  attempt("malloc's memory is made of small pages", () => useHugePagesForMalloc(new Elf(bytes)));
   return {
     bytes: attempt('not stripped', () => stripElf(bytes)) ?? bytes,
     stubAddress: freed?.stubAddress,

@@ -16,13 +16,11 @@
  *   bss        | next u64: 0 nothing is reserved yet, 1 being reserved or refused, else where the next piece is | end u64 |
  */
 import { DF_BIND_NOW, DT, demand } from './elf.mjs';
-import { EM_X86_64, R_X86_64, relocations } from './relocations.mjs';
+import { assemble } from './assemble.mjs';
+import { EM_X86_64, onlyRelocation, R_X86_64, relocations } from './relocations.mjs';
 import { roomForCode, roomForData } from './room.mjs';
 
-/**
- * Each line is: code, offset, label, instruction. `[name]` is the 32-bit distance from the end of the instruction. System V AMD64:
- * rdi address, rsi length, edx protection, ecx flags, r8 and r9 the rest; may change rax, rcx, rdx, r10, r11.
- */
+/** System V AMD64: rdi address, rsi length, edx protection, ecx flags, r8 and r9 the rest; may change rax, rcx, rdx, r10, r11. */
 const X64 = [
   'f3 0f 1e fa           000 mmap:   endbr64',
   '48 81 fe 00 f0 07 00  004         cmp rsi, 508 KiB',
@@ -106,57 +104,19 @@ export function useHugePages(elf) {
   const all = relocations(elf);
   const slots = /** @type {const} */ (['mmap64', 'munmap']).map((name) => ({
     name,
-    call: only(all, name, R_X86_64.JUMP_SLOT).at,
-    own: only(all, name, R_X86_64.GLOB_DAT).place,
+    call: onlyRelocation(all, name, R_X86_64.JUMP_SLOT).at,
+    own: onlyRelocation(all, name, R_X86_64.GLOB_DAT).place,
   }));
   const data = roomForData(elf, 16);
   const places = { next: data.address, end: data.address + 8 };
   const known = { ...places, ...Object.fromEntries(slots.map(({ name, own }) => [name, own])) };
-  const room = roomForCode(elf, assemble(known, 0).length);
+  const room = roomForCode(elf, assemble(X64, known, 0).length);
 
-  assemble(known, room.address).copy(elf.bytes, room.offset);
+  assemble(X64, known, room.address).copy(elf.bytes, room.offset);
   room.take();
   data.take();
   for (const { name, call } of slots) {
     elf.setU64(call + 8, R_X86_64.RELATIVE);
     elf.setU64(call + 16, room.address + ENTRIES[name]);
   }
-}
-
-/**
- * The one relocation of a type against a function.
- * @param {readonly import('./relocations.mjs').Relocation[]} all @param {string} name @param {number} type
- */
-function only(all, name, type) {
-  const found = all.filter((one) => one.type === type && one.symbol?.name === name);
-  const [first] = found;
-  demand(
-    found.length === 1 && first,
-    `${found.length} relocations of type ${type} against ${name} where one was expected`,
-  );
-  return first;
-}
-
-/** @param {Readonly<Record<string, number>>} known addresses by name @param {number} address where the code will be */
-function assemble(known, address) {
-  /** @type {number[]} */
-  const bytes = [];
-  for (const line of X64) {
-    const code = line.slice(0, 22).trim().split(' ');
-    const length = code.reduce((sum, word) => sum + (word.startsWith('[') ? 4 : 1), 0);
-    const end = address + bytes.length + length;
-    for (const word of code) {
-      if (!word.startsWith('[')) bytes.push(Number.parseInt(word, 16));
-      else bytes.push(...int32((known[word.slice(1, -1)] ?? 0) - end));
-    }
-  }
-  return Buffer.from(bytes);
-}
-
-/** @param {number} value */
-function int32(value) {
-  const bytes = Buffer.alloc(4);
-  // Only the length counts when the address is not known yet.
-  bytes.writeInt32LE(value | 0);
-  return bytes;
 }

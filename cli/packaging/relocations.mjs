@@ -1,5 +1,5 @@
 /** What the loader fills in when it has loaded the Node binary. */
-import { DT } from './elf.mjs';
+import { demand, DT } from './elf.mjs';
 
 export const EM_X86_64 = 62;
 /** elf.h */
@@ -33,6 +33,21 @@ export function relocations(elf) {
       relocation(elf, from + index * 24, symbols),
     );
   });
+}
+
+/**
+ * The one of a type against a function.
+ * @param {readonly Relocation[]} all @param {string} name @param {number} type
+ * @throws {import('./elf.mjs').LayoutError} when there are none or several
+ */
+export function onlyRelocation(all, name, type) {
+  const found = all.filter((one) => one.type === type && one.symbol?.name === name);
+  const [first] = found;
+  demand(
+    found.length === 1 && first,
+    `${found.length} relocations of type ${type} against ${name} where one was expected`,
+  );
+  return first;
 }
 
 /** @param {import('./elf.mjs').Elf} elf @param {number} at @param {number} symbols @returns {Relocation} */

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import { nodeBase } from '../../cli/packaging/base.mjs';
 import { Elf, LayoutError } from '../../cli/packaging/elf.mjs';
 import { useHugePages } from '../../cli/packaging/huge-pages.mjs';
+import { useHugePagesForMalloc } from '../../cli/packaging/malloc-pages.mjs';
 import { forgetLocks } from '../../cli/packaging/locks.mjs';
 import { spareLookups } from '../../cli/packaging/lookups.mjs';
 import { stripElf } from '../../cli/packaging/strip.mjs';
@@ -32,10 +33,15 @@ test('nothing of it was left out', () => {
 });
 
 onX64("V8's heap lies in one stretch for which huge pages are asked", () => {
-  const stretch = stretches(inBase("process.stdout.write(fs.readFileSync('/proc/self/smaps'))"));
+  const stretch = markedHuge(inBase(SHOW_MEMORY), (mapping) => !mapping.includes('[heap]'));
   assert.ok(stretch > 0);
   // Reserved, aligned and trimmed by V8 here and there: never more than it was.
   assert.ok(stretch <= (32 + 2) * 1024, `${stretch} kB`);
+});
+
+onX64("so does malloc's", () => {
+  const heap = markedHuge(inBase(SHOW_MEMORY), (mapping) => mapping.includes('[heap]'));
+  assert.ok(heap > 7 * 1024 && heap <= 8 * 1024, `${heap} kB`);
 });
 
 onX64('what does not fit into the stretch is mapped as ever', () => {
@@ -126,6 +132,7 @@ onX64('binaries laid out differently are refused unchanged', () => {
     [forgetLocks, 'set to something else'],
     [spareLookups, 'leaves no room'],
     [useHugePages, '0 relocations of type 7 against mmap64'],
+    [useHugePagesForMalloc, 'begins somewhere else already'],
   ];
   for (const [change, reason] of changes) {
     const once = Buffer.from(original);
@@ -138,11 +145,13 @@ onX64('binaries laid out differently are refused unchanged', () => {
   assert.throws(() => forgetLocks(new Elf(stripElf(original))), refused('no symbol table'));
 });
 
+const SHOW_MEMORY = "process.stdout.write(fs.readFileSync('/proc/self/smaps'))";
+
 /** kB of memory marked by MADV_HUGEPAGE ("hg"). */
-function stretches(smaps: string): number {
+function markedHuge(smaps: string, where: (mapping: string) => boolean): number {
   return smaps
     .split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)
-    .filter((mapping) => /^VmFlags:.* hg\b/m.test(mapping))
+    .filter((mapping) => where(mapping) && /^VmFlags:.* hg\b/m.test(mapping))
     .reduce((sum, mapping) => sum + Number(/^Size: +(\d+) kB/m.exec(mapping)?.[1]), 0);
 }
 
