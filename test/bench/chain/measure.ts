@@ -30,14 +30,18 @@ export interface MeasureOptions {
   readonly rounds: number;
 }
 
-/** Suites take turns, round by round, each round with a fresh namespace; the first round warms up and is dropped. */
+/**
+ * Suites take turns, round by round, each round with a fresh namespace, and in each round another one begins; the first round warms up and is
+ * dropped. Work in this process comes last: its compilers and collectors go on for a while on other threads.
+ */
 export function measure(options: MeasureOptions): Measurement[] {
   const samples = options.suites.map((suite) => ({ suite, own: new Samples() }));
-  const floor = new Floor();
   for (let round = 0; round <= options.rounds; round++) {
-    for (const { suite, own } of samples) oneRound(options, suite, round, own);
-    floor.round(options.list, round);
+    const turns = round % 2 === 0 ? samples : samples.toReversed();
+    for (const { suite, own } of turns) oneRound(options, suite, round, own);
   }
+  const floor = new Floor();
+  for (let round = 0; round <= options.rounds; round++) floor.round(options.list, round);
   return samples.map(({ suite, own }) => ({
     ...own.measurement(options, suite),
     ...(suite.name === 'weft' ? { floor: floor.times(), beyondStarts: summarise(own.beyondStarts) } : {}),
