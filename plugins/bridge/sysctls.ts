@@ -51,7 +51,8 @@ export function prepareContainer({ ifname, ipv6, dad }: ContainerSysctls): void 
   }
   needed(() => writeSysctl(`${v6}/accept_dad`, dad ? 1 : 0));
   if (dad) needed(() => writeSysctl(`${v6}/enhanced_dad`, 1));
-  lenient(() => writeSysctl(`${v6}/ndisc_notify`, 1));
+  // A link-local address comes and goes with its MAC: nobody knows it under another. What is announced reaches every port of the bridge.
+  if (ipv6) lenient(() => writeSysctl(`${v6}/ndisc_notify`, 1));
 }
 
 /** Switches forwarding on, unless it is: writing it walks every interface, and /proc/sys may be read-only where all is well. */

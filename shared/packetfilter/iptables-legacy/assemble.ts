@@ -111,17 +111,36 @@ class Writer {
   #writeChain({ section, head, rules, foot }: PlannedChain): void {
     const begin = this.#at;
     if (head.length > 0) this.#put(head);
-    for (const rule of rules) {
+    for (let at = 0; at < rules.length;) {
+      const rule = rules[at];
       if (rule instanceof LegacyRule) {
-        this.#continue(rule.number, 1);
-        this.#relocate(rule, this.#put(rule.bytes));
+        at = this.#copyRun(rules, at, rule);
       } else {
-        this.#lead(rule, this.#put(rule.bytes));
+        if (rule !== undefined) this.#lead(rule, this.#put(rule.bytes));
+        at += 1;
       }
     }
     if (section?.hook !== undefined) this.#continue(section.footNumber, 1);
     this.#markHook(section?.hook, begin, this.#at);
     this.#put(foot);
+  }
+
+  /** Rules that stood one behind the other, in one piece. @returns the place of the rule behind them */
+  #copyRun(rules: PlannedChain['rules'], from: number, first: LegacyRule): number {
+    const shift = this.#at - first.offset;
+    let to = from;
+    let end = first.offset;
+    for (let rule = rules[to]; rule instanceof LegacyRule && rule.offset === end; rule = rules[++to])
+      end = rule.next;
+    this.#before.blob.entries.copy(this.#view.entries, this.#at, first.offset, end);
+    for (let at = from; at < to; at++) {
+      const rule = rules[at];
+      if (rule instanceof LegacyRule) this.#relocate(rule, rule.offset + shift);
+    }
+    this.#continue(first.number, to - from);
+    this.#at += end - first.offset;
+    this.#number += to - from;
+    return to;
   }
 
   /** @returns where the entry stands */

@@ -24,6 +24,11 @@ export class BlobView {
     this.#words = new Int32Array(buffer, byteOffset, length >> 2);
   }
 
+  /** The 16-bit number at an even offset. */
+  half(at: number): number {
+    return this.#halves[at >> 1] ?? 0;
+  }
+
   /** Offset of the entry behind this one. */
   next(entry: number): number {
     return entry + (this.#halves[(entry + this.layout.nextOffset) >> 1] ?? 0);

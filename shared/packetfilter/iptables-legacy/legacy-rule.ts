@@ -64,13 +64,14 @@ export class LegacyRule implements Entry {
 
   /** Looks at the multiport match alone; one that is not a plain list of destination ports has to be decoded. */
   cannotBeFor(ports: readonly PortRange[]): boolean {
-    const end = this.bytes.readUInt16LE(this.#layout.targetOffset);
+    const { entries } = this.#view;
+    const end = this.#view.target(this.offset);
     let lists = 0;
     let common = false;
-    for (let at = this.#layout.matches; at < end; at += this.bytes.readUInt16LE(at)) {
-      if (nameAt(this.bytes, at + 2, 29) !== 'multiport') continue;
-      const info = this.bytes.subarray(at + 32, at + 32 + 48);
-      if (this.bytes[at + 31] !== 1 || info[0] !== 1 || info[47] !== 0) return false;
+    for (let at = this.offset + this.#layout.matches; at < end; at += this.#view.half(at)) {
+      if (entries[at + 2] !== M || nameAt(entries, at + 2, 29) !== 'multiport') continue;
+      const info = entries.subarray(at + 32, at + 32 + 48);
+      if (entries[at + 31] !== 1 || info[0] !== 1 || info[47] !== 0) return false;
       lists += 1;
       common ||= haveCommonPort(portsOf(info), ports);
     }
@@ -79,7 +80,11 @@ export class LegacyRule implements Entry {
 
   #mayHold(at: number, wanted: Negatable | undefined): boolean {
     const bytes = wanted === undefined ? undefined : bytesOf(wanted);
-    return bytes === undefined || this.bytes.subarray(at, at + bytes.length).equals(bytes);
+    const { entries } = this.#view;
+    const start = this.offset + at;
+    for (let index = 0; index < (bytes?.length ?? 0); index++)
+      if (bytes?.[index] !== entries[start + index]) return false;
+    return true;
   }
 
   #decode(): Rule | undefined {
@@ -169,6 +174,9 @@ export class LegacyRule implements Entry {
     return this.#view.heads.get(verdict);
   }
 }
+
+/** 'm', as names of few matches begin. */
+const M = 0x6d;
 
 /** Asked for every rule of a chain in turn. */
 const bytesOfAddresses = new WeakMap<Negatable, Uint8Array | undefined>();
