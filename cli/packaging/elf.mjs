@@ -4,6 +4,7 @@
  */
 
 export const PT = { LOAD: 1, DYNAMIC: 2, NOTE: 4, PHDR: 6 };
+export const EM = { X86_64: 62, AARCH64: 183 };
 export const PF_X = 1;
 export const DT = {
   NULL: 0,
@@ -53,7 +54,7 @@ export class Elf {
     this.bytes = bytes;
   }
 
-  /** EM_X86_64 is 62, EM_AARCH64 is 183. */
+  /** EM_*, see {@link EM}. */
   get machine() {
     return this.bytes.readUInt16LE(18);
   }

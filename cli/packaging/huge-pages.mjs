@@ -15,9 +15,9 @@
  *
  *   bss        | next u64: 0 nothing is reserved yet, 1 being reserved or refused, else where the next piece is | end u64 |
  */
-import { DF_BIND_NOW, DT, demand } from './elf.mjs';
+import { DF_BIND_NOW, DT, demand, EM } from './elf.mjs';
 import { assemble } from './assemble.mjs';
-import { EM_X86_64, onlyRelocation, R_X86_64, relocations } from './relocations.mjs';
+import { onlyRelocation, R_X86_64, relocations } from './relocations.mjs';
 import { roomForCode, roomForData } from './room.mjs';
 
 /** System V AMD64: rdi address, rsi length, edx protection, ecx flags, r8 and r9 the rest; may change rax, rcx, rdx, r10, r11. */
@@ -99,7 +99,7 @@ const ENTRIES = { mmap64: 0, munmap: 0x10f };
  * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
  */
 export function useHugePages(elf) {
-  demand(elf.machine === EM_X86_64, `no code is written for machine ${elf.machine}`);
+  demand(elf.machine === EM.X86_64, `no code is written for machine ${elf.machine}`);
   demand((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
   const all = relocations(elf);
   const slots = /** @type {const} */ (['mmap64', 'munmap']).map((name) => ({

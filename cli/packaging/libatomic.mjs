@@ -16,6 +16,7 @@
  */
 import { MACHINES } from './atomic-stubs.mjs';
 import { DF_BIND_NOW, DT, LayoutError, demand } from './elf.mjs';
+import { relocations } from './relocations.mjs';
 import { roomForCode } from './room.mjs';
 
 const LIBRARY = 'libatomic.so.1';
@@ -103,32 +104,19 @@ function shortenVersionSection(elf, bytes) {
 }
 
 /**
- * The one relocation against a symbol of that version. Elf64_Rela: 0 r_offset u64 | 8 type u32 | 12 symbol u32 | 16 r_addend i64
+ * The one relocation against a symbol of that version, and where the symbol's version stands.
  * @param {import('./elf.mjs').Elf} elf @param {number} versionIndex @param {number} jumpSlot
  */
 function findRelocation(elf, versionIndex, jumpSlot) {
   const versions = elf.offsetOf(elf.dynamicEntry(DT.VERSYM).value);
-  const found = [];
-  for (const { table, size } of [
-    { table: DT.RELA, size: DT.RELASZ },
-    { table: DT.JMPREL, size: DT.PLTRELSZ },
-  ]) {
-    const from = elf.offsetOf(elf.dynamicEntry(table).value);
-    const end = from + elf.dynamicEntry(size).value;
-    for (let at = from; at < end; at += 24) {
-      const symbol = elf.bytes.readUInt32LE(at + 12);
-      const versionAt = versions + symbol * 2;
-      if (symbol !== 0 && elf.bytes.readUInt16LE(versionAt) === versionIndex)
-        found.push({ at, symbol, versionAt });
-    }
-  }
+  const found = relocations(elf).flatMap(({ at, type, symbol }) => {
+    if (symbol === undefined) return [];
+    const versionAt = versions + symbol.index * 2;
+    return elf.bytes.readUInt16LE(versionAt) === versionIndex ? [{ at, type, symbol, versionAt }] : [];
+  });
   const [only] = found;
   demand(found.length === 1 && only, `${found.length} relocations against ${LIBRARY} where one was expected`);
-  demand(elf.bytes.readUInt32LE(only.at + 8) === jumpSlot, 'not a jump slot relocation');
-  const name = elf.bytes.readUInt32LE(elf.offsetOf(elf.dynamicEntry(DT.SYMTAB).value) + only.symbol * 24);
-  demand(
-    elf.dynamicString(name) === SYMBOL,
-    `${LIBRARY} is needed for ${elf.dynamicString(name)}, not for ${SYMBOL}`,
-  );
+  demand(only.type === jumpSlot, 'not a jump slot relocation');
+  demand(only.symbol.name === SYMBOL, `${LIBRARY} is needed for ${only.symbol.name}, not for ${SYMBOL}`);
   return only;
 }

@@ -12,8 +12,8 @@
  *
  * The new filter is smaller, and the table begins later, so that buckets and chains stay where they are.
  */
-import { DT, demand } from './elf.mjs';
-import { EM_X86_64, R_X86_64, relocations, SHN_UNDEF } from './relocations.mjs';
+import { DT, demand, EM } from './elf.mjs';
+import { R_X86_64, relocations, SHN_UNDEF } from './relocations.mjs';
 
 const STT_GNU_IFUNC = 10;
 /** std::, __gnu_cxx::, __cxxabiv1:: with their tables, guards and type names; operators new and delete; types of the language itself. */
@@ -27,7 +27,7 @@ const WORDS = 256;
  * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
  */
 export function spareLookups(elf) {
-  demand(elf.machine === EM_X86_64, `not written for machine ${elf.machine}`);
+  demand(elf.machine === EM.X86_64, `not written for machine ${elf.machine}`);
   const table = hashTable(elf);
   const own = relocations(elf).filter(({ symbol }) => symbol !== undefined && symbol.defined);
   const direct = own.filter(({ type, symbol }) => DIRECT.has(type) && symbol?.type !== STT_GNU_IFUNC);

@@ -10,8 +10,8 @@
  * and goes on to where that led.
  */
 import { assemble } from './assemble.mjs';
-import { DT, demand } from './elf.mjs';
-import { EM_X86_64, onlyRelocation, R_X86_64, relocations } from './relocations.mjs';
+import { DT, demand, EM } from './elf.mjs';
+import { onlyRelocation, R_X86_64, relocations } from './relocations.mjs';
 import { roomForCode } from './room.mjs';
 
 /** System V AMD64: edi, rsi, rdx are main's arguments; three pushes leave the stack aligned for calls. */
@@ -49,7 +49,7 @@ const X64 = [
  * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
  */
 export function useHugePagesForMalloc(elf) {
-  demand(elf.machine === EM_X86_64, `no code is written for machine ${elf.machine}`);
+  demand(elf.machine === EM.X86_64, `no code is written for machine ${elf.machine}`);
   const all = relocations(elf);
   const places = Object.fromEntries(
     ['malloc', 'free'].map((name) => [name, onlyRelocation(all, name, R_X86_64.JUMP_SLOT).place]),

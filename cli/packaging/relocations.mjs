@@ -1,7 +1,6 @@
 /** What the loader fills in when it has loaded the Node binary. */
 import { demand, DT } from './elf.mjs';
 
-export const EM_X86_64 = 62;
 /** elf.h */
 export const R_X86_64 = { ABSOLUTE: 1, GLOB_DAT: 6, JUMP_SLOT: 7, RELATIVE: 8 };
 export const SHN_UNDEF = 0;
@@ -12,7 +11,7 @@ export const SHN_UNDEF = 0;
  * @property {number} place  address of what is filled in
  * @property {number} type
  * @property {number} addend
- * @property {{ name: string, type: number, defined: boolean, value: number } | undefined} symbol
+ * @property {{ index: number, name: string, type: number, defined: boolean, value: number } | undefined} symbol
  */
 
 /**
@@ -52,16 +51,18 @@ export function onlyRelocation(all, name, type) {
 
 /** @param {import('./elf.mjs').Elf} elf @param {number} at @param {number} symbols @returns {Relocation} */
 function relocation(elf, at, symbols) {
-  const symbolAt = symbols + elf.bytes.readUInt32LE(at + 12) * 24;
+  const index = elf.bytes.readUInt32LE(at + 12);
+  const symbolAt = symbols + index * 24;
   return {
     at,
     place: elf.u64(at),
     type: elf.bytes.readUInt32LE(at + 8),
     addend: Number(elf.bytes.readBigInt64LE(at + 16)),
     symbol:
-      symbolAt === symbols
+      index === 0
         ? undefined
         : {
+            index,
             name: elf.dynamicString(elf.bytes.readUInt32LE(symbolAt)),
             type: elf.bytes.readUInt8(symbolAt + 4) & 15,
             defined: elf.bytes.readUInt16LE(symbolAt + 6) !== SHN_UNDEF,

@@ -4,7 +4,7 @@
  *   x64    55 48 89 e5   push %rbp; mov %rsp,%rbp   ->  c3 48 89 e5   ret
  *   arm64  the function's first instruction          ->  c0 03 5f d6   ret
  */
-import { demand } from './elf.mjs';
+import { demand, EM } from './elf.mjs';
 import { symbolAddress } from './symbols.mjs';
 
 /**
@@ -20,9 +20,6 @@ export const POSITIONS = '_ZN2v88internal7Isolate42CollectSourcePositionsForAllB
  */
 export const RINGS = 'uv__iou_init';
 
-const EM_X86_64 = 62;
-const EM_AARCH64 = 183;
-
 /**
  * Changes the image in place. Before symbols are stripped.
  * @param {import('./elf.mjs').Elf} elf @param {string} name one of those above
@@ -30,11 +27,11 @@ const EM_AARCH64 = 183;
  */
 export function returnAtOnce(elf, name) {
   const at = elf.offsetOf(symbolAddress(elf, name));
-  if (elf.machine === EM_X86_64) {
+  if (elf.machine === EM.X86_64) {
     demand(elf.bytes.readUInt32BE(at) === 0x554889e5, `${name} begins with other instructions`);
     elf.bytes.writeUInt8(0xc3, at);
   } else {
-    demand(elf.machine === EM_AARCH64, `machine ${elf.machine} is not known here`);
+    demand(elf.machine === EM.AARCH64, `machine ${elf.machine} is not known here`);
     elf.bytes.writeUInt32LE(0xd65f03c0, at);
   }
 }

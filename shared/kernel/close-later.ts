@@ -15,11 +15,9 @@ export function closeLater(fd: number): void {
     const files = Buffer.alloc(4);
     files.writeInt32LE(fd);
     libc().io_uring_register(ring, IORING_REGISTER_FILES, files, 1);
-    closeSync(fd);
-    closeSync(ring);
-  } else {
-    closeSync(fd);
   }
+  closeSync(fd);
+  if (ring >= 0) closeSync(ring);
 }
 
 /** The smallest ring there is. */

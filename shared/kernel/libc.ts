@@ -78,7 +78,6 @@ export interface Libc {
     address: Uint8Array,
     addressLength: Uint8Array,
   ): number;
-  socketpair(domain: number, type: number, protocol: number, pair: Uint8Array): number;
   /** @param milliseconds -1 waits without end */
   poll(descriptors: Uint8Array, count: number, milliseconds: number): number;
   ioctl(fd: number, request: number): number;
@@ -140,7 +139,6 @@ function functionsOn(call: Caller): Libc {
     sendto: (...args) => call('sendto', ...args),
     recv: (...args) => call('recvfrom', ...args),
     recvfrom: (...args) => call('recvfrom', ...args),
-    socketpair: (...args) => call('socketpair', ...args),
     // arm64 has no poll(2). No signal mask: its size is not looked at then.
     poll: (descriptors, count, milliseconds) => call('ppoll', descriptors, count, timespec(milliseconds)),
     ioctl: (...args) => call('ioctl', ...args),

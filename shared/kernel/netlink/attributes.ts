@@ -167,6 +167,6 @@ function lengthAt(bytes: Buffer, at: number): number {
 }
 
 /** Not readUInt16LE: its checks cost more than all the rest before the code is hot, and a plugin never gets that far. */
-function uint16At(bytes: Buffer, at: number): number {
+export function uint16At(bytes: Buffer, at: number): number {
   return (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8);
 }

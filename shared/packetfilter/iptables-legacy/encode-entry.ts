@@ -1,9 +1,10 @@
 /** The other way of legacy-rule.ts: what is written here is read there as the same rule, and is what iptables-legacy itself writes. */
 import { addressBytes, networkOf, parseAddress, parseCidr } from '../../cni/address.ts';
 import { xtTarget } from '../iptables-nft/xtables.ts';
+import { PROTOCOLS } from '../protocols.ts';
 import type { Family, Negatable, Rule, Target } from '../ruleset.ts';
 import { encodeMatch, hasPorts, isPort } from './encode-match.ts';
-import { Inverted, LAYOUTS, PROTOCOLS, VERDICTS, type Layout } from './layout.ts';
+import { Inverted, LAYOUTS, VERDICTS, type Layout } from './layout.ts';
 import { encodePart } from './part.ts';
 
 /**

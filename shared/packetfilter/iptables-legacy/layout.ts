@@ -70,9 +70,6 @@ export const LAYOUTS: Readonly<Record<Family, Layout>> = {
 /** XT_INV_* / IPT_INV_* / IP6T_INV_* */
 export const Inverted = { inInterface: 1, outInterface: 2, source: 8, destination: 0x10 } as const;
 
-/** Numbers of protocols, netinet/in.h. */
-export const PROTOCOLS = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58, sctp: 132 } as const;
-
 /** Verdicts of a standard target that are no offset: -NF_DROP - 1, -NF_ACCEPT - 1, XT_RETURN. */
 export const VERDICTS = { drop: -1, accept: -2, return: -5 } as const;
 

@@ -2,10 +2,11 @@ import { addressBytes, addressFromBytes, formatAddress, networkOf, parseCidr } f
 import { portsOf, readXtMatch, readXtTarget } from '../iptables-nft/decode-xtables.ts';
 import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
 import { ruleText } from '../iptables/render.ts';
+import { PROTOCOL_NAMES } from '../protocols.ts';
 import type { Family, ForeignRule, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
 import { haveCommonPort, type Entry } from '../rules.ts';
 import type { BlobView } from './blob-view.ts';
-import { Inverted, nameAt, PROTOCOLS, VERDICTS, type Layout } from './layout.ts';
+import { Inverted, nameAt, VERDICTS, type Layout } from './layout.ts';
 
 /** A rule as it stands in the kernel's blob; decoded when somebody looks, because a table may hold ten thousand. */
 export class LegacyRule implements Entry {
@@ -189,14 +190,11 @@ function bytesOf(wanted: Negatable): Uint8Array | undefined {
   return bytesOfAddresses.get(wanted);
 }
 
-const PROTOCOL_NAMES: ReadonlyMap<number, NonNullable<Rule['protocol']>> = named(PROTOCOLS);
 const KNOWN_INVERSIONS =
   Inverted.inInterface | Inverted.outInterface | Inverted.source | Inverted.destination;
-const VERDICT_NAMES: ReadonlyMap<number, keyof typeof VERDICTS> = named(VERDICTS);
-
-function named<Name extends string>(numbers: Readonly<Record<Name, number>>): ReadonlyMap<number, Name> {
-  return new Map(Object.entries<number>(numbers).map(([name, number]) => [number, name as Name]));
-}
+const VERDICT_NAMES: ReadonlyMap<number, keyof typeof VERDICTS> = new Map(
+  Object.entries(VERDICTS).map(([name, number]) => [number, name as keyof typeof VERDICTS]),
+);
 
 function rewritten(family: Family, target: Target): XtPart | undefined {
   switch (target.kind) {

@@ -2,6 +2,7 @@
  * Rules of iptables-nft read back as data. Decoding is generous and then proved: what was understood is encoded again, and
  * only if that gives the very bytes of the kernel's rule is it taken; anything else stays a foreign rule that nobody here rewrites.
  */
+import { PROTOCOL_NAMES } from '../protocols.ts';
 import { addressFromBytes, formatAddress } from '../../cni/address.ts';
 import {
   parseExpression as parse,
@@ -169,14 +170,6 @@ class Reader {
     return kind === undefined ? undefined : { kind };
   }
 }
-
-const PROTOCOL_NAMES: ReadonlyMap<number, NonNullable<Rule['protocol']>> = new Map([
-  [6, 'tcp'],
-  [17, 'udp'],
-  [132, 'sctp'],
-  [1, 'icmp'],
-  [58, 'icmpv6'],
-]);
 
 /** NFTA_DATA_VALUE in an attribute. */
 function valueAt(data: Buffer | undefined, type: number): Buffer | undefined {

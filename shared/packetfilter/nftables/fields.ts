@@ -1,4 +1,5 @@
 /** Fields of packets as keys of sets and maps: how each is loaded, and how its values are written. */
+import { PROTOCOLS } from '../protocols.ts';
 import { addressBytes, parseAddress, parseCidr, lastAddress, networkOf } from '../../cni/address.ts';
 import * as expr from './expressions.ts';
 import type { NftField, NftProtocol, NftType } from './model.ts';
@@ -84,8 +85,6 @@ const FIELD_TYPES: Readonly<Record<NftField, NftType>> = {
 
 /** Offsets into the network header. */
 const ADDRESS_OFFSETS = { 'ip saddr': 12, 'ip daddr': 16, 'ip6 saddr': 8, 'ip6 daddr': 24 } as const;
-
-const PROTOCOLS: Readonly<Record<NftProtocol, number>> = { tcp: 6, udp: 17, sctp: 132, icmp: 1, icmpv6: 58 };
 
 function loadOne(field: NftField, register: number): expr.Expression {
   switch (field) {

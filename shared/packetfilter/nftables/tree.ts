@@ -1,3 +1,5 @@
+import { align, uint16At } from '../../kernel/netlink/attributes.ts';
+
 /**
  * A netlink attribute as data: its type (NFTA_*), and bytes, a NUL-terminated string, or nested attributes.
  * nf_tables numbers are big-endian throughout (struct nlattr's own header stays host-endian).
@@ -28,10 +30,10 @@ export function encodeTree(nodes: readonly AttributeNode[], before: Uint8Array =
 export function attributesOf(bytes: Buffer): (readonly [type: number, value: Buffer])[] {
   const all: (readonly [number, Buffer])[] = [];
   for (let at = 0; at + HEADER <= bytes.length;) {
-    const length = u16(bytes, at);
+    const length = uint16At(bytes, at);
     if (length < HEADER || at + length > bytes.length) break;
-    all.push([u16(bytes, at + 2) & TYPE_MASK, bytes.subarray(at + HEADER, at + length)]);
-    at += aligned(length);
+    all.push([uint16At(bytes, at + 2) & TYPE_MASK, bytes.subarray(at + HEADER, at + length)]);
+    at += align(length);
   }
   return all;
 }
@@ -39,10 +41,10 @@ export function attributesOf(bytes: Buffer): (readonly [type: number, value: Buf
 /** The first attribute of a type, at one level. */
 export function attributeOf(bytes: Buffer, type: number): Buffer | undefined {
   for (let at = 0; at + HEADER <= bytes.length;) {
-    const length = u16(bytes, at);
+    const length = uint16At(bytes, at);
     if (length < HEADER || at + length > bytes.length) return undefined;
-    if ((u16(bytes, at + 2) & TYPE_MASK) === type) return bytes.subarray(at + HEADER, at + length);
-    at += aligned(length);
+    if ((uint16At(bytes, at + 2) & TYPE_MASK) === type) return bytes.subarray(at + HEADER, at + length);
+    at += align(length);
   }
   return undefined;
 }
@@ -66,14 +68,6 @@ export function textOf(bytes: Buffer): string {
 const HEADER = 4;
 const NESTED = 0x8000;
 const TYPE_MASK = 0x3fff;
-
-function aligned(length: number): number {
-  return (length + 3) & ~3;
-}
-
-function u16(bytes: Uint8Array, at: number): number {
-  return (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8);
-}
 
 const NOTHING = new Uint8Array(0);
 /** Where trees are written, one at a time, before their length is known. */
@@ -99,7 +93,7 @@ function writeNodes(start: number, nodes: readonly AttributeNode[]): number {
     const [type, value] = node;
     const nested = typeof value !== 'string' && !(value instanceof Uint8Array);
     const end = nested ? writeNodes(at + HEADER, value) : writeLeaf(at + HEADER, value);
-    const padded = aligned(end);
+    const padded = align(end);
     makeRoom(padded);
     for (let pad = end; pad < padded; pad++) scratch[pad] = 0;
     writeU16(at, end - at);

@@ -61,20 +61,8 @@ for (const [table, lines] of [
 }
 
 test('a chain that foreign rules lead to is deleted with them, and no program is asked for their words', () => {
-  run('iptables', '-N', 'OTHER');
-  run(
-    'iptables',
-    '-A',
-    'INPUT',
-    '-m',
-    'statistic',
-    '--mode',
-    'random',
-    '--probability',
-    '0.5',
-    '-j',
-    'OTHER',
-  );
+  sh('iptables -N OTHER');
+  sh('iptables -A INPUT -m statistic --mode random --probability 0.5 -j OTHER');
   run('iptables', '-A', 'INPUT', '-p', 'esp', '-g', 'OTHER');
   run('iptables', '-A', 'INPUT', '-p', 'esp', '-j', 'DROP');
   driver.apply([{ family: 'ipv4', table: 'filter', deleteChains: ['OTHER'] }]);
