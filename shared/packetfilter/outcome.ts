@@ -1,9 +1,9 @@
-import type { EnsuredRule, RemovedRules, Rule, TableChange } from './ruleset.ts';
+import type { EnsuredRule, PlannedChange, RemovedRules, Rule, TableChange } from './ruleset.ts';
 import { isForeign } from './compare.ts';
 import { ChangedChains } from './changed-chains.ts';
 import { EditedRules } from './edited-rules.ts';
 import { does, doing, leadingTo, NewRule, type Entry, type Rules } from './rules.ts';
-import type { Table } from './table.ts';
+import { stateOf, type Table } from './table.ts';
 
 /**
  * The table as it stands after a change. Pure. What the change leaves alone is the same objects in the same order; a change that
@@ -22,6 +22,14 @@ export function outcomeOf(before: Table, change: Omit<TableChange, 'family' | 't
   for (const chain of change.deleteChains ?? []) after.deleteChains(chain);
   const { chains, rewritten } = after;
   return { ...before, chains, touched: chains.touched, rewritten };
+}
+
+/** The same for several changes of one table, one after the other; a planned one sees what those before it leave. */
+export function outcomeOfAll(before: Table, changes: readonly (TableChange | PlannedChange)[]): Table {
+  return changes.reduce<Table>(
+    (table, change) => outcomeOf(table, 'plan' in change ? change.plan(stateOf(table)) : change),
+    before,
+  );
 }
 
 class Draft {

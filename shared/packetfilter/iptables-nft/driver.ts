@@ -9,9 +9,9 @@ import { operations } from '../diff.ts';
 import { withTableLock } from '../lock.ts';
 import { namedChains } from '../named-chains.ts';
 import { NftConnection } from '../nftables/connection.ts';
-import { outcomeOf } from '../outcome.ts';
+import { outcomeOfAll } from '../outcome.ts';
 import type { Family, PacketFilterDriver, PlannedChange, TableChange } from '../ruleset.ts';
-import { stateOf, type Table } from '../table.ts';
+import { stateOf } from '../table.ts';
 import { kernelTable } from './kernel-table.ts';
 import { requestsFor } from './requests.ts';
 
@@ -79,11 +79,7 @@ function difference(
 ): readonly NetlinkRequest[] | undefined {
   const [{ family, table } = { family: 'ipv4', table: 'filter' } as const] = changes;
   const before = kernelTable(connection, family, table, changes.flatMap(namedChains));
-  const after = changes.reduce<Table>(
-    (now, change) => outcomeOf(now, 'plan' in change ? change.plan(stateOf(now)) : change),
-    before,
-  );
-  return requestsFor(before, operations(before, after));
+  return requestsFor(before, operations(before, outcomeOfAll(before, changes)));
 }
 
 function tableText({ family, table }: Change): string {

@@ -1,6 +1,6 @@
 import type { Family, PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';
 import { operations, type Operation } from '../diff.ts';
-import { outcomeOf } from '../outcome.ts';
+import { outcomeOfAll } from '../outcome.ts';
 import { stateOf, type Table } from '../table.ts';
 import { deadlineIn, type Deadline } from '../../kernel/clock.ts';
 import { KernelError } from '../../kernel/errno.ts';
@@ -76,7 +76,7 @@ function applyToTable(
     applyByPrograms(tools, table, changes, options);
     return;
   }
-  const outcome = commitLegacy(tools.family, table, (before) => changed(before, changes), options);
+  const outcome = commitLegacy(tools.family, table, (before) => outcomeOfAll(before, changes), options);
   if (outcome.is === 'left') applyByPrograms(tools, table, changes, options, outcome.cause);
 }
 
@@ -133,14 +133,7 @@ function readInProcess(tools: Tools, table: TableName, options: IptablesDriverOp
 }
 
 function difference(before: Table, changes: readonly Change[]): Operation[] {
-  return operations(before, changed(before, changes));
-}
-
-function changed(before: Table, changes: readonly Change[]): Table {
-  return changes.reduce<Table>(
-    (table, change) => outcomeOf(table, 'plan' in change ? change.plan(stateOf(table)) : change),
-    before,
-  );
+  return operations(before, outcomeOfAll(before, changes));
 }
 
 function readTable(tools: Tools, table: TableName, options: IptablesDriverOptions): Table {
