@@ -8,11 +8,11 @@ import { spawnSync } from 'node:child_process';
 import { linkSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nodeBase } from './cli/packaging/base.mjs';
-import { LayoutError } from './cli/packaging/elf.mjs';
-import { median, race } from './cli/packaging/measure.mjs';
-import { writeStamp } from './cli/packaging/stamp.mjs';
-import { workFolder } from './cli/packaging/work-folder.mjs';
+import { nodeBase } from './build/base.mjs';
+import { LayoutError } from './build/elf.mjs';
+import { median, race } from './build/measure.mjs';
+import { writeStamp } from './build/stamp.mjs';
+import { workFolder } from './build/work-folder.mjs';
 
 const NAMES = [
   'loopback',
@@ -54,8 +54,8 @@ function baseOrExit() {
 }
 
 async function build() {
-  const { bundle, textAssets } = await import('./cli/packaging/bundle.mjs');
-  const { latePartAssets, pack, tune } = await import('./cli/packaging/pack.mjs');
+  const { bundle, textAssets } = await import('./build/bundle.mjs');
+  const { latePartAssets, pack, tune } = await import('./build/pack.mjs');
   mkdirSync(resolve(root, 'dist'), { recursive: true });
   const work = workFolder(resolve(root, 'dist'));
   try {

@@ -1,56 +1,65 @@
 /**
- * Style is prettier's; this file holds the lines of the house (docs/ARCHITECTURE.md): which room may import which,
- * who may touch dangerous modules, and how long a file or a function may grow.
+ * Formatting is prettier's. This file enforces the layout of docs/ARCHITECTURE.md: which package may import which, which modules
+ * are reserved for one package, and how long a file or a function may be.
  */
 import tseslint from 'typescript-eslint';
 
-/** Rooms from the top of the house to its ground; a room imports only rooms below it. */
-const ROOMS = [
+/** Packages from the top down; a package imports only packages below it. */
+const LAYERS = [
+  'build',
   'cli',
+  'examples',
+  'agent',
   'conflist',
   'plugins',
   'shared/attachments',
   'shared/ipam',
   'shared/packetfilter',
-  'shared/dns',
+  'shared/cni',
   'shared/config',
-  'shared/dbus',
   'shared/kernel',
   'shared/process',
-  'shared/cni',
+  'shared/net',
 ];
-/** Neighbours on one floor that do not know each other, and the doors that stay shut besides the order above. */
-const SHUT = {
+/** Packages beside each other that stay independent although the order above would allow the import. */
+const INDEPENDENT = {
   'shared/kernel': ['shared/process'],
-  'shared/packetfilter': ['shared/dns', 'shared/ipam'],
-  'shared/ipam': ['shared/packetfilter', 'shared/dns'],
+  'shared/ipam': ['shared/packetfilter'],
 };
-/** The one way up: delegation runs another vendor's program. */
-const WAY_UP = { 'shared/cni/delegate.ts': ['shared/process'] };
+/** CniError is what every package throws: shared/cni/errors.ts imports nothing and may be imported from everywhere. */
+const EVERYWHERE = 'errors\\.ts$';
 
-const KERNEL_ONLY = '^(netlink|node:ffi|ffi)(/|$)';
-const PROCESS_ONLY = '^(execa|node:child_process|child_process)(/|$)';
-const DBUS_ONLY = '^dbus-native(/|$)';
+/** npm packages and Node modules that only one package may import. */
+const RESERVED = [
+  {
+    regex: '^(netlink|node:ffi|ffi)(/|$)',
+    owner: 'shared/kernel',
+    message: 'Only shared/kernel calls the kernel.',
+  },
+  {
+    regex: '^(execa|node:child_process|child_process)(/|$)',
+    owner: 'shared/process',
+    message: 'Only shared/process starts programs.',
+  },
+];
 const TEST_ONLY = [
   {
     name: 'uvu',
-    message: 'Tests take suite() from test/support/suite.ts: it has time limits and cannot be forgotten.',
+    message:
+      'Import suite() from test/support/suite.ts: it sets time limits and reports tests that never ran.',
   },
 ];
 
-const restrict = (room, extra = []) => {
-  const above = ROOMS.slice(0, ROOMS.indexOf(room));
-  const closed = [...new Set([...above, ...(SHUT[room] ?? [])])].filter((other) => !extra.includes(other));
+const restrict = (layer) => {
+  const above = LAYERS.slice(0, LAYERS.indexOf(layer));
+  const closed = [...new Set([...above, ...(INDEPENDENT[layer] ?? [])])];
   const patterns = closed.map((other) => ({
-    regex: `^(\\.\\./)+${other.replace('shared/', '(shared/)?')}/`,
-    message: `${room} does not know ${other}: imports point down the house (docs/ARCHITECTURE.md).`,
+    regex: `^(\\.\\./)+${other.replace('shared/', '(shared/)?')}/${other === 'shared/cni' ? `(?!${EVERYWHERE})` : ''}`,
+    message: `${layer} must not import ${other}: imports point down the list of packages (docs/ARCHITECTURE.md).`,
   }));
-  if (room !== 'shared/kernel')
-    patterns.push({ regex: KERNEL_ONLY, message: 'Only shared/kernel talks to the kernel.' });
-  if (room !== 'shared/process' && room !== 'cli') {
-    patterns.push({ regex: PROCESS_ONLY, message: 'Only shared/process starts programs.' });
+  for (const { regex, owner, message } of RESERVED) {
+    if (layer !== owner && layer !== 'examples' && layer !== 'build') patterns.push({ regex, message });
   }
-  if (room !== 'shared/dbus') patterns.push({ regex: DBUS_ONLY, message: 'Only shared/dbus speaks D-Bus.' });
   return { 'no-restricted-imports': ['error', { paths: TEST_ONLY, patterns }] };
 };
 
@@ -60,8 +69,8 @@ const pluginRules = (plugin) => {
   const rules = restrict('plugins');
   const others = PLUGINS.filter((other) => other !== plugin);
   rules['no-restricted-imports'][1].patterns.push({
-    regex: `^\\.\\./(${others.join('|')})/`,
-    message: 'A plugin does not know another plugin: what two need lives in shared/.',
+    regex: `^(\\.\\./)+(${others.join('|')})/`,
+    message: 'A plugin must not import another plugin: code that two plugins use lives in shared/.',
   });
   return rules;
 };
@@ -72,7 +81,7 @@ export default tseslint.config(
   {
     files: ['**/*.{ts,mjs}'],
     rules: {
-      'max-lines': ['error', { max: 300, skipBlankLines: false, skipComments: false }],
+      'max-lines': ['error', { max: 400, skipBlankLines: false, skipComments: false }],
       'max-lines-per-function': ['error', { max: 60, skipBlankLines: true, skipComments: true, IIFEs: true }],
       'no-console': 'off',
       eqeqeq: 'error',
@@ -84,15 +93,8 @@ export default tseslint.config(
       '@typescript-eslint/no-invalid-void-type': 'off',
     },
   },
-  ...ROOMS.map((room) => ({ files: [`${room}/**/*.ts`], rules: restrict(room) })),
+  ...LAYERS.map((layer) => ({ files: [`${layer}/**/*.ts`], rules: restrict(layer) })),
   ...PLUGINS.map((plugin) => ({ files: [`plugins/${plugin}/**/*.ts`], rules: pluginRules(plugin) })),
-  ...Object.entries(WAY_UP).map(([file, extra]) => ({
-    files: [file],
-    rules: restrict(
-      ROOMS.find((room) => file.startsWith(`${room}/`)),
-      extra,
-    ),
-  })),
   {
     files: ['plugins/**/*.ts', 'shared/**/*.ts'],
     rules: {
@@ -106,6 +108,9 @@ export default tseslint.config(
       ],
     },
   },
-  { files: ['test/**/*.ts', 'build.mjs', 'cli/packaging/**'], rules: { 'max-lines-per-function': 'off' } },
+  {
+    files: ['test/**/*.ts', 'build.mjs', 'build/**', 'scripts/**'],
+    rules: { 'max-lines-per-function': 'off' },
+  },
   { files: ['test/support/suite.ts'], rules: { 'no-restricted-imports': 'off' } },
 );

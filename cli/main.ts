@@ -1,7 +1,7 @@
 import type { Plugin } from '../shared/cni/plugin.ts';
 import { runPlugin, type ProcessEdge } from '../shared/cni/protocol.ts';
 import { isOwnNamespace } from '../shared/kernel/namespace.ts';
-import { readStdin, writeAll } from './stdio.ts';
+import { readStdin, writeAll } from '../shared/kernel/stdio.ts';
 
 /** The plugin names that the one executable answers to. A plugin is loaded only when it is called by its name. */
 const PLUGINS: ReadonlyMap<string, () => Promise<Run>> = new Map([

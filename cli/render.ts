@@ -4,8 +4,8 @@ import { readOptions as readTproxyOptions, withNodeDefaults } from '../plugins/c
 import { backendName } from '../plugins/consul-tproxy/place.ts';
 import { planRules } from '../plugins/consul-tproxy/plan.ts';
 import { renderPlan } from '../plugins/consul-tproxy/render.ts';
-import { writeAll } from './stdio.ts';
-import { readOptions, UsageError } from './usage.ts';
+import { writeAll } from '../shared/kernel/stdio.ts';
+import { readOptions, UsageError } from '../shared/config/usage.ts';
 
 const HELP = `usage: weft render tproxy --config JSON|@FILE [options]
 

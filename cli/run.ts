@@ -13,9 +13,9 @@ import {
 } from '../conflist/runtime.ts';
 import { renderResult } from '../shared/cni/results.ts';
 import { namespaceState } from '../shared/kernel/namespace.ts';
-import { pluginFolder, USUAL_FOLDER } from './plugin-folder.ts';
-import { writeAll } from './stdio.ts';
-import { readOptions, UsageError } from './usage.ts';
+import { pluginFolder, USUAL_FOLDER } from '../conflist/plugin-folder.ts';
+import { writeAll } from '../shared/kernel/stdio.ts';
+import { readOptions, UsageError } from '../shared/config/usage.ts';
 
 const HELP = `usage: weft run <verb> --conflist FILE [options]
 

@@ -5,8 +5,8 @@ import { standingProxy } from '../plugins/consul-tproxy/interception.ts';
 import { withBackends } from '../plugins/consul-tproxy/place.ts';
 import { listenersOn, processesHere } from '../plugins/consul-tproxy/processes.ts';
 import { inNamespace } from '../shared/kernel/namespace.ts';
-import { writeAll } from './stdio.ts';
-import { readOptions, UsageError } from './usage.ts';
+import { writeAll } from '../shared/kernel/stdio.ts';
+import { readOptions, UsageError } from '../shared/config/usage.ts';
 
 const HELP = `usage: weft show --netns NAME|PATH
 

@@ -1,7 +1,7 @@
 import manifest from '../package.json' with { type: 'json' };
 import { toCniError } from '../shared/cni/errors.ts';
-import { writeAll } from './stdio.ts';
-import { UsageError } from './usage.ts';
+import { writeAll } from '../shared/kernel/stdio.ts';
+import { UsageError } from '../shared/config/usage.ts';
 
 /**
  * The `weft` command: a sub-command's module is loaded only when it is called, so that `weft run` does not pay for the example's
@@ -19,7 +19,7 @@ const SUB_COMMANDS: readonly SubCommand[] = [
   {
     name: 'countdash',
     summary: "Consul's counting example on this host: two groups, transparent proxy, a page on port 9002",
-    load: async () => (await import('./countdash/countdash.ts')).countdash,
+    load: async () => (await import('../examples/countdash/countdash.ts')).countdash,
   },
   {
     name: 'run',
@@ -44,7 +44,7 @@ const SUB_COMMANDS: readonly SubCommand[] = [
   {
     name: 'countdash-child',
     summary: 'one process of the example',
-    load: async () => (await import('./countdash/child.ts')).countdashChild,
+    load: async () => (await import('../examples/countdash/child.ts')).countdashChild,
     hidden: true,
   },
 ];

@@ -1,6 +1,6 @@
-import { decodeConfig } from '../shared/cni/decode.ts';
+import { decodeConfig } from '../shared/config/decode.ts';
 import { CniCode, CniError } from '../shared/cni/errors.ts';
-import { parseJson } from '../shared/cni/json.ts';
+import { parseJson } from '../shared/config/json.ts';
 import { isAtLeast, isCniVersion, NEWEST_VERSION } from '../shared/cni/versions.ts';
 import { CNI_VERSIONS, type CniVersion } from '../shared/cni/types.ts';
 import { EXACT_KEYS, listSchema, pluginSchema, singleSchema } from './schema.ts';

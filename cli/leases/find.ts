@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DEFAULT_CACHE_DIR, readCachedAttachment, readCachedResult } from '../../conflist/result-cache.ts';
-import { compareAddresses, formatAddress, parseAddress } from '../../shared/cni/address.ts';
+import { compareAddresses, formatAddress, parseAddress } from '../../shared/net/address.ts';
 import type { CniResult } from '../../shared/cni/types.ts';
 import { DEFAULT_DATA_DIR } from '../../shared/ipam/config.ts';
 import { addressesInUse } from '../../shared/ipam/in-use.ts';

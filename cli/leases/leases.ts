@@ -1,5 +1,5 @@
-import { writeAll } from '../stdio.ts';
-import { readOptions } from '../usage.ts';
+import { writeAll } from '../../shared/kernel/stdio.ts';
+import { readOptions } from '../../shared/config/usage.ts';
 import { DATA_DIRS, findLeases, type LeaseState } from './find.ts';
 import { formatAge, formatTable } from './table.ts';
 

@@ -5,7 +5,7 @@ import { readNodeConfig, type NodeConfig } from '../../shared/config/node-config
 import { openNamespace } from '../../shared/kernel/namespace.ts';
 import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { putMacSpoofCheck, removeMacSpoofCheck } from '../../shared/packetfilter/macspoof.ts';
+import { putMacSpoofCheck, removeMacSpoofCheck } from './nftables/macspoof.ts';
 import { addAddresses } from './add-addresses.ts';
 import { BridgeVanished, ensureBridge, type Bridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';

@@ -7,7 +7,7 @@ import {
   parseAddress,
   parseCidr,
   type Cidr,
-} from '../../shared/cni/address.ts';
+} from '../../shared/net/address.ts';
 import type { CniRoute } from '../../shared/cni/types.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';

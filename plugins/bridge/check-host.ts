@@ -1,4 +1,4 @@
-import { formatCidr, parseAddress, parseCidr, type AddressFamily } from '../../shared/cni/address.ts';
+import { formatCidr, parseAddress, parseCidr, type AddressFamily } from '../../shared/net/address.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniInterface, CniResult } from '../../shared/cni/types.ts';
 import type { NetworkNamespace } from '../../shared/kernel/namespace.ts';

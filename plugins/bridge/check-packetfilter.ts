@@ -1,5 +1,5 @@
 import type { LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
-import { missingMacSpoofCheck } from '../../shared/packetfilter/macspoof.ts';
+import { missingMacSpoofCheck } from './nftables/macspoof.ts';
 import { expectedAddresses } from './check-container.ts';
 import type { CheckContext } from './check-host.ts';
 import { otherAddresses } from './container.ts';

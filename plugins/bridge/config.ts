@@ -1,5 +1,5 @@
 import * as z from 'zod/mini';
-import { decodeConfig } from '../../shared/cni/decode.ts';
+import { decodeConfig } from '../../shared/config/decode.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { CniDns } from '../../shared/cni/types.ts';
 import { mtuSchema } from '../../shared/config/node-config.ts';

@@ -4,7 +4,7 @@ import { runAll } from '../../shared/cni/undo.ts';
 import { openNamespace, type NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { deleteLink, linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { removeMacSpoofCheck } from '../../shared/packetfilter/macspoof.ts';
+import { removeMacSpoofCheck } from './nftables/macspoof.ts';
 import { hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
 import type { BridgeConfig } from './config.ts';
 import { otherAddresses } from './container.ts';

@@ -2,7 +2,7 @@ import type { Invocation } from '../../shared/cni/plugin.ts';
 import { runAll } from '../../shared/cni/undo.ts';
 import { deleteLink, linkByName, links } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { macSpoofGarbage, removeMacSpoofCheck } from '../../shared/packetfilter/macspoof.ts';
+import { macSpoofGarbage, removeMacSpoofCheck } from './nftables/macspoof.ts';
 import { hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
 import type { BridgeConfig } from './config.ts';
 import { attachmentOfAlias, type Attachment } from './identity.ts';

@@ -1,4 +1,4 @@
-import { formatMac } from '../../shared/cni/address.ts';
+import { formatMac } from '../../shared/net/address.ts';
 import { sha512 } from '../../shared/cni/sha512.ts';
 import { localMac } from './mac.ts';
 

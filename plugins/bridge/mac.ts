@@ -1,4 +1,4 @@
-import { formatMac, parseMac } from '../../shared/cni/address.ts';
+import { formatMac, parseMac } from '../../shared/net/address.ts';
 import { randomBytes } from '../../shared/kernel/random.ts';
 
 /** What an operator must write, for messages. */

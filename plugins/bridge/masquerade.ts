@@ -6,13 +6,13 @@ import {
   masqueradeGarbage,
   masqueradeRemoval,
   missingMasquerade,
-} from '../../shared/packetfilter/masquerade.ts';
+} from './iptables/masquerade.ts';
 import {
   missingNftMasquerade,
   putNftMasquerade,
   removeNftMasquerade,
   removeNftMasqueradeGarbage,
-} from '../../shared/packetfilter/nft-masquerade.ts';
+} from './nftables/masquerade.ts';
 import { hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
 import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
 import { runAll } from '../../shared/cni/undo.ts';

@@ -10,7 +10,7 @@ import {
   sameAddress,
   type AddressFamily,
   type Cidr,
-} from '../../shared/cni/address.ts';
+} from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { CniIp, CniRoute } from '../../shared/cni/types.ts';
 import type { BridgeConfig } from './config.ts';

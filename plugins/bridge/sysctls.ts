@@ -1,7 +1,7 @@
 import { isErrno } from '../../shared/kernel/libc.ts';
 import { readSysctl, replaceSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
 import { step } from './explain.ts';
-import type { AddressFamily } from '../../shared/cni/address.ts';
+import type { AddressFamily } from '../../shared/net/address.ts';
 
 /**
  * A bridge and its ports must not take an IPv6 default route from a container that pretends to be a router. The value 2

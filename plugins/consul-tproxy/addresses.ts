@@ -5,7 +5,7 @@ import {
   networkOf,
   parseAddress,
   parseCidr,
-} from '../../shared/cni/address.ts';
+} from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { DnsRequest, Findings } from './request.ts';
 

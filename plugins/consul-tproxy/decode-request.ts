@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import * as z from 'zod/mini';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { foldKeys } from '../../shared/cni/fold.ts';
-import { parseJson } from '../../shared/cni/json.ts';
-import { sentences } from '../../shared/cni/sentences.ts';
+import { foldKeys } from '../../shared/config/fold.ts';
+import { parseJson } from '../../shared/config/json.ts';
+import { sentences } from '../../shared/config/messages.ts';
 import { readCidrs, readDns } from './addresses.ts';
 import { readPort } from './ports.ts';
 import type { Findings, ProxyRequest } from './request.ts';

@@ -1,4 +1,4 @@
-import { familyBits } from '../../shared/cni/address.ts';
+import { familyBits } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from './backend.ts';
 import { CHAINS } from './names.ts';

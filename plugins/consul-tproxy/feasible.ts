@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { formatAddress, isGlobalUnicast, parseAddress, parseCidr } from '../../shared/cni/address.ts';
+import { formatAddress, isGlobalUnicast, parseAddress, parseCidr } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { CniResult } from '../../shared/cni/types.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';

@@ -1,5 +1,5 @@
 import * as z from 'zod/mini';
-import { decodeConfig } from '../../shared/cni/decode.ts';
+import { decodeConfig } from '../../shared/config/decode.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { NODE_CONFIG_FILE, readNodeConfig } from '../../shared/config/node-config.ts';
 

@@ -1,4 +1,4 @@
-import { isLoopback, parseAddress } from '../../shared/cni/address.ts';
+import { isLoopback, parseAddress } from '../../shared/net/address.ts';
 import type { Family, PortRange, Rule } from '../../shared/packetfilter/ruleset.ts';
 import { planDns, type DnsPlan } from './dns-plan.ts';
 import { CHAINS } from './names.ts';

@@ -6,8 +6,8 @@ import {
   removeNetnsResolvConf,
   writeNetnsResolvConf,
   type ResolvConfOwner,
-} from '../../shared/dns/netns-resolv-conf.ts';
-import { hostResolvConf } from '../../shared/dns/resolv-conf.ts';
+} from './dns/netns-resolv-conf.ts';
+import { hostResolvConf } from './dns/resolv-conf.ts';
 
 type Call = Pick<Invocation<unknown>, 'netns' | 'network' | 'containerId' | 'ifname' | 'warn'>;
 

@@ -3,7 +3,7 @@ import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
 import { readNodeConfig } from '../../shared/config/node-config.ts';
 import type { FirewallBackend } from './backend.ts';
 import type { FirewallSettings } from './config.ts';
-import { firewalldBackend, firewalldRuns } from './firewalld-backend.ts';
+import { firewalldBackend, firewalldRuns } from './firewalld/backend.ts';
 import { iptablesBackend } from './iptables-backend.ts';
 import { nftablesBackend } from './nftables-backend.ts';
 

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { canonicalAddress } from '../../shared/cni/address.ts';
+import { canonicalAddress } from '../../shared/net/address.ts';
 import { leasesOfAddress, leasesOfNetwork } from '../../shared/attachments/leases.ts';
 import { DEFAULT_DATA_DIR } from '../../shared/ipam/config.ts';
 import { addressesInUse } from '../../shared/ipam/in-use.ts';

@@ -1,4 +1,4 @@
-import { addressFromBytes, formatAddress } from '../../shared/cni/address.ts';
+import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import { changeNft, removeFromNft, viewNft } from '../../shared/packetfilter/nftables/change.ts';

@@ -1,10 +1,10 @@
 import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
 import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { legacyForwardPolicy } from '../../shared/packetfilter/fate/legacy-policy.ts';
+import { legacyForwardPolicy } from '../../shared/packetfilter/verdict/legacy-policy.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
-import { forwardDrops, type DroppingChain } from '../../shared/packetfilter/fate/forward-drops.ts';
-import type { KnownPacket } from '../../shared/packetfilter/fate/packet.ts';
+import { forwardDrops, type DroppingChain } from '../../shared/packetfilter/verdict/forward-drops.ts';
+import type { KnownPacket } from '../../shared/packetfilter/verdict/packet.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import { FAMILIES, TABLE } from './nftables-objects.ts';
 import type { Subject } from './subject.ts';

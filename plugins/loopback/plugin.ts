@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
-import { isLoopback, parseCidr } from '../../shared/cni/address.ts';
-import { decodeConfig } from '../../shared/cni/decode.ts';
+import { isLoopback, parseCidr } from '../../shared/net/address.ts';
+import { decodeConfig } from '../../shared/config/decode.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';

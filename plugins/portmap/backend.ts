@@ -1,4 +1,4 @@
-import type { Cidr } from '../../shared/cni/address.ts';
+import type { Cidr } from '../../shared/net/address.ts';
 import type { Attachment } from '../../shared/packetfilter/names.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { PortmapSettings } from './config.ts';

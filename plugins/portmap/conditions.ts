@@ -6,7 +6,7 @@ import {
   parseAddress,
   parseCidr,
   type AddressFamily,
-} from '../../shared/cni/address.ts';
+} from '../../shared/net/address.ts';
 import { parseWords, type RuleParts } from '../../shared/packetfilter/iptables/parse.ts';
 import type { Family, Negatable } from '../../shared/packetfilter/ruleset.ts';
 

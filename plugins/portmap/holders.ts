@@ -1,4 +1,4 @@
-import { formatAddress } from '../../shared/cni/address.ts';
+import { formatAddress } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { leasesOfAddress } from '../../shared/attachments/leases.ts';
 import { keptResults } from '../../shared/attachments/results.ts';

@@ -1,4 +1,4 @@
-import { parseAddress, parseCidr, formatAddress } from '../../shared/cni/address.ts';
+import { parseAddress, parseCidr, formatAddress } from '../../shared/net/address.ts';
 import { isForeign } from '../../shared/packetfilter/compare.ts';
 import type { Rule, TableState } from '../../shared/packetfilter/ruleset.ts';
 import type { Released } from './backend.ts';

@@ -1,4 +1,4 @@
-import { formatAddress, formatCidr, networkOf, type IpAddress } from '../../shared/cni/address.ts';
+import { formatAddress, formatCidr, networkOf, type IpAddress } from '../../shared/net/address.ts';
 import { portmapChain, portmapComment } from '../../shared/packetfilter/names.ts';
 import { distinctRules } from '../../shared/packetfilter/compare.ts';
 import type { Family, Match, PortRange, Rule, TableChange } from '../../shared/packetfilter/ruleset.ts';

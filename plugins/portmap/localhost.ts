@@ -1,4 +1,4 @@
-import { formatAddress } from '../../shared/cni/address.ts';
+import { formatAddress } from '../../shared/net/address.ts';
 import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
 import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';

@@ -1,5 +1,5 @@
 import * as z from 'zod/mini';
-import { formatAddress, parseAddress, type IpAddress } from '../../shared/cni/address.ts';
+import { formatAddress, parseAddress, type IpAddress } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 
 /** One port, or a run of neighbouring ports, of the host that leads to the container. */

@@ -1,4 +1,4 @@
-import { formatAddress, parseCidr } from '../../shared/cni/address.ts';
+import { formatAddress, parseCidr } from '../../shared/net/address.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import type { NftView } from '../../shared/packetfilter/nftables/view.ts';

@@ -1,4 +1,4 @@
-import { formatAddress, formatCidr, networkOf, parseAddress } from '../../shared/cni/address.ts';
+import { formatAddress, formatCidr, networkOf, parseAddress } from '../../shared/net/address.ts';
 import { portmapChain, type Attachment } from '../../shared/packetfilter/names.ts';
 import { compileWords } from '../../shared/packetfilter/nftables/compile.ts';
 import type {

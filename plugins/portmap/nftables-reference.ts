@@ -1,4 +1,4 @@
-import { addressFromBytes, formatAddress } from '../../shared/cni/address.ts';
+import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import type { NftTable } from '../../shared/packetfilter/nftables/model.ts';
 import { parseExpression } from '../../shared/packetfilter/nftables/raw-expressions.ts';

@@ -1,4 +1,4 @@
-import { parseCidr, type Cidr } from '../../shared/cni/address.ts';
+import { parseCidr, type Cidr } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/types.ts';

@@ -3,7 +3,7 @@ import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { maybeTracked } from '../../shared/kernel/conntrack-look.ts';
 import { Conntrack, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
-import { formatAddress } from '../../shared/cni/address.ts';
+import { formatAddress } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding, Released } from './backend.ts';
 

@@ -1,5 +1,5 @@
 import { readdirSync } from 'node:fs';
-import { formatAddress, parseAddress } from '../cni/address.ts';
+import { formatAddress, parseAddress } from '../net/address.ts';
 import { DEFAULT_DATA_DIR } from '../ipam/config.ts';
 import { readLease, scanStore } from '../ipam/scan.ts';
 

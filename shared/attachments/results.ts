@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import * as z from 'zod/mini';
-import { parseCidr } from '../cni/address.ts';
+import { parseCidr } from '../net/address.ts';
 
 /** What libcni keeps of the last ADD of an attachment, as far as it tells who is alive and where. */
 export interface KeptResult {

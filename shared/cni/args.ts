@@ -1,5 +1,5 @@
 import { CniCode, CniError } from './errors.ts';
-import { show } from './show.ts';
+import { show } from '../config/show.ts';
 
 /**
  * Keys that runtimes and operators put into CNI_ARGS for somebody else. The reference refuses them wherever a plugin reads

@@ -1,12 +1,12 @@
 import { statSync } from 'node:fs';
 import * as z from 'zod/mini';
 import { RunError, runProgram, type RunResult } from '../process/run.ts';
-import { decodeAs } from './decode.ts';
+import { decodeAs } from '../config/decode.ts';
 import { CniCode, CniError } from './errors.ts';
-import { parseJson } from './json.ts';
+import { parseJson } from '../config/json.ts';
 import type { Invocation } from './plugin.ts';
 import { parseResult } from './results.ts';
-import { show } from './show.ts';
+import { show } from '../config/show.ts';
 import type { CniResult, CniVersion } from './types.ts';
 import { isCniVersion } from './versions.ts';
 

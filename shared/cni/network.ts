@@ -1,11 +1,11 @@
 import * as z from 'zod/mini';
-import { decodeAs, decodeConfig } from './decode.ts';
+import { decodeAs, decodeConfig } from '../config/decode.ts';
 import { CniCode, CniError } from './errors.ts';
-import { parseJson } from './json.ts';
+import { parseJson } from '../config/json.ts';
 import { checkNetworkName } from './names.ts';
 import type { Plugin } from './plugin.ts';
 import { parseResult } from './results.ts';
-import { show } from './show.ts';
+import { show } from '../config/show.ts';
 import type { CniResult, CniVersion } from './types.ts';
 import { isAtLeast, isCniVersion } from './versions.ts';
 

@@ -1,4 +1,4 @@
-import { parseCidr } from './address.ts';
+import { parseCidr } from '../net/address.ts';
 import { CniCode, CniError } from './errors.ts';
 import type { CniDns, CniInterface, CniIp, CniResult, CniRoute, CniVersion } from './types.ts';
 import { versionClass } from './versions.ts';

@@ -1,8 +1,8 @@
 import * as z from 'zod/mini';
-import { formatCidr, formatAddress, parseAddress, parseCidr } from './address.ts';
-import { decodeAs } from './decode.ts';
+import { formatCidr, formatAddress, parseAddress, parseCidr } from '../net/address.ts';
+import { decodeAs } from '../config/decode.ts';
 import { CniCode, CniError } from './errors.ts';
-import { show } from './show.ts';
+import { show } from '../config/show.ts';
 import type { CniDns, CniInterface, CniIp, CniResult, CniRoute, CniVersion } from './types.ts';
 import { versionClass } from './versions.ts';
 

@@ -1,5 +1,5 @@
 import { CniCode, CniError } from './errors.ts';
-import { show } from './show.ts';
+import { show } from '../config/show.ts';
 import { CNI_VERSIONS, type CniVersion } from './types.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import * as z from 'zod/mini';
-import { decodeConfig } from '../cni/decode.ts';
+import { decodeConfig } from './decode.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 
 /**

@@ -5,7 +5,7 @@ import {
   lastAddress,
   sameAddress,
   type IpAddress,
-} from '../cni/address.ts';
+} from '../net/address.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { reclaimable } from './dead.ts';
 import { ownerKey } from './lease.ts';

@@ -1,4 +1,4 @@
-import { addressBytes, addressFromBytes, type IpAddress } from '../cni/address.ts';
+import { addressBytes, addressFromBytes, type IpAddress } from '../net/address.ts';
 import type { Interval } from './ring.ts';
 import { FNV_OFFSET, fnv1a, KEY_BYTES, SlotTable, VALUE_BYTES, type SlotSource } from './slots.ts';
 

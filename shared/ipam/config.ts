@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
-import { formatAddress, formatCidr, parseAddress, parseCidr, type IpAddress } from '../cni/address.ts';
-import { decodeConfig } from '../cni/decode.ts';
+import { formatAddress, formatCidr, parseAddress, parseCidr, type IpAddress } from '../net/address.ts';
+import { decodeConfig } from '../config/decode.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { CniRoute } from '../cni/types.ts';
 import { readRangeSets, type RangeSet, type RawRange } from './ranges.ts';

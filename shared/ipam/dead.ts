@@ -1,5 +1,5 @@
 import { lstatSync } from 'node:fs';
-import { formatAddress } from '../cni/address.ts';
+import { formatAddress } from '../net/address.ts';
 import { bootBegan } from './boot.ts';
 import type { FoundLease } from './scan.ts';
 import { addressesInUse } from './in-use.ts';

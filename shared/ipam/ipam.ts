@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { containsAddress, formatAddress, formatCidr, parseCidr, type IpAddress } from '../cni/address.ts';
+import { containsAddress, formatAddress, formatCidr, parseCidr, type IpAddress } from '../net/address.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { Invocation } from '../cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../cni/types.ts';

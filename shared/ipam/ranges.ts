@@ -13,7 +13,7 @@ import {
   familyBits,
   type Cidr,
   type IpAddress,
-} from '../cni/address.ts';
+} from '../net/address.ts';
 
 /** One range of allocatable addresses, all defaults filled in. */
 export interface Range {

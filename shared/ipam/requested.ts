@@ -1,4 +1,4 @@
-import { formatAddress, sameAddress, type IpAddress } from '../cni/address.ts';
+import { formatAddress, sameAddress, type IpAddress } from '../net/address.ts';
 import { readArgs } from '../cni/args.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { IpamCall } from './ipam.ts';

@@ -1,4 +1,4 @@
-import { compareAddresses, nextAddress, type IpAddress } from '../cni/address.ts';
+import { compareAddresses, nextAddress, type IpAddress } from '../net/address.ts';
 import { rangeOf, type RangeSet } from './ranges.ts';
 
 /** Where free addresses are looked for: inclusive at both ends. */

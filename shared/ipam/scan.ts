@@ -1,5 +1,5 @@
 import { closeSync, constants, openSync, readdirSync, readSync, type Dirent } from 'node:fs';
-import { formatAddress, parseAddress, type IpAddress } from '../cni/address.ts';
+import { formatAddress, parseAddress, type IpAddress } from '../net/address.ts';
 import { parseLease, type LeaseText } from './lease.ts';
 
 /** One file of a store that is, or stands in the place of, a lease. */

@@ -8,7 +8,7 @@ import {
   utimesSync,
   writeSync,
 } from 'node:fs';
-import { formatAddress, parseAddress, type IpAddress } from '../cni/address.ts';
+import { formatAddress, parseAddress, type IpAddress } from '../net/address.ts';
 import { Catalog } from './catalog.ts';
 import { dropCatalog, keepCatalog, openCatalog, type OpenCatalog } from './catalog-file.ts';
 import { formatLease, ownerKey } from './lease.ts';

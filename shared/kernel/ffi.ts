@@ -18,7 +18,7 @@ export function openFfi(): Ffi | undefined {
   return native ?? fromModule();
 }
 
-/** What Node's own modules reach their native halves by: given to the bundle by cli/packaging/compile-eagerly.cjs, undefined elsewhere. */
+/** What Node's own modules reach their native halves by: given to the bundle by build/compile-eagerly.cjs, undefined elsewhere. */
 declare const internalBinding: ((name: 'ffi') => NativeFfi) | undefined;
 
 /** src/node_ffi.cc of Node 26. */

@@ -13,8 +13,8 @@ import {
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import manifest from '../../package.json' with { type: 'json' };
-import { nodeBase } from '../../cli/packaging/base.mjs';
-import { Elf } from '../../cli/packaging/elf.mjs';
+import { nodeBase } from '../../build/base.mjs';
+import { Elf } from '../../build/elf.mjs';
 import { SUITE_VERSION } from '../../shared/cni/versions.ts';
 import { executable, PLUGIN_NAMES } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';

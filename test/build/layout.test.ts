@@ -2,13 +2,13 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { nodeBase } from '../../cli/packaging/base.mjs';
-import { deafen, UNHEARD } from '../../cli/packaging/deaf.mjs';
-import { Elf, LayoutError, PT } from '../../cli/packaging/elf.mjs';
-import { replaceBlob } from '../../cli/packaging/embed.mjs';
-import { locateSnapshot, trimCodeCache } from '../../cli/packaging/sea-blob.mjs';
-import { POSITIONS, returnAtOnce, RINGS } from '../../cli/packaging/returns.mjs';
-import { stripElf } from '../../cli/packaging/strip.mjs';
+import { nodeBase } from '../../build/base.mjs';
+import { deafen, UNHEARD } from '../../build/deaf.mjs';
+import { Elf, LayoutError, PT } from '../../build/elf.mjs';
+import { replaceBlob } from '../../build/embed.mjs';
+import { locateSnapshot, trimCodeCache } from '../../build/sea-blob.mjs';
+import { POSITIONS, returnAtOnce, RINGS } from '../../build/returns.mjs';
+import { stripElf } from '../../build/strip.mjs';
 import { executable } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';
 
@@ -32,7 +32,7 @@ test('another architecture is refused with the reason, a missing Node with the c
   const copy = mkdtempSync('/run/clone-');
   execFileSync('cp', [
     '-r',
-    ...['build.mjs', 'cli'].map((name) => resolve(import.meta.dirname, '../..', name)),
+    ...['build.mjs', 'build', 'cli', 'scripts'].map((name) => resolve(import.meta.dirname, '../..', name)),
     copy,
   ]);
   const { status, stderr } = spawnSync(process.execPath, [join(copy, 'build.mjs')], { encoding: 'utf8' });

@@ -11,10 +11,10 @@ import {
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { nodeBase } from '../../cli/packaging/base.mjs';
-import { bundle, textAssets } from '../../cli/packaging/bundle.mjs';
-import { latePartAssets, pack, tune } from '../../cli/packaging/pack.mjs';
-import { LOADED_AT_RUN_TIME } from '../../cli/packaging/run-time-modules.mjs';
+import { nodeBase } from '../../build/base.mjs';
+import { bundle, textAssets } from '../../build/bundle.mjs';
+import { latePartAssets, pack, tune } from '../../build/pack.mjs';
+import { LOADED_AT_RUN_TIME } from '../../build/run-time-modules.mjs';
 import { executable, PLUGIN_NAMES } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';
 

@@ -1,12 +1,12 @@
 /**
- * Stands in for cli/entry.ts in an executable made for modules.test.ts: the same plugins, and at the end of each call a file in
+ * Stands in for build/entry.ts in an executable made for modules.test.ts: the same plugins, and at the end of each call a file in
  * $PROBE_FOLDER with the names of the built-in modules that this call had to load, and of the parts outside of the snapshot.
  */
 import { writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { startupSnapshot } from 'node:v8';
 import { main } from '../../cli/main.ts';
-import { prewarm } from '../../cli/prewarm.ts';
+import { prewarm } from '../../build/prewarm.ts';
 
 prewarm();
 const inSnapshot = new Set(moduleList());

@@ -8,7 +8,7 @@ import { suite } from '../support/suite.ts';
 const test = suite('build: reproducible', { limit: 400 });
 
 const ROOT = resolve(import.meta.dirname, '../..');
-const SOURCES = ['build.mjs', 'package.json', 'package-lock.json', 'cli', 'conflist', 'plugins', 'shared'];
+const SOURCES = ['build.mjs', 'package.json', 'package-lock.json', 'build', 'cli', 'conflist', 'examples', 'plugins', 'shared'];
 
 test('the same sources give the same bytes in another folder, environment, user and hour', () => {
   // Copied once: somebody may be editing.

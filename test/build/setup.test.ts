@@ -2,12 +2,12 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { requireNode } from '../../cli/packaging/setup.mjs';
+import { requireNode } from '../../scripts/setup.mjs';
 import { suite } from '../support/suite.ts';
 
 const test = suite('build: setup');
 
-const SETUP = resolve(import.meta.dirname, '../../cli/packaging/setup.mjs');
+const SETUP = resolve(import.meta.dirname, '../../scripts/setup.mjs');
 const LOCKED = {
   '': {},
   'node_modules/a': { version: '1.0.0' },

@@ -7,7 +7,7 @@ import { suite } from '../support/suite.ts';
 
 const test = suite('build: work folder');
 
-const MODULE = resolve(import.meta.dirname, '../../cli/packaging/work-folder.mjs');
+const MODULE = resolve(import.meta.dirname, '../../build/work-folder.mjs');
 
 /** A program that makes a work folder in `parent`, says so, and goes on as told. */
 function script(parent: string, then: string): string[] {

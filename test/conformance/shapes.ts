@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { parseCidr } from '../../shared/cni/address.ts';
+import { parseCidr } from '../../shared/net/address.ts';
 
 type Members = Record<string, unknown>;
 

@@ -10,14 +10,14 @@ import { hostsByFamily, type Subject } from '../../plugins/firewall/subject.ts';
 import type { Forwarding } from '../../plugins/portmap/backend.ts';
 import { configure as configurePortmap } from '../../plugins/portmap/config.ts';
 import { iptablesBackend as portmap } from '../../plugins/portmap/iptables-backend.ts';
-import { parseCidr } from '../../shared/cni/address.ts';
+import { parseCidr } from '../../shared/net/address.ts';
 import { needSettings } from '../../shared/cni/settings.ts';
 import { KernelRule } from '../../shared/packetfilter/iptables-nft/kernel-rule.ts';
 import {
   masqueradeChange,
   masqueradeRemoval,
   missingMasquerade,
-} from '../../shared/packetfilter/masquerade.ts';
+} from '../../plugins/bridge/iptables/masquerade.ts';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
 import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
 import { suite } from '../support/suite.ts';

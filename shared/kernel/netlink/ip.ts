@@ -9,7 +9,7 @@ import {
   type AddressFamily,
   type Cidr,
   type IpAddress,
-} from '../../cni/address.ts';
+} from '../../net/address.ts';
 
 /** Addresses between their text and what netlink carries. Texts come from validated input: a bad one is a bug of the caller. */
 

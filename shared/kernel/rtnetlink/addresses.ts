@@ -1,6 +1,6 @@
 import { FlagsNew } from 'netlink/dist/constants.js';
 import { formatAddressMessage, MessageType, type AddressAttrs } from 'netlink/dist/rt/structs.js';
-import { formatCidr, lastAddress, type AddressFamily, type Cidr } from '../../cni/address.ts';
+import { formatCidr, lastAddress, type AddressFamily, type Cidr } from '../../net/address.ts';
 import { KernelError } from '../errno.ts';
 import { Attributes, encode } from '../netlink/attributes.ts';
 import type { NetlinkRequest } from '../netlink/message.ts';

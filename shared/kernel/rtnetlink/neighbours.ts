@@ -1,5 +1,5 @@
 import { formatNeighborMessage, MessageType } from 'netlink/dist/rt/structs.js';
-import type { AddressFamily } from '../../cni/address.ts';
+import type { AddressFamily } from '../../net/address.ts';
 import { KernelError } from '../errno.ts';
 import { Attributes, encode } from '../netlink/attributes.ts';
 import type { NetlinkRequest } from '../netlink/message.ts';

@@ -9,7 +9,7 @@ import {
   type Route,
   type RouteAttrs,
 } from 'netlink/dist/rt/structs.js';
-import { formatCidr, networkOf, type AddressFamily, type IpAddress } from '../../cni/address.ts';
+import { formatCidr, networkOf, type AddressFamily, type IpAddress } from '../../net/address.ts';
 import { encode } from '../netlink/attributes.ts';
 import type { NetlinkRequest } from '../netlink/message.ts';
 import { bytesOf, familyNumber, requireAddress, requireCidr } from '../netlink/ip.ts';

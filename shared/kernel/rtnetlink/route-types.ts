@@ -1,4 +1,4 @@
-import type { AddressFamily } from '../../cni/address.ts';
+import type { AddressFamily } from '../../net/address.ts';
 
 /** A unicast route (linux/rtnetlink.h). Either a gateway or an outgoing link must be given. */
 export interface RouteSpec {

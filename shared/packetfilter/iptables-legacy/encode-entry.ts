@@ -1,5 +1,5 @@
 /** The other way of legacy-rule.ts: what is written here is read there as the same rule, and is what iptables-legacy itself writes. */
-import { addressBytes, networkOf, parseAddress, parseCidr } from '../../cni/address.ts';
+import { addressBytes, networkOf, parseAddress, parseCidr } from '../../net/address.ts';
 import { xtTarget } from '../iptables-nft/xtables.ts';
 import { PROTOCOLS } from '../protocols.ts';
 import type { Family, Negatable, Rule, Target } from '../ruleset.ts';

@@ -1,4 +1,4 @@
-import { addressBytes, addressFromBytes, formatAddress, networkOf, parseCidr } from '../../cni/address.ts';
+import { addressBytes, addressFromBytes, formatAddress, networkOf, parseCidr } from '../../net/address.ts';
 import { portsOf, readXtMatch, readXtTarget } from '../iptables-nft/decode-xtables.ts';
 import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
 import { ruleText } from '../iptables/render.ts';

@@ -3,7 +3,7 @@
  * only if that gives the very bytes of the kernel's rule is it taken; anything else stays a foreign rule that nobody here rewrites.
  */
 import { PROTOCOL_NAMES } from '../protocols.ts';
-import { addressFromBytes, formatAddress } from '../../cni/address.ts';
+import { addressFromBytes, formatAddress } from '../../net/address.ts';
 import {
   parseExpression as parse,
   sameExpressions,

@@ -1,5 +1,5 @@
 /** The other way of xtables.ts. What is read here is encoded again and compared, so fields that nobody sets need no look. */
-import { addressFromBytes, formatAddress } from '../../cni/address.ts';
+import { addressFromBytes, formatAddress } from '../../net/address.ts';
 import { attributeOf, textOf } from '../nftables/tree.ts';
 import type { Family, Match, PortRange, Target } from '../ruleset.ts';
 

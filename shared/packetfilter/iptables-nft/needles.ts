@@ -1,5 +1,5 @@
 /** Bytes without which a rule of the kernel cannot be what is looked for, and the messages of a listing that hold them. */
-import { addressBytes, networkOf, parseCidr } from '../../cni/address.ts';
+import { addressBytes, networkOf, parseCidr } from '../../net/address.ts';
 import type { Rule } from '../ruleset.ts';
 
 /** A rule with an address, a comment or a jump carries its bytes. Asked for many rules in turn. */

@@ -1,5 +1,5 @@
 /** The structs of xtables' matches and targets (linux/netfilter/xt_*.h, nf_nat.h); numbers are host-endian unless marked be. */
-import { addressBytes, parseAddress } from '../../cni/address.ts';
+import { addressBytes, parseAddress } from '../../net/address.ts';
 import * as expr from '../nftables/expressions.ts';
 import type { Family, Match, PortRange, Target } from '../ruleset.ts';
 

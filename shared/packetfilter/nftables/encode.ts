@@ -1,5 +1,5 @@
 /** Statements as the expressions that nft(8) makes of them; proved against nft(8) itself in the tests. */
-import { addressBytes, parseCidr, parseAddress, parseMac, networkOf, type Cidr } from '../../cni/address.ts';
+import { addressBytes, parseCidr, parseAddress, parseMac, networkOf, type Cidr } from '../../net/address.ts';
 import * as expr from './expressions.ts';
 import { fieldLoad, protocolNumber, wordsOf } from './fields.ts';
 import type { NftFamily, NftRule, NftStatement } from './model.ts';

@@ -1,6 +1,6 @@
 /** Fields of packets as keys of sets and maps: how each is loaded, and how its values are written. */
 import { PROTOCOLS } from '../protocols.ts';
-import { addressBytes, parseAddress, parseCidr, lastAddress, networkOf } from '../../cni/address.ts';
+import { addressBytes, parseAddress, parseCidr, lastAddress, networkOf } from '../../net/address.ts';
 import * as expr from './expressions.ts';
 import type { NftField, NftProtocol, NftType } from './model.ts';
 

@@ -1,4 +1,9 @@
-import { nomadAttachment, nomadRemoval, type ConsulDns, type Group } from '../../../cli/countdash/nomad.ts';
+import {
+  nomadAttachment,
+  nomadRemoval,
+  type ConsulDns,
+  type Group,
+} from '../../../examples/countdash/nomad.ts';
 import type { NetworkList } from '../../../conflist/network-list.ts';
 import { addNetwork, checkNetwork, deleteNetwork, type Runtime } from '../../../conflist/runtime.ts';
 import type { CniResult } from '../../../shared/cni/types.ts';

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../support/plugin.ts';
-import { masqueradeChange } from '../../../shared/packetfilter/masquerade.ts';
+import { masqueradeChange } from '../../../plugins/bridge/iptables/masquerade.ts';
 import { chooseDriver } from '../../../shared/packetfilter/select.ts';
 import {
   clear,

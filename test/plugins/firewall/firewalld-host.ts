@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { run } from '../../shared/packetfilter/variants.ts';
 
-/** The distribution's packages, unpacked by `npm test` where they are not installed (cli/packaging/firewalld.mjs). */
+/** The distribution's packages, unpacked by `npm test` where they are not installed (scripts/firewalld.mjs). */
 const UNPACKED = resolve(import.meta.dirname, '../../../dist/tools/firewalld');
 
 const installed = ['/usr/bin/dbus-daemon', '/usr/sbin/firewalld', '/usr/bin/firewall-cmd'].every((file) =>

@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { viewNft } from '../../../shared/packetfilter/nftables/change.ts';
 import { NftConnection } from '../../../shared/packetfilter/nftables/connection.ts';
 import { containersSet } from '../../../plugins/firewall/nftables-objects.ts';
-import { addressFromBytes, formatAddress } from '../../../shared/cni/address.ts';
+import { addressFromBytes, formatAddress } from '../../../shared/net/address.ts';
 import { suite, type Suite } from '../../support/suite.ts';
 import { run, sh } from '../../shared/packetfilter/variants.ts';
 import {

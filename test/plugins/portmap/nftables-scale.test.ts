@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
-import { parseCidr } from '../../../shared/cni/address.ts';
+import { parseCidr } from '../../../shared/net/address.ts';
 import type { Forwarding } from '../../../plugins/portmap/backend.ts';
 import { configure } from '../../../plugins/portmap/config.ts';
 import { nftablesBackend } from '../../../plugins/portmap/nftables-backend.ts';

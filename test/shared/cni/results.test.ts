@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { parseJson } from '../../../shared/cni/json.ts';
+import { parseJson } from '../../../shared/config/json.ts';
 import { parseResult, printResult, renderResult } from '../../../shared/cni/results.ts';
 import type { CniResult, CniVersion } from '../../../shared/cni/types.ts';
 import { suite } from '../../support/suite.ts';

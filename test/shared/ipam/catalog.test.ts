@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { formatAddress, parseAddress, type IpAddress } from '../../../shared/cni/address.ts';
+import { formatAddress, parseAddress, type IpAddress } from '../../../shared/net/address.ts';
 import { Catalog } from '../../../shared/ipam/catalog.ts';
 import { MemorySlots } from '../../../shared/ipam/slots.ts';
 import { suite } from '../../support/suite.ts';

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { formatAddress } from '../../../shared/cni/address.ts';
+import { formatAddress } from '../../../shared/net/address.ts';
 import { CniError } from '../../../shared/cni/errors.ts';
 import { configureIpam, DEFAULT_DATA_DIR } from '../../../shared/ipam/config.ts';
 import { requestedPerSet } from '../../../shared/ipam/requested.ts';

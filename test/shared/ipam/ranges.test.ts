@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { formatAddress } from '../../../shared/cni/address.ts';
+import { formatAddress } from '../../../shared/net/address.ts';
 import { describeSet, readRangeSets, type RawRange } from '../../../shared/ipam/ranges.ts';
 import { suite } from '../../support/suite.ts';
 

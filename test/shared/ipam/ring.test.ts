@@ -4,7 +4,7 @@ import {
   formatAddress,
   parseAddress,
   type IpAddress,
-} from '../../../shared/cni/address.ts';
+} from '../../../shared/net/address.ts';
 import { readRangeSets, type RangeSet, type RawRange } from '../../../shared/ipam/ranges.ts';
 import { nextFree, ring, type Interval } from '../../../shared/ipam/ring.ts';
 import { suite } from '../../support/suite.ts';

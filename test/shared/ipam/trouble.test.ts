@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { parseAddress } from '../../../shared/cni/address.ts';
+import { parseAddress } from '../../../shared/net/address.ts';
 import { allocate } from '../../../shared/ipam/allocate.ts';
 import { ipamAdd, ipamCheck, ipamDel } from '../../../shared/ipam/ipam.ts';
 import { CATALOG_DIR } from '../../../shared/ipam/catalog-file.ts';

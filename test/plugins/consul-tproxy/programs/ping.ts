@@ -1,6 +1,6 @@
 /** One ICMP echo and its answer; minimal hosts lack ping(8). usage: ping.ts ADDRESS. Exit code 0 when the answer comes. */
 import { libc } from '../../../../shared/kernel/libc.ts';
-import { addressBytes, parseAddress } from '../../../../shared/cni/address.ts';
+import { addressBytes, parseAddress } from '../../../../shared/net/address.ts';
 
 const address = parseAddress(process.argv[2] ?? '');
 if (address === undefined) throw new Error('usage: ping.ts ADDRESS');

@@ -1,0 +1,66 @@
+import { createInterface } from 'node:readline';
+import { libc } from '../../shared/kernel/libc.ts';
+import { writeAll } from '../../shared/kernel/stdio.ts';
+import { serveCountApi } from './count-api.ts';
+import { serveDashboard, type DashboardConfig } from './dashboard.ts';
+import { serveDns, type DnsConfig } from './dns-server.ts';
+import { probe, type ProbeConfig } from './probe.ts';
+import { serveSidecar, type SidecarConfig } from './sidecar.ts';
+
+/** What one process of the example does, told by its parent as one line of JSON on stdin. */
+export type ChildRole =
+  | { readonly role: 'dns'; readonly config: DnsConfig }
+  | { readonly role: 'sidecar'; readonly config: SidecarConfig }
+  | { readonly role: 'count-api'; readonly config: { readonly port: number } }
+  | { readonly role: 'dashboard'; readonly config: DashboardConfig }
+  | { readonly role: 'probe'; readonly config: ProbeConfig };
+
+export type ChildOrder = ChildRole & { readonly uid: number };
+
+/** What a child says on stdout, one JSON object a line. */
+export type ChildMessage =
+  { readonly say: 'ready'; readonly result?: unknown } | { readonly say: 'log'; readonly line: string };
+
+/**
+ * One process of the example. It runs until its parent lets go of its stdin: an end there, also by the parent's sudden death,
+ * is the sign to stop, so that no crash can leave it behind.
+ */
+export async function countdashChild(): Promise<never> {
+  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  const first = await lines.next();
+  if (first.done === true) process.exit(1);
+  const order = JSON.parse(first.value) as ChildOrder;
+  dropPrivileges(order.uid);
+  const result = await start(order, (line) => say({ say: 'log', line }));
+  say({ say: 'ready', result });
+  while ((await lines.next()).done !== true);
+  // Its servers would keep it alive.
+  process.exit(0);
+}
+
+function start(order: ChildOrder, tell: (line: string) => void): Promise<unknown> {
+  switch (order.role) {
+    case 'dns':
+      return serveDns(order.config, tell);
+    case 'sidecar':
+      return serveSidecar(order.config, tell);
+    case 'count-api':
+      return serveCountApi(order.config);
+    case 'dashboard':
+      return serveDashboard(order.config);
+    case 'probe':
+      return probe(order.config);
+  }
+}
+
+/** Rules that tell programs apart by user would see all as root otherwise. libc is loaded first: afterwards files may be out of reach. */
+function dropPrivileges(uid: number): void {
+  libc();
+  process.setgroups?.([]);
+  process.setgid?.(uid);
+  process.setuid?.(uid);
+}
+
+function say(message: ChildMessage): void {
+  writeAll(1, `${JSON.stringify(message)}\n`);
+}

@@ -1,0 +1,125 @@
+import { pluginFolder } from '../../conflist/plugin-folder.ts';
+import { assertExample } from './assertions.ts';
+import { Children } from './children.ts';
+import { claimExample } from './claim.ts';
+import { exampleList } from './example-list.ts';
+import { setUp } from './example.ts';
+import { takeFootprint } from './footprint.ts';
+import { readHostFacts } from './host-facts.ts';
+import { HELP, parseOptions, type Options } from './options.ts';
+import { drawPicture } from './picture.ts';
+import { groupsOf, makePlan, type Plan } from './plan.ts';
+import { portHolders } from './port-holder.ts';
+import { checkHost, checkPort, clearLeftovers } from './preflight.ts';
+import { Progress } from './progress.ts';
+import { startOf, writeState, type State } from './state.ts';
+import { Stop } from './stop.ts';
+import { PROCESS_WORDS, remains, runtimeOf, tearDown } from './teardown.ts';
+import { toCniError } from '../../shared/cni/errors.ts';
+
+/** Executables that Nomad's list names. */
+const PLUGINS = ['loopback', 'bridge', 'host-local', 'firewall', 'portmap'];
+
+/** `weft countdash`. @returns 0 when all went well and nothing is left, 130 after Ctrl-C while starting, else 1 */
+export async function countdash(argv: readonly string[]): Promise<number> {
+  const options = parseOptions(argv);
+  const progress = new Progress();
+  if (options === undefined) {
+    progress.line(HELP.trimEnd());
+    return 0;
+  }
+  const binDirs = options.binDirs ?? [pluginFolder()];
+  checkHost(binDirs, options.upstreams ? PLUGINS : [...PLUGINS, 'consul-cni'], options.dualStack);
+  const claim = await claimExample();
+  try {
+    return await runAlone(options, binDirs, progress);
+  } finally {
+    claim.close();
+  }
+}
+
+async function runAlone(options: Options, binDirs: readonly string[], progress: Progress): Promise<number> {
+  await clearLeftovers((line) => progress.line(line));
+  checkPort(options.port);
+  const plan = makePlan(options, readHostFacts(), (port) => portHolders(port).length === 0);
+  const state = newState(plan, binDirs);
+  writeState(state);
+  return run(plan, state, progress);
+}
+
+async function run(plan: Plan, state: State, progress: Progress): Promise<number> {
+  const stop = new Stop(() => progress.line('stopping'));
+  const children = new Children((line) => progress.log(line));
+  let status = 1;
+  try {
+    status = await live(plan, state, { progress, children, stop });
+  } catch (thrown) {
+    status = stop.interrupted ? 130 : 1;
+    if (!stop.interrupted) progress.line(explain(thrown));
+  }
+  await children.stop();
+  const clean = await takeAway(state, progress);
+  stop.release();
+  return clean ? status : 1;
+}
+
+async function live(
+  plan: Plan,
+  state: State,
+  { progress, children, stop }: { progress: Progress; children: Children; stop: Stop },
+): Promise<number> {
+  const runtime = runtimeOf(state.binDirs, (line) => progress.line(line));
+  const list = exampleList(plan.subnets, plan.options);
+  const parts = { list, runtime, children, progress, goOn: () => stop.check() };
+  progress.line(`countdash, ${variant(plan.options)}`);
+  const addresses = await setUp(plan, parts);
+  if (plan.options.once) return (await assertExample({ ...parts, plan, addresses })) === 0 ? 0 : 1;
+  progress.line();
+  for (const line of drawPicture(plan, addresses)) progress.line(line);
+  progress.line(
+    `\nThe page: http://${plan.hostAddress}:${plan.options.port}\nCtrl-C ends it and takes everything away.\n`,
+  );
+  await Promise.race([stop.asked, children.death]);
+  return 0;
+}
+
+async function takeAway(state: State, progress: Progress): Promise<boolean> {
+  await progress.step('taken down', () => tearDown(state, (line) => progress.line(line)));
+  const { ours, others } = await remains(state);
+  if (others.length > 0) progress.line('changed on this host meanwhile, not by the example alone:');
+  for (const line of others) progress.line(`         ${line}`);
+  for (const line of ours) progress.line(`   FAIL  ${line}`);
+  if (ours.length > 0) return false;
+  progress.line(
+    '     ok  nothing is left: interfaces, routes, namespaces, rules, files, processes and settings are as before',
+  );
+  return true;
+}
+
+function newState(plan: Plan, binDirs: readonly string[]): State {
+  return {
+    pid: process.pid,
+    started: startOf(process.pid),
+    before: takeFootprint(PROCESS_WORDS),
+    binDirs,
+    list: exampleList(plan.subnets, plan.options).text,
+    subnets: plan.subnets,
+    groups: groupsOf(plan),
+    dns: plan.dns,
+  };
+}
+
+function variant({ upstreams, deny, dualStack, backend }: Options): string {
+  const parts = [
+    upstreams ? 'with a manual upstream' : 'with transparent proxy',
+    ...(deny ? ['an intention that denies'] : []),
+    ...(dualStack ? ['IPv4 and IPv6'] : []),
+    ...(backend === undefined ? [] : [`rules in ${backend}`]),
+  ];
+  return parts.join(', ');
+}
+
+function explain(thrown: unknown): string {
+  const { message, details } = toCniError(thrown);
+  return `   FAIL  ${message}${details === undefined || details === '' ? '' : `; ${details}`}`;
+}

@@ -1,0 +1,73 @@
+import { USUAL_FOLDER } from '../../conflist/plugin-folder.ts';
+import { readOptions, UsageError } from '../../shared/config/usage.ts';
+
+export const HELP = `usage: weft countdash [options]
+
+Runs Consul's counting example for Nomad on this host: the groups "api" and "dashboard", each in a network namespace that
+our CNI plugins connect from Nomad's own network list, with small stand-ins for Consul DNS and for the sidecars. It prints where
+the page is, runs until Ctrl-C, and then takes everything away again.
+
+  --once           go through it all once, assert each step, exit
+  --upstreams      the documentation's other variant: no transparent proxy, count-api on the dashboard's own port 8080
+  --deny           an intention that refuses the dashboard
+  --dual-stack     IPv6 beside IPv4
+  --backend NAME   iptables or nftables, for masquerading, port mappings and the proxy's rules (default: the node's)
+  --port NUMBER    port of the page on this host (default 9002)
+  --bin-dir FOLDER where the plugins are (default: this executable's folder, else ${USUAL_FOLDER})
+`;
+
+export type Backend = 'iptables' | 'nftables';
+
+/** Of Consul's DNS. */
+export const DNS_PORT = 8600;
+
+export interface Options {
+  readonly once: boolean;
+  readonly upstreams: boolean;
+  readonly deny: boolean;
+  readonly dualStack: boolean;
+  /** Undefined: what the plugins choose by themselves. */
+  readonly backend: Backend | undefined;
+  readonly port: number;
+  readonly binDirs: readonly string[] | undefined;
+}
+
+/** Undefined when only the help is wanted. Throws UsageError. */
+export function parseOptions(argv: readonly string[]): Options | undefined {
+  const { values } = readOptions(argv, {
+    once: { type: 'boolean', default: false },
+    upstreams: { type: 'boolean', default: false },
+    deny: { type: 'boolean', default: false },
+    'dual-stack': { type: 'boolean', default: false },
+    backend: { type: 'string' },
+    port: { type: 'string', default: '9002' },
+    'bin-dir': { type: 'string', multiple: true },
+    help: { type: 'boolean', short: 'h', default: false },
+  });
+  if (values.help) return undefined;
+  const port = portNumber(values.port);
+  if (port === DNS_PORT && !values.upstreams)
+    throw new UsageError(
+      `--port must not be ${DNS_PORT}: the host's Consul DNS is there, and a mapped port comes first`,
+    );
+  return {
+    once: values.once,
+    upstreams: values.upstreams,
+    deny: values.deny,
+    dualStack: values['dual-stack'],
+    backend: backendName(values.backend),
+    port,
+    binDirs: values['bin-dir'],
+  };
+}
+
+function backendName(text: string | undefined): Backend | undefined {
+  if (text === undefined || text === 'iptables' || text === 'nftables') return text;
+  throw new UsageError(`--backend must be iptables or nftables, got "${text}"`);
+}
+
+function portNumber(text: string): number {
+  const number = Number(text);
+  if (/^\d+$/.test(text) && number >= 1 && number <= 65535) return number;
+  throw new UsageError(`--port must be 1 to 65535, got "${text}"`);
+}

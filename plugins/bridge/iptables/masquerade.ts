@@ -1,0 +1,185 @@
+import {
+  containsAddress,
+  formatAddress,
+  formatCidr,
+  networkOf,
+  parseAddress,
+  parseCidr,
+  type AddressFamily,
+  type Cidr,
+} from '../../../shared/net/address.ts';
+import { CniCode, CniError } from '../../../shared/cni/errors.ts';
+import type {
+  Family,
+  ForeignRule,
+  Match,
+  PlannedChange,
+  Rule,
+  TableChange,
+  TableState,
+} from '../../../shared/packetfilter/ruleset.ts';
+import { commentOf, distinctRules, isForeign, sameRule } from '../../../shared/packetfilter/compare.ts';
+import { missingFrom } from '../../../shared/packetfilter/missing.ts';
+import { masqueradeChain, masqueradeComment, type Attachment } from '../../../shared/packetfilter/names.ts';
+
+/**
+ * Masquerading of what containers send out, in the reference's shape (pkg/ip/ipmasq_iptables_linux.go), table nat:
+ *
+ *     POSTROUTING   -s <address> "name: … id: …" -> CNI-<hash>
+ *     CNI-<hash>    -d <own subnet>     ACCEPT         (traffic among neighbours keeps its source)
+ *                   ! -d <multicast>    MASQUERADE
+ *
+ * The chain belongs to (network, container): two interfaces of one container on one network share it. Here each address has
+ * its own jump, and the chain lives until the last jump goes.
+ */
+export interface Masquerade extends Attachment {
+  /** The interface's addresses with prefix length: `10.88.0.2/16`, `fd00::2/64`. */
+  readonly addresses: readonly string[];
+  /**
+   * Addresses (with or without prefix) that the container holds on its other interfaces right now. Rules of theirs that share
+   * this network's chain stay; any other address found there is a leftover of this interface and is replaced.
+   */
+  readonly keep?: readonly string[];
+}
+
+/** Changes that masquerade what leaves the container for anywhere outside of its own subnets: one per family it has addresses of. */
+export function masqueradeChange(masquerade: Masquerade): PlannedChange[] {
+  const addresses = masquerade.addresses.map(needCidr);
+  return FAMILIES.flatMap((family) => {
+    const own = addresses.filter(({ address }) => address.family === family);
+    if (own.length === 0) return [];
+    const looksAt = [masqueradeChain(masquerade), 'POSTROUTING'];
+    return [{ family, table: 'nat' as const, looksAt, plan: (state) => planFamily(masquerade, own, state) }];
+  });
+}
+
+/**
+ * Changes that take it back, found by the chain's name and not by addresses, so a namespace or prevResult is not needed.
+ * The chain stays as long as an address of `keep` uses it: pass the addresses of the container's other interfaces when its
+ * namespace still exists. Both families: apply them with `applyWherePossible`.
+ */
+export function masqueradeRemoval(attachment: Attachment & Pick<Masquerade, 'keep'>): PlannedChange[] {
+  const chain = masqueradeChain(attachment);
+  const plan = (state: TableState): Omit<TableChange, 'family' | 'table'> => {
+    const kept = keptJumps(state, chain, attachment.keep);
+    if (kept.length === 0) return { deleteChains: [chain] };
+    return { setJumps: [{ chain: 'POSTROUTING', to: chain, rules: kept }] };
+  };
+  return FAMILIES.map((family) => ({ family, table: 'nat', looksAt: [chain, 'POSTROUTING'], plan }));
+}
+
+/**
+ * Changes that remove the masquerading of every container of `network` that is not in `valid`. Other networks are left alone.
+ * Both families: apply them with `applyWherePossible`.
+ */
+export function masqueradeGarbage(
+  network: string,
+  valid: readonly { readonly containerID: string }[],
+): PlannedChange[] {
+  const live = new Set(
+    valid.map(({ containerID }) => masqueradeChain({ network, containerId: containerID })),
+  );
+  const ours = masqueradeComment({ network, containerId: '' }).slice(0, -1);
+  const plan = (state: TableState): Omit<TableChange, 'family' | 'table'> => {
+    const isGarbage = (chain: string): boolean => {
+      if (!/^CNI-[0-9a-f]{24}$/.test(chain) || live.has(chain)) return false;
+      const rules = [...(state.chains.get(chain) ?? []), ...state.jumps('POSTROUTING', chain)];
+      return rules.some((rule) => !isForeign(rule) && commentOf(rule)?.startsWith(ours) === true);
+    };
+    return { deleteChains: [...state.chains.keys()].filter(isGarbage) };
+  };
+  return FAMILIES.map((family) => ({ family, table: 'nat', plan }));
+}
+
+/** For CHECK: what of the masquerading is missing, in words, or undefined. `read` gives the nat table of a family. */
+export function missingMasquerade(
+  masquerade: Masquerade,
+  read: (family: Family, table: 'nat', looksAt?: readonly string[]) => TableState,
+): string | undefined {
+  for (const { family, plan, looksAt } of masqueradeChange(masquerade)) {
+    const state = read(family, 'nat', looksAt);
+    const [first] = missingFrom(state, plan(state));
+    if (first !== undefined) return first;
+  }
+  return undefined;
+}
+
+const FAMILIES: readonly AddressFamily[] = ['ipv4', 'ipv6'];
+const MULTICAST = { ipv4: '224.0.0.0/4', ipv6: 'ff00::/8' } as const;
+
+function planFamily(
+  masquerade: Masquerade,
+  addresses: readonly Cidr[],
+  state: TableState,
+): Omit<TableChange, 'family' | 'table'> {
+  const chain = masqueradeChain(masquerade);
+  const comment: Match = { kind: 'comment', comment: masqueradeComment(masquerade) };
+  const kept = keptJumps(state, chain, masquerade.keep);
+  const accepts = addresses.map((cidr) => acceptRule(cidr, comment));
+  const masquerades = masqueradeRule(state.family, comment);
+  const others = kept.length === 0 ? [] : (state.chains.get(chain) ?? []).filter((rule) => isAccept(rule));
+  const jumps = addresses.map((cidr) => jumpRule(cidr, comment, chain));
+  return {
+    setChains: [{ chain, rules: [...distinctRules([...others, ...accepts]), masquerades] }],
+    setJumps: [
+      { chain: 'POSTROUTING', to: chain, rules: inStandingOrder(state, chain, [...kept, ...jumps]) },
+    ],
+  };
+}
+
+/** What stands already keeps its place, so that repeating one interface's ADD after another's changes nothing. */
+function inStandingOrder(state: TableState, chain: string, jumps: readonly Rule[]): Rule[] {
+  const standing = state.jumps('POSTROUTING', chain);
+  const wanted = standing.filter(
+    (rule): rule is Rule => !isForeign(rule) && jumps.some((jump) => sameRule(jump, rule)),
+  );
+  return distinctRules([...wanted, ...jumps]);
+}
+
+/** Standing jumps to the chain whose source is one of these addresses. */
+function keptJumps(state: TableState, chain: string, keep: readonly string[] = []): Rule[] {
+  const addresses = keep.map((text) => parseCidr(text)?.address ?? parseAddress(text));
+  return state.jumps('POSTROUTING', chain).filter((rule): rule is Rule => {
+    if (isForeign(rule) || rule.source === undefined) return false;
+    const source = parseCidr(rule.source.value);
+    return addresses.some((address) => address && source && containsAddress(source, address));
+  });
+}
+
+function acceptRule(cidr: Cidr, comment: Match): Rule {
+  return {
+    destination: { value: formatCidr(networkOf(cidr)) },
+    matches: [comment],
+    target: { kind: 'accept' },
+  };
+}
+
+function masqueradeRule(family: Family, comment: Match): Rule {
+  return {
+    destination: { value: MULTICAST[family], negated: true },
+    matches: [comment],
+    target: { kind: 'masquerade' },
+  };
+}
+
+function jumpRule({ address }: Cidr, comment: Match, chain: string): Rule {
+  const whole = address.family === 'ipv4' ? 32 : 128;
+  return {
+    source: { value: `${formatAddress(address)}/${whole}` },
+    matches: [comment],
+    target: { kind: 'jump', chain },
+  };
+}
+
+function isAccept(rule: Rule | ForeignRule): rule is Rule {
+  return !isForeign(rule) && rule.target.kind === 'accept';
+}
+
+function needCidr(text: string): Cidr {
+  const cidr = parseCidr(text);
+  if (cidr !== undefined) return cidr;
+  throw new CniError(
+    CniCode.InvalidNetworkConfig,
+    `cannot masquerade "${text}": an address with its prefix length is needed, such as 10.88.0.2/16`,
+  );
+}

@@ -1,0 +1,151 @@
+import { formatAddress, formatCidr, networkOf, parseCidr } from '../../../shared/net/address.ts';
+import { sha512 } from '../../../shared/cni/sha512.ts';
+import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
+import { changeNft, removeFromNft, viewNft } from '../../../shared/packetfilter/nftables/change.ts';
+import { ruleRequest } from '../../../shared/packetfilter/nftables/encode-rule.ts';
+import { addChain, addTable, flushChain } from '../../../shared/packetfilter/nftables/messages.ts';
+import type {
+  NftChain,
+  NftRule,
+  NftStatement,
+  NftTable,
+} from '../../../shared/packetfilter/nftables/model.ts';
+import type { NftView, StandingRule } from '../../../shared/packetfilter/nftables/view.ts';
+
+/**
+ * Masquerading with nftables in the reference's shape (pkg/ip/ipmasq_nftables_linux.go), table inet cni_plugins_masquerade:
+ *
+ *     postrouting   nat, srcnat    ip daddr 224.0.0.0/4 return; ip6 daddr ff00::/8 return; goto masq_checks
+ *     masq_checks   ip saddr <address> ip daddr != <own subnet> masquerade  comment "<network>-<interface>, net: ..."
+ *
+ * Each rule names its interface in the comment, so two interfaces of one container do not meet.
+ */
+export interface NftAttachment {
+  readonly network: string;
+  readonly containerId: string;
+  readonly ifname: string;
+}
+
+/** @param addresses with prefix length; rules of this attachment for others are removed */
+export function putNftMasquerade(attachment: NftAttachment, addresses: readonly string[]): void {
+  changeNft({ what: 'set up masquerading' }, (view) => {
+    const wanted = addresses.map((address) => masqueradeRule(attachment, address));
+    const present = ownRules(view, attachment);
+    const missing = wanted.filter((rule) => !present.some((standing) => standing.is(rule)));
+    const stale = present.filter((standing) => !wanted.some((rule) => standing.is(rule)));
+    return [
+      ...(isComplete(view) ? [] : skeleton()),
+      ...stale.map((standing) => standing.deletion()),
+      ...missing.map((rule) => ruleRequest(rule)),
+    ];
+  });
+}
+
+export function removeNftMasquerade(attachment: NftAttachment): void {
+  removeFromNft({ what: 'remove masquerading' }, (view) =>
+    ownRules(view, attachment).map((standing) => standing.deletion()),
+  );
+}
+
+/** Removes the rules of every attachment of the network that is not valid any more. */
+export function removeNftMasqueradeGarbage(
+  network: string,
+  valid: readonly { readonly containerID: string; readonly ifname: string }[],
+): void {
+  const live = valid.map(({ containerID, ifname }) => tag({ network, containerId: containerID, ifname }));
+  removeFromNft({ what: 'remove stale masquerading' }, (view) =>
+    view
+      .rules(CHECKS)
+      .filter(({ comment }) => comment?.startsWith(`${short(network)}-`) === true)
+      .filter(({ comment }) => !live.some((one) => comment?.startsWith(one)))
+      .map((standing) => standing.deletion()),
+  );
+}
+
+/** For CHECK: what is missing, in words, or undefined. */
+export function missingNftMasquerade(
+  attachment: NftAttachment,
+  addresses: readonly string[],
+): string | undefined {
+  return viewNft((view) => {
+    if (!view.hasTable(TABLE)) return `table inet ${TABLE.name} is missing`;
+    if (!isComplete(view))
+      return `chain postrouting of table inet ${TABLE.name} does not lead to masq_checks`;
+    const present = ownRules(view, attachment);
+    const lost = addresses.find((address) => {
+      const wanted = masqueradeRule(attachment, address);
+      return !present.some((standing) => standing.is(wanted));
+    });
+    return lost === undefined ? undefined : `the nftables rule that masquerades ${lost} is missing`;
+  });
+}
+
+const TABLE: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
+const CHECKS: NftChain = { table: TABLE, name: 'masq_checks' };
+const POSTROUTING: NftChain = {
+  table: TABLE,
+  name: 'postrouting',
+  hook: { type: 'nat', hook: 'postrouting', priority: 100 },
+};
+const POSTROUTING_RULES: readonly (readonly NftStatement[])[] = [
+  [{ kind: 'address', side: 'daddr', cidr: '224.0.0.0/4' }, { kind: 'return' }],
+  [{ kind: 'address', side: 'daddr', cidr: 'ff00::/8' }, { kind: 'return' }],
+  [{ kind: 'goto', chain: CHECKS.name }],
+];
+/** What nft(8) takes for a comment (NFTNL_UDATA_COMMENT_MAXLEN), without its NUL. */
+const COMMENT_BYTES = 127;
+
+function skeleton(): NetlinkRequest[] {
+  return [
+    addTable(TABLE),
+    addChain(CHECKS),
+    addChain(POSTROUTING),
+    flushChain(POSTROUTING),
+    ...POSTROUTING_RULES.map((statements) => ruleRequest({ chain: POSTROUTING, statements })),
+  ];
+}
+
+function isComplete(view: NftView): boolean {
+  const present = view.rules(POSTROUTING);
+  return (
+    view.hasChain(CHECKS) &&
+    present.length === POSTROUTING_RULES.length &&
+    POSTROUTING_RULES.every((statements, at) => present[at]?.is({ statements }) === true)
+  );
+}
+
+function masqueradeRule(attachment: NftAttachment, text: string): NftRule {
+  const cidr = parseCidr(text);
+  if (cidr === undefined) throw new Error(`not an address with prefix length: ${text}`);
+  return {
+    chain: CHECKS,
+    comment: commentOf(attachment),
+    statements: [
+      { kind: 'address', side: 'saddr', cidr: formatAddress(cidr.address) },
+      { kind: 'address', side: 'daddr', cidr: formatCidr(networkOf(cidr)), not: true },
+      { kind: 'masquerade' },
+    ],
+  };
+}
+
+function ownRules(view: NftView, attachment: NftAttachment): StandingRule[] {
+  return view.rulesCommented(CHECKS, tag(attachment));
+}
+
+function commentOf(attachment: NftAttachment): string {
+  const { network, containerId, ifname } = attachment;
+  const text = `${tag(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`.replaceAll('"', '');
+  return Buffer.from(text)
+    .subarray(0, COMMENT_BYTES)
+    .toString('utf8')
+    .replace(/\uFFFD+$/, '');
+}
+
+/** By which the reference finds the rules of one interface. */
+function tag({ network, containerId, ifname }: NftAttachment): string {
+  return `${short(network)}-${short(`${ifname}:${containerId}`)}`;
+}
+
+function short(text: string): string {
+  return sha512(text).toString('hex').slice(0, 16);
+}

@@ -1,0 +1,3 @@
+import { masqueradeCases } from './masquerade-rules.cases.ts';
+
+masqueradeCases('legacy');

@@ -1,3 +1,0 @@
-import { masqueradeCases } from './masquerade.cases.ts';
-
-masqueradeCases('legacy');
