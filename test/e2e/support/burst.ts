@@ -4,9 +4,9 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../support/suite.ts';
 import { startPluginProcess, variables } from '../../support/plugin.ts';
 import type { PluginName } from '../../support/executables.ts';
-import { node, type Filter } from '../../plugins/portmap/scene.ts';
-import { ask, HOST, makeWorld, serve, useHostVariant } from '../../plugins/portmap/world.ts';
-import { rules, run, sh } from '../../shared/packetfilter/variants.ts';
+import { node, type Filter } from '../../host/plugins/portmap/scene.ts';
+import { ask, HOST, makeWorld, serve, useHostVariant } from '../../host/plugins/portmap/world.ts';
+import { rules, run, sh } from '../../host/shared/packetfilter/variants.ts';
 
 const COUNT = 40;
 const PORTS = 2;

@@ -1,0 +1,54 @@
+import * as assert from 'uvu/assert';
+import type { CniResult } from '../../../../shared/cni/types.ts';
+import { fail, succeed } from '../../../support/plugin.ts';
+import { suite } from '../../../support/suite.ts';
+import { assertClean, assertComplete, c1, config, ERRORS, everyStep, VARIANTS } from './faults.ts';
+import { cleanHost, hostState, ipam, makeNamespace, network, sh } from './host.ts';
+import { trace } from './strace.ts';
+
+const test = suite('bridge: a step is refused', { limit: 900 });
+test.beforeEach(cleanHost);
+test.after(cleanHost);
+
+for (const [name, own] of Object.entries(VARIANTS)) {
+  test(`${name}: whichever step of ADD fails, the host is as before`, () => {
+    everyStep(
+      'ADD',
+      own,
+      () => true,
+      ({ syscall, when }) => {
+        const before = hostState();
+        const failure = `${syscall}:error=${ERRORS[syscall] ?? 'ENOMEM'}:when=${when}`;
+        const { exitCode, stdout, stderr } = trace('ADD', c1, own, failure);
+        if (exitCode === 0) {
+          // What is nice to have does not fail an ADD; then it must be complete.
+          assertComplete(JSON.parse(stdout) as CniResult, own);
+        } else if (stderr.includes("cannot return to the host's network namespace")) {
+          // Nothing can be put right from within the container's namespace: as if killed.
+          succeed('bridge', 'DEL', c1, own);
+          assertClean();
+        } else {
+          assert.type((JSON.parse(stdout) as { code: unknown }).code, 'number', stderr);
+          assert.equal(hostState(), before);
+        }
+      },
+    );
+  });
+}
+
+test('a /proc/sys that cannot be written: told if it matters, and nothing stays', () => {
+  sh('ip link add br0 address 02:11:22:33:44:55 type bridge; ip link set br0 up');
+  makeNamespace('c1');
+  const before = hostState();
+  sh('mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys');
+  try {
+    const error = fail('bridge', 'ADD', c1, config);
+    assert.match(error.msg, /failed to (enable forwarding|prepare the container for IPv6): .*EROFS/);
+    assert.equal(hostState(), before);
+    succeed('bridge', 'ADD', c1, network({ isGateway: false, ipam: ipam(['10.88.0.0/16']) }));
+  } finally {
+    sh('umount /proc/sys');
+  }
+});
+
+test.run();

@@ -1,0 +1,195 @@
+/** CHECK fails when interception is gone, and only then: Nomad answers with the destruction of a running allocation's network. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import * as assert from 'uvu/assert';
+import { suite } from '../../../support/suite.ts';
+import { copyRules, DAMAGES, harm, NFT_DAMAGES, TABLE } from './damages.ts';
+import {
+  backendNamed,
+  BACKENDS,
+  call,
+  fails,
+  leftovers,
+  makeLegacyFolder,
+  newNamespace,
+  REQUEST,
+  sh,
+  succeeds,
+} from './scene.ts';
+
+const test = suite('consul-tproxy: CHECK', { limit: 60 });
+
+test.before(makeLegacyFolder);
+
+for (const on of BACKENDS) {
+  test(`${on.name}: healthy rules pass without a word, and stay as they are`, () => {
+    const netns = newNamespace();
+    succeeds('ADD', { netns, on });
+    const before = sh(`ip netns exec ${netns} nft -a list ruleset`) + leftovers(netns);
+    for (const check of ['structure', 'strict', 'off'])
+      assert.equal(succeeds('CHECK', { netns, on, config: { check } }), []);
+    assert.is(sh(`ip netns exec ${netns} nft -a list ruleset`) + leftovers(netns), before);
+  });
+
+  for (const damage of on.backend === 'nftables' ? [...DAMAGES, ...NFT_DAMAGES] : DAMAGES) {
+    test(`${on.name}: finds ${damage.what}, names it, and passes again after the next ADD`, () => {
+      const netns = newNamespace();
+      succeeds('ADD', { netns, on });
+      harm(netns, on, damage);
+      const { code, msg, details } = fails('CHECK', { netns, on });
+      assert.is(code, 999);
+      assert.match(`${msg} ${details ?? ''}`, damage.says);
+      assert.equal(succeeds('CHECK', { netns, on, config: { check: 'off' } }), []);
+      succeeds('ADD', { netns, on });
+      assert.equal(succeeds('CHECK', { netns, on, config: { check: 'strict' } }), []);
+    });
+  }
+
+  test(`${on.name}: drift is told and does not fail; strict fails`, () => {
+    const drifted = {
+      'DNS that is another': { ...REQUEST, ConsulDNSIP: '192.168.1.118' },
+      'an exclusion more': { ...REQUEST, ExcludeOutboundPorts: ['3306'] },
+      'an exclusion less': { ...REQUEST, ExcludeInboundPorts: [] },
+    };
+    const netns = newNamespace();
+    succeeds('ADD', { netns, on });
+    for (const [what, request] of Object.entries(drifted)) {
+      const warnings = succeeds('CHECK', { netns, on, request });
+      assert.ok(warnings.length > 0, what);
+      for (const line of warnings)
+        assert.match(line, /^consul-cni: differs from what the job asks for now: /);
+      assert.match(
+        fails('CHECK', { netns, on, request, config: { check: 'strict' } }).msg,
+        /the rules are not as configured/,
+      );
+    }
+  });
+
+  test(`${on.name}: lost DNS rules and lost refusals are told and do not fail`, () => {
+    const netns = newNamespace();
+    succeeds('ADD', { netns, on });
+    if (on.backend === 'nftables')
+      sh(
+        `ip netns exec ${netns} nft 'flush chain ${TABLE} CONSUL_DNS_REDIRECT; flush chain ${TABLE} CONSUL_FILTER_OUTPUT'`,
+      );
+    else
+      sh(
+        `ip netns exec ${netns} sh -c 'PATH=${on.path}; iptables -t nat -F CONSUL_DNS_REDIRECT; ip6tables -F OUTPUT'`,
+      );
+    const warnings = succeeds('CHECK', { netns, on }).join('\n');
+    assert.match(warnings, /CONSUL_DNS_REDIRECT \(ipv4 nat\): missing -d 192\.168\.1\.117\/32 -p udp/);
+    assert.match(warnings, /OUTPUT \(ipv6 filter\): missing -p tcp -m conntrack/);
+    assert.is(fails('CHECK', { netns, on, config: { check: 'strict' } }).code, 999);
+  });
+
+  test(`${on.name}: arguments without DNS never fail, however strict (Consul may not be up yet when Nomad starts)`, () => {
+    const netns = newNamespace();
+    succeeds('ADD', { netns, on });
+    const request = { ...REQUEST, ConsulDNSIP: '', ConsulDNSPort: 0 };
+    for (const check of ['structure', 'strict']) {
+      const warnings = succeeds('CHECK', { netns, on, request, config: { check } });
+      assert.is(warnings.length, 1);
+      assert.match(
+        warnings[0] ?? '',
+        /carry no Consul DNS, but the rules hand queries to 192\.168\.1\.117 port 8600; left as it is/,
+      );
+    }
+  });
+
+  test(`${on.name}: a backend changed since does not fail`, () => {
+    for (const other of BACKENDS.filter(({ backend }) => backend !== on.backend)) {
+      const netns = newNamespace();
+      succeeds('ADD', { netns, on: other });
+      const warnings = succeeds('CHECK', { netns, on });
+      assert.equal(warnings.length, 1, warnings.join('\n'));
+      assert.match(
+        warnings[0] ?? '',
+        new RegExp(`the rules stand in ${other.name}, not in ${on.name} as configured now`),
+      );
+    }
+  });
+
+  test(`${on.name}: rules in another backend besides are told, and do not fail`, () => {
+    for (const other of BACKENDS.filter(({ name }) => name !== on.name)) {
+      const [netns, source] = [newNamespace(), newNamespace()];
+      succeeds('ADD', { netns, on });
+      succeeds('ADD', { netns: source, on: other, request: { ...REQUEST, ProxyInboundPort: 9998 } });
+      copyRules(source, netns, other);
+      const warnings = succeeds('CHECK', { netns, on });
+      assert.is(warnings.length, 1, warnings.join('\n'));
+      assert.match(warnings[0] ?? '', `rules of the proxy stand in ${other.name}, too`);
+      assert.match(
+        fails('CHECK', { netns, on, config: { check: 'strict' } }).details ?? '',
+        `stand in ${other.name}, too`,
+      );
+      succeeds('ADD', { netns, on });
+      assert.equal(succeeds('CHECK', { netns, on, config: { check: 'strict' } }), []);
+    }
+  });
+}
+
+test('rules that consul-cni made pass: a fleet can change over without losing allocations', () => {
+  const vectors = JSON.parse(
+    readFileSync(resolve(import.meta.dirname, '../../../vectors/tproxy-vectors.json'), 'utf8'),
+  ) as {
+    config: object;
+    dualStack: boolean;
+    commands: string[];
+  }[];
+  for (const { config, commands, dualStack } of vectors.filter((vector) => !vector.dualStack)) {
+    const netns = newNamespace();
+    sh(`ip netns exec ${netns} sh -ec '${commands.join('\n')}'`);
+    const { exitCode, stdout } = call('CHECK', { netns, request: config });
+    assert.is(exitCode, 0, `${stdout} ${String(dualStack)}`);
+  }
+});
+
+test('so do those of its coming nftables version, and the next ADD takes them over on any backend', () => {
+  const file = resolve(import.meta.dirname, '../../../vectors/tproxy-nft-vectors.json');
+  const vectors = JSON.parse(readFileSync(file, 'utf8')) as {
+    name: string;
+    config: object;
+    dualStack: boolean;
+    script: string[];
+  }[];
+  const fresh = newNamespace();
+  for (const { config, script, name } of vectors.filter((vector) => !vector.dualStack)) {
+    const netns = newNamespace();
+    writeFileSync('/tmp/script.nft', `${script.join('\n')}\n`);
+    sh(`ip netns exec ${netns} nft -f /tmp/script.nft`);
+    const { exitCode, stdout } = call('CHECK', { netns, request: config, on: backendNamed('nftables') });
+    assert.is(exitCode, 0, `${name}: ${stdout}`);
+    if (name !== 'nomad-countdash-dashboard') continue;
+    for (const on of BACKENDS) {
+      sh(`ip netns exec ${netns} nft -f /tmp/script.nft`);
+      succeeds('ADD', { netns, on });
+      succeeds('ADD', { netns: fresh, on });
+      assert.is(leftovers(netns), leftovers(fresh));
+    }
+  }
+});
+
+test("a mistake in the node's defaults is told, and condemns nobody", () => {
+  const netns = newNamespace();
+  succeeds('ADD', { netns });
+  sh('mkdir -p /etc/weft; echo "{" > /etc/weft/weft.json');
+  try {
+    const warnings = succeeds('CHECK', { netns });
+    assert.is(warnings.length, 1);
+    assert.match(warnings[0] ?? '', /going by the built-in defaults: \/etc\/weft\/weft\.json/);
+    sh(`ip netns exec ${netns} iptables -t nat -F OUTPUT`);
+    assert.is(fails('CHECK', { netns }).code, 999);
+    sh(`printf '{"tproxy":{"check":"off"}}' > /etc/weft/weft.json`);
+    assert.equal(succeeds('CHECK', { netns }), []);
+  } finally {
+    sh('rm -r /etc/weft');
+  }
+});
+
+test('without arguments CHECK cannot know what to look for, and says so', () => {
+  const netns = newNamespace();
+  succeeds('ADD', { netns });
+  assert.match(fails('CHECK', { netns, request: '' }).msg, /CNI_ARGS carry no CONSUL_IPTABLES_CONFIG/);
+});
+
+test.run();

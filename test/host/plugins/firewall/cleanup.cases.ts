@@ -1,0 +1,175 @@
+import { rmSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { startPluginProcess, variables } from '../../../support/plugin.ts';
+import { masqueradeChange } from '../../../../plugins/bridge/iptables/masquerade.ts';
+import { chooseDriver } from '../../../../shared/packetfilter/select.ts';
+import {
+  clear,
+  removePrograms,
+  rules,
+  run,
+  saved,
+  sh,
+  wordsOf,
+  type Variant,
+} from '../../shared/packetfilter/variants.ts';
+import { accepts, add, ADMIN, call, chainOf, config, keep, lease, own, scene } from './scene.ts';
+import {
+  bad,
+  commits,
+  good,
+  makeContainer,
+  removeContainer,
+  resultOf,
+  type Container,
+} from '../portmap/world.ts';
+
+/** The firewall executable on a real kernel with real traffic; the same for both variants of iptables. */
+export function cleanupCases(variant: Variant): void {
+  const s = scene('CHECK, DEL, GC, many at once, hosts without ip6tables', variant);
+
+  s.test('CHECK names each rule that is missing, and makes nothing', () => {
+    const policed = { ingressPolicy: 'isolated' };
+    add(s.c1, policed);
+    const lines = rules('filter').filter((line) => line.startsWith('-A '));
+    assert.is(lines.length, 4 + 1 + 3 + 2);
+    for (const line of lines) {
+      run('iptables', ...wordsOf(line.replace('-A ', '-D ')));
+      const before = saved('filter');
+      const error = bad('firewall', 'CHECK', s.c1, config(s.c1, policed));
+      const [, chain, rest] = /^-A (\S+) (.*)$/.exec(line) ?? [];
+      assert.is(
+        error.msg,
+        `firewall rules are not complete: rule is missing from chain ${chain} of table filter (ipv4): ${rest}`,
+      );
+      assert.is(saved('filter'), before);
+      add(s.c1, policed);
+      call('CHECK', s.c1, policed);
+    }
+    clear('filter');
+    commits();
+    assert.match(bad('firewall', 'CHECK', s.c1, config(s.c1)).msg, /chain CNI-FORWARD is missing/);
+    assert.equal(rules('filter'), [], 'CHECK makes no chains');
+    assert.equal(commits(), []);
+  });
+
+  s.test('CHECK is content with rules in another place', () => {
+    add(s.c1);
+    sh('iptables -I FORWARD 1 -p esp -j ACCEPT');
+    sh('iptables -I CNI-FORWARD 1 -p esp -j ACCEPT');
+    call('CHECK', s.c1);
+  });
+
+  s.test('DEL without prevResult finds the address where the host still has it', () => {
+    const del = (attachment: Partial<Container>, more: object = {}): void =>
+      void good('firewall', 'DEL', { ...s.c1, ...attachment }, config(undefined, more));
+    const gone = (how: string): void => {
+      assert.equal(
+        [...accepts(), ...accepts('ipv6')],
+        [...own('10.88.0.12/32'), ...own('fd00:88::12/128')],
+        how,
+      );
+    };
+    add(s.c2);
+    add(s.c1);
+    del({});
+    gone('from the namespace');
+
+    add(s.c1);
+    lease('net1', '10.88.0.11', 'c1\r\neth0');
+    lease('net1', 'fd00:88::11', 'c1');
+    lease('net1', '10.88.0.12', 'c2\r\neth0');
+    del({ netns: '' });
+    gone('from the leases');
+
+    rmSync('/var/lib/cni', { recursive: true });
+    add(s.c1);
+    keep('net1', 'c1', ['10.88.0.11/16', 'fd00:88::11/64']);
+    del({ netns: '/run/netns/never' });
+    gone('from what the runtime kept');
+
+    rmSync('/var/lib/cni', { recursive: true });
+    add(s.c1);
+    const addresses = ['10.88.0.11/16', 'fd00:88::11/64'];
+    chooseDriver().apply(masqueradeChange({ network: 'net1', containerId: 'c1', addresses }));
+    del({ netns: '' });
+    gone('from its masquerading');
+
+    clear('nat');
+    del({ netns: '' });
+    gone('nothing to be found is no error');
+    del({ netns: '' }, { ingressPolicy: 'foo', backend: 'firewalld', iptablesAdminChainName: 7 });
+  });
+
+  s.test('DEL leaves the rules of whoever has the address now', () => {
+    add(s.c1);
+    lease('net1', '10.88.0.11', 'heir\r\neth0');
+    call('DEL', s.c1);
+    assert.equal(accepts(), own('10.88.0.11/32'));
+    assert.equal(accepts('ipv6'), []);
+  });
+
+  s.test('GC removes what is leased to containers that are not valid, and what nobody has any more', () => {
+    const gone = makeContainer('gone', 70);
+    const other = makeContainer('other', 71, 'br1', 99);
+    for (const container of [s.c1, s.c2, gone, s.far]) add(container);
+    add(other, { name: 'net2' });
+    removeContainer(gone);
+    removeContainer(other);
+    const gc = (valid: object[]): void =>
+      void good('firewall', 'GC', s.c1, {
+        ...config(undefined),
+        cniVersion: '1.1.0',
+        'cni.dev/valid-attachments': valid,
+      });
+    // c1 is leased but not valid; gone is leased no more; far and other are of a network without a trace.
+    lease('net1', '10.88.0.11', 'c1\r\neth0');
+    lease('net1', '10.88.0.12', 'c2\r\neth0');
+    lease('net1', 'fd00:88::12', 'c2\r\neth0');
+    gc([{ containerID: 'c2', ifname: 'eth0' }]);
+    assert.equal(accepts(), [...own('10.88.0.12/32'), ...own('10.99.0.13/32'), ...own('10.99.0.71/32')]);
+    assert.equal(accepts('ipv6'), [
+      ...own('fd00:88::11/128'),
+      ...own('fd00:88::12/128'),
+      ...own('fd00:99::13/128'),
+      ...own('fd00:99::71/128'),
+    ]);
+  });
+
+  s.test('forty containers at once on a fresh host', async () => {
+    const starts = Array.from({ length: 40 }, (_, at) =>
+      startPluginProcess('firewall', {
+        command: 'ADD',
+        patience: 80_000,
+        env: variables({ id: `p${at}`, netns: s.c1.netns }),
+        stdin: config(undefined, {
+          ingressPolicy: 'same-bridge',
+          prevResult: resultOf(s.c1.netns, [`10.88.1.${at}/16`, `fd00:88::1:${at}/64`]),
+        }),
+      }),
+    );
+    const failed = (await Promise.all(starts)).filter(({ exitCode }) => exitCode !== 0);
+    assert.equal(failed, []);
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      const lines = rules('filter', family);
+      assert.is(new Set(lines).size, lines.length, 'no rule twice');
+      assert.is(accepts(family).length, 80);
+      assert.is(chainOf('FORWARD', family).length, 2);
+      assert.match(chainOf('FORWARD', family)[0] ?? '', /CNI-ISOLATION-STAGE-1/);
+      assert.is(chainOf('CNI-FORWARD', family)[0], ADMIN);
+    }
+  });
+
+  s.test('a host without ip6tables is fine for IPv4, and says what it lacks for IPv6', () => {
+    removePrograms('ip6tables', 'ip6tables-save', 'ip6tables-restore');
+    rmSync('/etc/alternatives/ip6tables-restore');
+    const v4 = { ...s.c1, prevResult: resultOf(s.c1.netns, ['10.88.0.11/16']) };
+    for (const command of ['ADD', 'CHECK', 'DEL']) good('firewall', command, v4, config(v4));
+    good('firewall', 'DEL', { ...s.c1, netns: '' }, config(undefined));
+    const error = bad('firewall', 'ADD', s.c1, config(s.c1));
+    assert.match(error.msg, /this host has no ip6tables-restore, needed for IPv6 rules/);
+    assert.equal(accepts(), [], 'IPv4 is taken back');
+  });
+
+  s.test.run();
+}

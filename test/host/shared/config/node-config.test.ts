@@ -1,0 +1,62 @@
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { readNodeConfig } from '../../../../shared/config/node-config.ts';
+import { suite } from '../../../support/suite.ts';
+import { thrown } from '../../../support/thrown.ts';
+
+const test = suite('node configuration');
+const FILE = '/etc/weft/weft.json';
+
+function holding(text: string): typeof FILE {
+  mkdirSync('/etc/weft', { recursive: true });
+  writeFileSync(FILE, text);
+  return FILE;
+}
+
+test('a node without the file has no defaults', () => {
+  assert.equal(readNodeConfig(), {});
+  assert.equal(readNodeConfig('/etc/passwd/weft.json'), {});
+});
+
+test('what it can say', () => {
+  holding('{"mtu": 1450, "backend": "nftables"}');
+  assert.equal(readNodeConfig(), { mtu: 1450, backend: 'nftables' });
+  assert.equal(readNodeConfig(holding('{"mtu": "auto"}')), { mtu: 'auto' });
+  assert.equal(readNodeConfig(holding('{}')), {});
+});
+
+test('a key that means nothing is a mistake, and the known ones are named', () => {
+  const error = thrown(() => readNodeConfig(holding('{"mtu": 1450, "bakend": "nftables", "x": 1}')));
+  assert.is(error.code, 7);
+  assert.is(error.message, '/etc/weft/weft.json: unknown key "bakend", "x"');
+  assert.match(error.details ?? '', /known keys: mtu, backend/);
+});
+
+test('values out of range are all named', () => {
+  const { code, message } = thrown(() => readNodeConfig(holding('{"mtu": 67, "backend": "ebtables"}')));
+  assert.is(code, 7);
+  assert.match(message, /weft\.json/);
+  assert.match(message, /mtu/);
+  assert.match(message, /backend/);
+  for (const text of ['{"mtu": 65536}', '{"mtu": "1500"}', '{"mtu": 1500.5}', '{"backend": ""}']) {
+    assert.is(thrown(() => readNodeConfig(holding(text))).code, 7, text);
+  }
+});
+
+test('what is no JSON object is told', () => {
+  for (const text of ['', '{', '[]', 'null', '7', '{"mtu": 1450} x']) {
+    const { code, message } = thrown(() => readNodeConfig(holding(text)));
+    assert.is(code, 6, text);
+    assert.match(message, /^\/etc\/weft\/weft\.json must hold one JSON object: /, text);
+  }
+});
+
+test('a file that cannot be read stops, it is not taken for absent', () => {
+  holding('{}');
+  chmodSync(FILE, 0o600);
+  const error = thrown(() => readNodeConfig('/etc/weft'));
+  assert.is(error.code, 5);
+  assert.match(error.message, /cannot read the node's defaults in \/etc\/weft/);
+});
+
+test.run();

@@ -1,0 +1,50 @@
+import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import type { CniResult, CniVersion } from '../../../../shared/cni/types.ts';
+import { configureIpam } from '../../../../shared/ipam/config.ts';
+import type { IpamCall } from '../../../../shared/ipam/ipam.ts';
+
+export interface CallOptions {
+  id?: string;
+  ifname?: string;
+  version?: CniVersion;
+  network?: string;
+  /** `ipam` of the configuration; `dataDir` is filled in. */
+  ipam?: Record<string, unknown>;
+  runtimeConfig?: Record<string, unknown>;
+  args?: Record<string, unknown>;
+  cniArgs?: string;
+  prevResult?: CniResult;
+  valid?: { containerID: string; ifname: string }[];
+}
+
+/** An allocator's call as a plugin would make it; what is said on stderr ends in `warnings`. */
+export function callOn(dataDir: string, options: CallOptions = {}): IpamCall & { warnings: string[] } {
+  const warnings: string[] = [];
+  const config = configureIpam({
+    ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.2.0/24' }]], dataDir, ...options.ipam },
+    ...(options.runtimeConfig === undefined ? {} : { runtimeConfig: options.runtimeConfig }),
+    ...(options.args === undefined ? {} : { args: options.args }),
+  });
+  return {
+    containerId: options.id ?? 'cont1',
+    ifname: options.ifname ?? 'eth0',
+    environment: options.cniArgs === undefined ? {} : { CNI_ARGS: options.cniArgs },
+    network: options.network ?? 'net',
+    cniVersion: options.version ?? '1.1.0',
+    config,
+    prevResult: options.prevResult,
+    validAttachments: options.valid,
+    warn: (line) => warnings.push(line),
+    warnings,
+  };
+}
+
+export function newDataDir(): string {
+  return mkdtempSync('/run/ipam-');
+}
+
+/** Leases of a store: file name to text. */
+export function leasesIn(store: string): Record<string, string> {
+  const names = readdirSync(store).filter((name) => name !== 'lock' && !name.startsWith('last_reserved_ip.'));
+  return Object.fromEntries(names.sort().map((name) => [name, readFileSync(`${store}/${name}`, 'utf8')]));
+}

@@ -1,0 +1,57 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { ipamAdd, ipamDel } from '../../../../shared/ipam/ipam.ts';
+import { suite } from '../../../support/suite.ts';
+import { callOn, newDataDir } from './calls.ts';
+import { watchingFs } from './fs-calls.ts';
+
+const test = suite('cost of ADD and DEL');
+
+const ipam = { ranges: [[{ subnet: '10.0.0.0/16' }]] };
+
+test('the same number of system calls with 100, 1,000 and 10,000 leases', () => {
+  const [hundred, thousand, tenThousand] = [100, 1000, 10_000].map((count) => callsWith(count, 0));
+  assert.ok(hundred !== undefined && thousand !== undefined && tenThousand !== undefined);
+  const describe = JSON.stringify({ hundred, thousand, tenThousand });
+  // A collision in the hash table, or the first address of a page, costs one read and one write more.
+  assert.ok(tenThousand.add <= hundred.add + 6 && thousand.add <= hundred.add + 6, describe);
+  assert.ok(tenThousand.del <= hundred.del + 12 && thousand.del <= hundred.del + 12, describe);
+  assert.is(tenThousand.leasesRead, 1, describe);
+});
+
+test('finding the one free address of a full range reads a bit per lease, not a file', () => {
+  const calls = callsWith(10_000, 9_000);
+  assert.ok(calls.add < 150, `${calls.add} calls`);
+});
+
+test.run();
+
+/**
+ * Calls of the file system that one ADD and one DEL make in a store of `count` leases whose catalog is kept.
+ * @param behind how far before the next free address the search begins
+ */
+function callsWith(count: number, behind: number): { add: number; del: number; leasesRead: number } {
+  const dataDir = newDataDir();
+  const store = `${dataDir}/net`;
+  mkdirSync(store);
+  for (let at = 2; at < count + 2; at++)
+    writeFileSync(`${store}/10.0.${at >> 8}.${at & 255}`, `cont${at}\r\neth0`);
+  const last = count + 1 - behind;
+  writeFileSync(`${store}/last_reserved_ip.0`, `10.0.${last >> 8}.${last & 255}`);
+  // The first call reads every lease and leaves the catalog.
+  ipamDel(callOn(dataDir, { id: 'nobody', ipam }));
+  const add = counted(() => ipamAdd(callOn(dataDir, { id: 'new', ipam })), store);
+  const del = counted(() => ipamDel(callOn(dataDir, { id: 'new', ipam })), store);
+  return { add: add.calls, del: del.calls, leasesRead: del.leasesOpened };
+}
+
+function counted(work: () => unknown, store: string): { calls: number; leasesOpened: number } {
+  let calls = 0;
+  let leasesOpened = 0;
+  watchingFs((name, [path]) => {
+    calls += 1;
+    if (name === 'readdirSync') throw new Error(`lists ${String(path)}: that costs with every lease`);
+    if (name === 'openSync' && String(path).startsWith(`${store}/10.`)) leasesOpened += 1;
+  }, work);
+  return { calls, leasesOpened };
+}

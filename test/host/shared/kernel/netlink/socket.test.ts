@@ -1,0 +1,201 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { checked, libc } from '../../../../../shared/kernel/libc.ts';
+import { deadlineIn } from '../../../../../shared/kernel/clock.ts';
+import { CniError } from '../../../../../shared/cni/errors.ts';
+import { dump, type Transport } from '../../../../../shared/kernel/netlink/conversation.ts';
+import {
+  decodeMessages,
+  encodeRequests,
+  type NetlinkRequest,
+  type ReceivedMessage,
+} from '../../../../../shared/kernel/netlink/message.ts';
+import { NetlinkSocket } from '../../../../../shared/kernel/netlink/socket.ts';
+import {
+  createVethRequest,
+  getLinkRequest,
+  linkByName,
+} from '../../../../../shared/kernel/rtnetlink/links.ts';
+import { decodeLink } from '../../../../../shared/kernel/rtnetlink/link-decode.ts';
+import { listLinksRequest } from '../../../../../shared/kernel/rtnetlink/link-requests.ts';
+import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { inScratchNamespace } from '../../../../../shared/kernel/scratch-namespace.ts';
+import { suite } from '../../../../support/suite.ts';
+import { cniError, kernelError, run } from '../support.ts';
+
+const test = suite('netlink socket', { limit: 60 });
+const ROUTE = 0;
+const NLM_F_DUMP_INTR = 0x10;
+
+function milliseconds(work: () => unknown): number {
+  const start = process.hrtime.bigint();
+  work();
+  return Number(process.hrtime.bigint() - start) / 1e6;
+}
+
+/** Sends a datagram to another netlink socket, as any privileged process may. */
+function sendTo(sender: NetlinkSocket, port: number, datagram: Buffer): void {
+  const address = Buffer.alloc(12);
+  address.writeUInt16LE(16, 0);
+  address.writeUInt32LE(port, 4);
+  checked('sendto', libc().sendto(sender.fd, datagram, datagram.length, 0, address, 12));
+}
+
+test('without an answer it gives up after its timeout with error 11', () => {
+  using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 150 });
+  let error: Error | undefined;
+  const took = milliseconds(() => (error = cniError(11, () => socket.receive(1, 1))));
+  assert.ok(took >= 140 && took < 2000, `${took} ms`);
+  assert.match(error?.message ?? '', 'did not answer a netlink request within 150 ms');
+  assert.is((error?.cause as { code?: unknown }).code, 'ETIMEDOUT');
+});
+
+test('what another process sends is dropped, even with our port and sequence in it, and cannot prolong the wait', () => {
+  using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 200 });
+  using stranger = NetlinkSocket.open(ROUTE);
+  const forged: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
+  for (let count = 0; count < 20; count++)
+    sendTo(stranger, socket.port, encodeRequests([forged], 1, socket.port));
+  const took = milliseconds(() => cniError(11, () => socket.receive(1, 1)));
+  assert.ok(took < 2000, `${took} ms`);
+
+  sendTo(stranger, socket.port, encodeRequests([forged], 1, socket.port));
+  const first = socket.send([getLinkRequest('lo')]);
+  const received = collect(socket, first, 2);
+  assert.equal(
+    received.map(({ type }) => type),
+    [16, 2],
+  );
+  assert.is(decodeLink(received[0]?.body ?? Buffer.alloc(0)).name, 'lo');
+});
+
+test('an answer to a conversation that was given up does not disturb the next one', () => {
+  using socket = NetlinkSocket.open(ROUTE);
+  socket.send([getLinkRequest('lo'), getLinkRequest('nowhere')]);
+  const first = socket.send([getLinkRequest('lo')]);
+  const received = collect(socket, first, 2);
+  assert.equal(
+    received.map(({ sequence }) => sequence),
+    [first, first],
+  );
+});
+
+function collect(socket: NetlinkSocket, first: number, count: number): ReceivedMessage[] {
+  const received: ReceivedMessage[] = [];
+  while (received.length < count) {
+    for (const message of socket.receive(first, 1))
+      received.push({ ...message, body: Buffer.from(message.body) });
+  }
+  return received;
+}
+
+test('every socket of a process has a port of its own', () => {
+  const sockets = Array.from({ length: 5 }, () => NetlinkSocket.open(ROUTE));
+  assert.is(new Set(sockets.map(({ port }) => port)).size, 5);
+  sockets.forEach((socket) => socket.close());
+});
+
+test('closing twice closes once, and opening leaves nothing behind when it fails', () => {
+  const before = readdirSync('/proc/self/fd').length;
+  const socket = NetlinkSocket.open(ROUTE);
+  socket.close();
+  const other = NetlinkSocket.open(ROUTE);
+  socket.close();
+  assert.is(linkThrough(other), 'lo');
+  other.close();
+  kernelError('EPROTONOSUPPORT', () => NetlinkSocket.open(31));
+  assert.is(readdirSync('/proc/self/fd').length, before);
+});
+
+function linkThrough(socket: NetlinkSocket): string {
+  const first = socket.send([getLinkRequest('lo')]);
+  return decodeLink(collect(socket, first, 2)[0]?.body ?? Buffer.alloc(0)).name;
+}
+
+test('a datagram that is received whole stays as it is, and what others send is dropped', () => {
+  using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 300 });
+  using stranger = NetlinkSocket.open(ROUTE);
+  const receive = (index: number): Buffer => {
+    const forged: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
+    sendTo(stranger, socket.port, encodeRequests([forged], index, socket.port));
+    assert.is(socket.send([getLinkRequest('lo')]), index);
+    return socket.receiveDatagram(index);
+  };
+  const first = receive(1);
+  const copy = Buffer.from(first);
+  const others = [2, 3, 4].map(receive);
+  assert.equal(first, copy);
+  const names = [first, ...others].map((datagram) => decodeMessages(datagram)[0]?.body ?? Buffer.alloc(0));
+  assert.equal(
+    names.map((body) => decodeLink(body).name),
+    ['lo', 'lo', 'lo', 'lo'],
+  );
+  const took = milliseconds(() => cniError(11, () => socket.receiveDatagram(99)));
+  assert.ok(took >= 290 && took < 3000, `${took} ms`);
+});
+
+test('two sockets of one namespace are neighbours', () => {
+  using socket = NetlinkSocket.open(ROUTE);
+  using other = NetlinkSocket.open(ROUTE);
+  assert.ok(socket.isNeighbourOf(other));
+  using elsewhere = inScratchNamespace(() => NetlinkSocket.open(ROUTE));
+  assert.not(socket.isNeighbourOf(elsewhere));
+});
+
+test('descriptors are not inherited by children', () => {
+  using socket = NetlinkSocket.open(ROUTE);
+  assert.throws(() => run('readlink', `/proc/self/fd/${socket.fd}`));
+});
+
+/** Makes and removes links until it is killed. */
+function startChurn(): ChildProcess {
+  const script =
+    'while :; do echo "link add churn type veth peer name churn2"; echo "link del churn"; done | ip -batch -';
+  return spawn('sh', ['-c', script], { stdio: 'ignore', detached: true });
+}
+
+/** On a crowded machine every attempt may meet a change: giving up with error 11 is the promise then, a torn list never. */
+function namesOfLinks(transport: Transport): string[] | undefined {
+  try {
+    return dump(transport, listLinksRequest({})).map(({ body }) => decodeLink(body).name);
+  } catch (thrown) {
+    if (thrown instanceof CniError && thrown.code === 11) return undefined;
+    throw thrown;
+  }
+}
+
+test('a list that changes while it is read is read again, until it is whole', () => {
+  using rtnetlink = Rtnetlink.open();
+  const steady = Array.from({ length: 150 }, (_, at) => `steady${at}`);
+  rtnetlink.batchOrThrow(steady.map((name) => createVethRequest({ name, peer: { name: `x${name}` } })));
+  const churn = startChurn();
+  try {
+    using socket = NetlinkSocket.open(ROUTE);
+    let interrupted = 0;
+    const counting = {
+      send: (requests: readonly NetlinkRequest[]) => socket.send(requests),
+      receive: (first: number, count: number) => {
+        const messages = socket.receive(first, count);
+        if (messages.some(({ flags }) => (flags & NLM_F_DUMP_INTR) !== 0)) interrupted += 1;
+        return messages;
+      },
+    };
+    const deadline = deadlineIn(40_000);
+    let complete = 0;
+    while ((interrupted < 3 || complete < 20) && !deadline.passed()) {
+      const names = namesOfLinks(counting);
+      if (names === undefined) continue;
+      assert.equal(names.filter((name) => name.startsWith('steady')).sort(), [...steady].sort());
+      assert.is(new Set(names).size, names.length, 'no link twice');
+      complete += 1;
+    }
+    assert.ok(complete >= 20, `${complete} whole lists`);
+    assert.ok(interrupted >= 3, `the kernel flagged ${interrupted} times in ${complete} lists`);
+  } finally {
+    if (churn.pid !== undefined) process.kill(-churn.pid, 'SIGKILL');
+  }
+  assert.is(linkByName(rtnetlink, 'steady149')?.name, 'steady149');
+});
+
+test.run();

@@ -1,0 +1,224 @@
+/** What is found by bytes is what is found by understanding every rule. */
+import * as assert from 'uvu/assert';
+import { sameRule, isForeign } from '../../../../../shared/packetfilter/compare.ts';
+import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
+import { ChainRules } from '../../../../../shared/packetfilter/iptables-nft/chain-rules.ts';
+import { decodeRule, jumpTarget } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
+import { portsOf } from '../../../../../shared/packetfilter/iptables-nft/decode-xtables.ts';
+import { parseExpression } from '../../../../../shared/packetfilter/nftables/raw-expressions.ts';
+import { attributeOf, attributesOf, textOf } from '../../../../../shared/packetfilter/nftables/tree.ts';
+import {
+  doing,
+  haveCommonPort,
+  leadingTo,
+  maybeFor,
+  type Entry,
+} from '../../../../../shared/packetfilter/rules.ts';
+import type { PortRange, Rule } from '../../../../../shared/packetfilter/ruleset.ts';
+import { suite } from '../../../../support/suite.ts';
+import { randomNumbers } from '../../kernel/support.ts';
+import { clear, useVariant } from '../variants.ts';
+import { CHAINS, listedExpressions, listingOf, type Listed } from './listed-rules.ts';
+
+const test = suite('rules of a chain, found by their bytes', { limit: 120 });
+
+let shapes: Buffer[] = [];
+test.before(() => {
+  useVariant('nft');
+  clear('filter', 'nat');
+  shapes = listedExpressions();
+});
+
+const random = randomNumbers(7);
+const pick = <T>(from: readonly T[]): T => from[random(from.length)] as T;
+
+/** Another rule of the same shape: other addresses, ports, names; also ones that make it a rule nobody has seen. */
+function varied(expressions: Buffer): Buffer {
+  const bytes = Buffer.from(expressions);
+  const replace = (from: Buffer, to: Buffer): void => {
+    const at = bytes.indexOf(from);
+    if (at >= 0 && random(2) === 0) to.copy(bytes, at, 0, from.length);
+  };
+  replace(Buffer.of(10, 0, 0, 2), Buffer.of(10, 0, pick([0, 9]), pick([2, 3, 80])));
+  replace(Buffer.of(10, 88), Buffer.of(10, pick([88, 89])));
+  replace(Buffer.from('cont1'), Buffer.from(pick(['cont1', 'cont2', '10.88'])));
+  replace(Buffer.from('OTHER\0'), Buffer.from(pick(['CNI-1\0', 'OTHER\0'])));
+  const list = bytes.indexOf('multiport\0');
+  const byte = list + 24 + random(48);
+  if (list >= 0 && byte < bytes.length && random(3) > 0)
+    bytes.writeUInt8(pick([0, 1, 2, 80, 144, 255]), byte);
+  return bytes;
+}
+
+/** Of random length, in datagrams of random length; now and then a rule of another chain is among them. */
+function randomChain(): Listed[][] {
+  let handle = 1;
+  return Array.from({ length: random(6) }, () =>
+    Array.from({ length: 1 + random(25) }, () => ({
+      chain: random(20) === 0 ? 'ANOTHER' : 'LIST',
+      handle: handle++,
+      expressions: random(3) === 0 ? pick(shapes) : varied(pick(shapes)),
+    })),
+  );
+}
+
+function read(datagrams: readonly (readonly Listed[])[], most = Number.POSITIVE_INFINITY): ChainRules {
+  const open = (): ReturnType<typeof listingOf> => listingOf(datagrams);
+  return new ChainRules({ family: 'ipv4', chain: 'LIST', open, leadingTo: () => most });
+}
+
+/** Asked in random order of one reading: what an earlier question read must serve a later one. */
+function handles(entries: Iterable<Entry>): number[] {
+  return Array.from(entries, ({ handle }) => Number(handle));
+}
+
+const RANDOM_CHAINS = 1500;
+
+test('by what a rule does, and each rule once', () => {
+  const decoded = shapes.map((list) => decodeRule('ipv4', list)).filter((rule) => rule !== undefined);
+  assert.ok(decoded.length >= 30, `${decoded.length} shapes are understood`);
+  let found = 0;
+  for (let round = 0; round < RANDOM_CHAINS; round++) {
+    const chain = randomChain();
+    const own = chain.flat().filter((one) => one.chain === 'LIST');
+    const all = own.map(({ handle, expressions }) => ({ handle, rule: decodeRule('ipv4', expressions) }));
+    const rules = read(chain);
+    for (let question = 0; question < 4; question++) {
+      const wanted = pick([...decoded, ...all.map(({ rule }) => rule)]) ?? decoded[0];
+      if (wanted === undefined) throw new Error('no rule is understood');
+      const expected = all.filter(({ rule }) => rule !== undefined && doesTheSame(rule, wanted));
+      found += expected.length;
+      assert.equal(
+        handles(doing(rules, wanted)),
+        expected.map(({ handle }) => handle),
+        ruleText(wanted),
+      );
+    }
+    assert.equal(
+      handles(rules),
+      own.map(({ handle }) => handle),
+    );
+    assert.is(rules.length, own.length);
+    assert.ok(
+      [...rules].every((entry, at) => [...rules][at] === entry),
+      'the same objects again',
+    );
+  }
+  assert.ok(found > RANDOM_CHAINS, `${found} rules were to be found`);
+});
+
+function doesTheSame(one: Rule, other: Rule): boolean {
+  if (ruleText(one) === ruleText(other)) return true;
+  return (other.matches?.length ?? 0) >= 2 && sameRule(one, other);
+}
+
+test('by the chain that it leads to, also when no more than so many can be there', () => {
+  let found = 0;
+  for (let round = 0; round < RANDOM_CHAINS; round++) {
+    const chain = randomChain();
+    const to = pick([...CHAINS, 'CNI', 'OTHER-', 'NONE']);
+    const expected = chain
+      .flat()
+      .filter((one) => one.chain === 'LIST' && jumpTarget(one.expressions) === to)
+      .map(({ handle }) => handle);
+    found += expected.length;
+    assert.equal(handles(leadingTo(read(chain), to)), expected, to);
+    assert.equal(handles(leadingTo(read(chain, expected.length), to)), expected, to);
+    assert.equal(handles(leadingTo(read(chain, expected.length + 3), to)), expected, to);
+  }
+  assert.ok(found > RANDOM_CHAINS, `${found} rules were to be found`);
+});
+
+test('by ports: all but the rules that have a list without them', () => {
+  let excluded = 0;
+  for (let round = 0; round < RANDOM_CHAINS; round++) {
+    const chain = randomChain();
+    const ports = Array.from({ length: 1 + random(2) }, () => {
+      const first = pick([0, 1, 2, 53, 68, 80, 443, 8080, 8085, 65_535, random(65_536)]);
+      return { first, last: Math.min(65_535, first + pick([0, 0, 0, 5, 1000])) };
+    });
+    const own = chain.flat().filter((one) => one.chain === 'LIST');
+    const expected = own.filter(({ expressions }) => mayBeFor(expressions, ports));
+    excluded += own.length - expected.length;
+    const rules = read(chain);
+    assert.equal(
+      handles(maybeFor(rules, ports)),
+      expected.map(({ handle }) => handle),
+      JSON.stringify(ports),
+    );
+    for (const entry of rules) {
+      if (entry.cannotBeFor(ports) && !isForeign(entry.rule)) assert.not(decodedMayBeFor(entry.rule, ports));
+    }
+  }
+  assert.ok(excluded > RANDOM_CHAINS, `${excluded} rules were excluded`);
+});
+
+/** By every expression of the rule: struct xt_multiport_v1 with flag 1, not inverted. */
+function mayBeFor(expressions: Buffer, ports: readonly PortRange[]): boolean {
+  return [...attributesOf(expressions)].every(([, element]) => {
+    const { name, data } = parseExpression(element);
+    if (name !== 'match' || textOf(attributeOf(data, 1) ?? Buffer.alloc(0)) !== 'multiport') return true;
+    const info = attributeOf(data, 3) ?? Buffer.alloc(0);
+    const isPlain = info[0] === 1 && (info[1] ?? 0) <= 15 && info[47] === 0;
+    return !isPlain || haveCommonPort(portsOf(withPlainMarks(info)), ports);
+  });
+}
+
+/** The kernel takes any mark that is not zero for the beginning of a run. */
+function withPlainMarks(info: Buffer): Buffer {
+  return Buffer.from(info.map((byte, at) => (at >= 32 && at < 47 && byte !== 0 ? 1 : byte)));
+}
+
+function decodedMayBeFor({ matches = [] }: Rule, ports: readonly PortRange[]): boolean {
+  return matches.every(
+    (match) => match.kind !== 'multiport' || haveCommonPort(match.destinationPorts, ports),
+  );
+}
+
+test('an answer that is enough reads no further', () => {
+  const expressions = shapes.find((list) => jumpTarget(list) === 'OTHER');
+  if (expressions === undefined) throw new Error('a shape jumps there');
+  const datagrams = Array.from({ length: 10 }, (_, at) => [{ chain: 'LIST', handle: at + 1, expressions }]);
+  const listing = listingOf(datagrams);
+  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open: () => listing, leadingTo: () => 3 });
+  assert.equal(handles(leadingTo(rules, 'OTHER')), [1, 2, 3]);
+  assert.is(listing.complete, false);
+  assert.is(rules.knownLength, 0);
+  assert.is(rules.length, 10);
+  assert.is(listing.complete, true);
+});
+
+test('a chain that changes while it is read: every rule of the last reading, each once, and maybe some that went meanwhile', () => {
+  const [expressions = Buffer.alloc(0)] = shapes;
+  const listed = (...numbers: number[]): Listed[] =>
+    numbers.map((handle) => ({ chain: 'LIST', handle, expressions }));
+  const listing = listingOf(
+    [listed(1, 2), listed(3)],
+    [listed(1, 2), listed(4, 5)],
+    [listed(1), listed(4, 5, 6), listed(7)],
+  );
+  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open: () => listing, leadingTo: () => 0 });
+  const first = rules[Symbol.iterator]();
+  assert.equal([first.next().value?.handle, first.next().value?.handle], [1n, 2n]);
+  const whole = [...rules];
+  assert.equal(handles(whole), [1, 2, 3, 4, 5, 6, 7]);
+  const rest = [...{ [Symbol.iterator]: () => first }];
+  assert.equal(handles(rest), [4, 5, 6, 7]);
+  assert.equal(handles(rules), [1, 4, 5, 6, 7]);
+  assert.ok(
+    rest.every((entry) => whole.includes(entry)),
+    'the same objects',
+  );
+});
+
+test('where the kernel counts no rule that leads there, nothing is asked', () => {
+  const open = (): never => {
+    throw new Error('the chain was read');
+  };
+  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open, leadingTo: () => 0 });
+  assert.equal([...leadingTo(rules, 'OTHER')], []);
+  const jump: Rule = { source: { value: '10.0.0.2/32' }, target: { kind: 'jump', chain: 'OTHER' } };
+  assert.equal([...doing(rules, jump)], []);
+});
+
+test.run();

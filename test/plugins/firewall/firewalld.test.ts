@@ -1,6 +1,0 @@
-import { suite } from '../../support/suite.ts';
-import { whyWithout } from './firewalld-host.ts';
-import { firewalldCases } from './firewalld.cases.ts';
-
-if (whyWithout === undefined) firewalldCases();
-else suite('firewall on firewalld').skip('all of it', whyWithout);

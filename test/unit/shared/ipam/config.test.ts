@@ -1,0 +1,128 @@
+import * as assert from 'uvu/assert';
+import { formatAddress } from '../../../../shared/net/address.ts';
+import { CniError } from '../../../../shared/cni/errors.ts';
+import { configureIpam, DEFAULT_DATA_DIR } from '../../../../shared/ipam/config.ts';
+import { requestedPerSet } from '../../../../shared/ipam/requested.ts';
+import { describeSet } from '../../../../shared/ipam/ranges.ts';
+import { suite } from '../../../support/suite.ts';
+import { thrown } from '../../../support/thrown.ts';
+import { callOn, type CallOptions } from '../../../host/shared/ipam/calls.ts';
+
+const test = suite('host-local configuration');
+
+const pool = { ranges: [[{ subnet: '10.1.2.0/24' }], [{ subnet: 'fd00::/64' }]] };
+
+test('range sets in order: runtimeConfig.ipRanges, the single range, ranges', () => {
+  const config = configureIpam({
+    ipam: { subnet: '10.2.0.0/24', rangeStart: '10.2.0.9', ranges: [[{ subnet: '10.3.0.0/24' }]] },
+    runtimeConfig: { ipRanges: [[{ subnet: '10.1.0.0/24' }, { subnet: '10.1.1.0/24' }]] },
+  });
+  assert.is(config.problem, undefined);
+  assert.equal(config.rangeSets.map(describeSet), [
+    '10.1.0.1-10.1.0.254,10.1.1.1-10.1.1.254',
+    '10.2.0.9-10.2.0.254',
+    '10.3.0.1-10.3.0.254',
+  ]);
+});
+
+test('keys in any case and nulls, as Go reads them', () => {
+  const config = configureIpam({
+    IPAM: { DATADIR: '/x', Subnet: '10.2.0.0/24', rangestart: null, RESOLVCONF: '/etc/r', Routes: null },
+  });
+  assert.is(config.dataDir, '/x');
+  assert.is(config.resolvConf, '/etc/r');
+  assert.equal(config.rangeSets.map(describeSet), ['10.2.0.1-10.2.0.254']);
+});
+
+test('the default store, also for an empty dataDir', () => {
+  assert.is(configureIpam({ ipam: pool }).dataDir, DEFAULT_DATA_DIR);
+  assert.is(configureIpam({ ipam: { ...pool, dataDir: '' } }).dataDir, '/var/lib/cni/networks');
+});
+
+test('routes come out canonical, with what 1.1.0 knows of them', () => {
+  const routes = [
+    { dst: '0.0.0.0/0' },
+    { dst: '10.9.9.9/8', gw: '' },
+    {
+      dst: '2001:DB8::/32',
+      gw: 'FD00::1',
+      mtu: 1400,
+      advmss: 1300,
+      priority: 5,
+      table: 7,
+      scope: 0,
+      other: 1,
+    },
+  ];
+  assert.equal(configureIpam({ ipam: { ...pool, routes } }).routes, [
+    { dst: '0.0.0.0/0' },
+    { dst: '10.9.9.9/8' },
+    { dst: '2001:db8::/32', gw: 'fd00::1', mtu: 1400, advmss: 1300, priority: 5, table: 7, scope: 0 },
+  ]);
+});
+
+test('every mistake in the pool is told, and none keeps DEL from the store', () => {
+  const broken = configureIpam({
+    ipam: {
+      dataDir: '/d',
+      ranges: [[{ subnet: '10.1.2.3/24' }]],
+      routes: [{ dst: 'x' }, { dst: '::/0', gw: 'y' }],
+    },
+    runtimeConfig: { ips: ['10.1.2.300'] },
+  });
+  assert.is(broken.dataDir, '/d');
+  assert.instance(broken.problem, CniError);
+  assert.is(broken.problem?.code, 7);
+  for (const part of [
+    'invalid range set 0',
+    'host bits',
+    'invalid IP address: 10.1.2.300',
+    'invalid CIDR address: x',
+    'invalid IP address: y',
+  ])
+    assert.match(broken.problem?.message ?? '', part);
+  assert.is(configureIpam({}).problem?.message, "IPAM config missing 'ipam' key");
+  assert.is(configureIpam({ ipam: {} }).problem?.message, 'no IP ranges specified');
+  assert.match(
+    configureIpam({ ipam: { ranges: [{}] } }).problem?.message ?? '',
+    /"ipam\.ranges\[0\]" must be a list/,
+  );
+});
+
+test('a store that cannot be told is an error for every verb', () => {
+  assert.is(thrown(() => configureIpam({ ipam: { ...pool, dataDir: 5 } })).code, 7);
+  assert.is(thrown(() => configureIpam({ ipam: 'host-local' })).code, 7);
+});
+
+test('requested addresses: CNI_ARGS, args.cni.ips and runtimeConfig.ips add up, one for each set', () => {
+  assert.equal(requested({}), [undefined, undefined]);
+  assert.equal(requested({ cniArgs: 'IP=10.1.2.60' }), ['10.1.2.60', undefined]);
+  assert.equal(requested({ cniArgs: 'IP=10.1.2.60/16;MAC=00:11:22:33:44:55' }), ['10.1.2.60', undefined]);
+  assert.equal(requested({ cniArgs: 'IP=fd00::60,10.1.2.60' }), ['10.1.2.60', 'fd00::60']);
+  assert.equal(requested({ args: { cni: { ips: ['fd00::9/64'] } }, cniArgs: 'IP=10.1.2.60' }), [
+    '10.1.2.60',
+    'fd00::9',
+  ]);
+  assert.equal(
+    requested({ args: { cni: { ips: ['10.1.2.9'] } }, runtimeConfig: { ips: ['fd00::9/64', '10.1.2.9'] } }),
+    ['10.1.2.9', 'fd00::9'],
+  );
+});
+
+test('requests that no set can serve, and CNI_ARGS nobody knows', () => {
+  const two = thrown(() => requested({ cniArgs: 'IP=10.1.2.60', runtimeConfig: { ips: ['10.1.2.61'] } }));
+  assert.is(two.message, 'failed to allocate all requested IPs: 10.1.2.61');
+  assert.match(two.details ?? '', 'same set');
+  const outside = thrown(() => requested({ runtimeConfig: { ips: ['10.1.3.1', '10.1.3.2'] } }));
+  assert.is(outside.message, 'failed to allocate all requested IPs: 10.1.3.1, 10.1.3.2');
+  assert.match(thrown(() => requested({ cniArgs: 'IP=zz' })).message, 'invalid IP address: zz');
+  assert.is(thrown(() => requested({ cniArgs: 'FOO=1' })).message, 'ARGS: unknown args ["FOO=1"]');
+  assert.equal(requested({ cniArgs: 'FOO=1;IgnoreUnknown=true' }), [undefined, undefined]);
+});
+
+test.run();
+
+function requested(options: CallOptions): (string | undefined)[] {
+  const perSet = requestedPerSet(callOn('/d', { ipam: pool, ...options }));
+  return perSet.map((address) => (address === undefined ? undefined : formatAddress(address)));
+}

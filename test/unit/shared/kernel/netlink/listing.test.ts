@@ -1,0 +1,150 @@
+import * as assert from 'uvu/assert';
+import { DUMP_ATTEMPTS } from '../../../../../shared/kernel/netlink/conversation.ts';
+import { Listing, type DatagramTransport } from '../../../../../shared/kernel/netlink/listing.ts';
+import { Shelf } from '../../../../../shared/kernel/netlink/shelf.ts';
+import type { NetlinkRequest } from '../../../../../shared/kernel/netlink/message.ts';
+import { suite } from '../../../../support/suite.ts';
+import { cniError, kernelError } from '../../../../host/shared/kernel/support.ts';
+
+const test = suite('netlink listing, read as far as somebody looks');
+
+const ERROR = 2;
+const DONE = 3;
+const ENTRY = 16;
+const MULTI = 2;
+const INTERRUPTED = 0x10;
+
+function message(type: number, body: Buffer, flags = MULTI): Buffer {
+  const header = Buffer.alloc(16);
+  header.writeUInt32LE(16 + body.length, 0);
+  header.writeUInt16LE(type, 4);
+  header.writeUInt16LE(flags, 6);
+  return Buffer.concat([header, body, Buffer.alloc(-body.length & 3)]);
+}
+
+const entry = (text: string, flags = MULTI): Buffer => message(ENTRY, Buffer.from(text), flags);
+const verdict = (errno: number): Buffer => {
+  const body = Buffer.alloc(4);
+  body.writeInt32LE(-errno);
+  return body;
+};
+const done = (errno = 0, flags = MULTI): Buffer => message(DONE, verdict(errno), flags);
+
+/** Plays back datagrams, for as many requests as come. */
+class Recording implements DatagramTransport {
+  readonly sent: NetlinkRequest[] = [];
+  readonly #datagrams: Buffer[];
+  readonly #shelf = new Shelf(4096);
+
+  constructor(...datagrams: Buffer[][]) {
+    this.#datagrams = datagrams.map((messages) => Buffer.concat(messages));
+  }
+
+  send(requests: readonly NetlinkRequest[]): number {
+    this.sent.push(...requests);
+    return this.sent.length;
+  }
+
+  receiveDatagram(sequence: number): Buffer {
+    assert.is(sequence, this.sent.length);
+    const datagram = this.#datagrams.shift();
+    if (datagram === undefined) throw new Error('the listing waits although the kernel has said everything');
+    datagram.copy(this.#shelf.room());
+    return this.#shelf.keep(datagram.length);
+  }
+
+  get left(): number {
+    return this.#datagrams.length;
+  }
+}
+
+const request: NetlinkRequest = { what: 'list things', type: 16, flags: 0, body: Buffer.alloc(0) };
+
+function whole(listing: Listing): Buffer[] {
+  const found: Buffer[] = [];
+  for (let at = 0; ; at++) {
+    const datagram = listing.datagram(at);
+    if (datagram === undefined) return found;
+    found.push(datagram);
+  }
+}
+
+test('its datagrams are the kernel’s without the last word, wherever that stands, and lie well', () => {
+  const kernel = new Recording([entry('a'), entry('bcdef')], [entry('g')], [done()]);
+  const listing = new Listing(kernel, request);
+  assert.equal(whole(listing), [Buffer.concat([entry('a'), entry('bcdef')]), entry('g')]);
+  assert.ok(whole(listing).every(({ byteOffset }) => byteOffset % 4 === 0));
+  assert.is(listing.complete, true);
+  const short = new Listing(new Recording([entry('a'), done()]), request);
+  assert.equal(whole(short), [entry('a')]);
+  assert.equal(whole(new Listing(new Recording([done()]), request)), []);
+});
+
+test('no more is read than is looked at', () => {
+  const kernel = new Recording([entry('a')], [entry('b')], [entry('c')], [done()]);
+  const listing = new Listing(kernel, request);
+  assert.equal(listing.datagram(0), entry('a'));
+  assert.equal(listing.datagram(0), entry('a'));
+  assert.is(kernel.left, 3);
+  assert.is(listing.complete, false);
+  listing.readOn();
+  assert.is(kernel.left, 2);
+  listing.readAll();
+  listing.readOn();
+  assert.equal([kernel.left, listing.complete], [0, true]);
+  assert.equal(listing.datagram(2), entry('c'));
+  assert.is(listing.datagram(3), undefined);
+});
+
+test('a list that changed under way is read anew, whichever of its messages says so', () => {
+  const interruptions = [
+    [[entry('b', MULTI | INTERRUPTED), entry('c')], [entry('d')], [done()]],
+    [[entry('b'), entry('c', MULTI | INTERRUPTED)], [done()]],
+    [[entry('b')], [done(0, MULTI | INTERRUPTED)]],
+  ];
+  for (const interrupted of interruptions) {
+    const kernel = new Recording([entry('a')], ...interrupted, [entry('x')], [entry('y')], [done()]);
+    const listing = new Listing(kernel, request);
+    assert.equal(listing.datagram(0), entry('a'));
+    const before = listing.attempt;
+    listing.readAll();
+    assert.not.equal(listing.attempt, before);
+    assert.equal(whole(listing), [entry('x'), entry('y')]);
+    assert.is(kernel.sent.length, 2);
+  }
+});
+
+test('one that never keeps still is given up', () => {
+  const attempt = [[entry('a', MULTI | INTERRUPTED)], [done()]];
+  const kernel = new Recording(...Array.from({ length: DUMP_ATTEMPTS }, () => attempt).flat());
+  const error = cniError(11, () => new Listing(kernel, request).readAll());
+  assert.match(error.message, /list things: the list changed during each of 50 attempts/);
+});
+
+test('a refusal, a break and a torn message are errors', () => {
+  const refused = new Recording([message(ERROR, Buffer.concat([verdict(1), Buffer.alloc(16)]), 0)]);
+  kernelError('EPERM', () => new Listing(refused, request).readAll());
+  const broken = new Recording([entry('a')], [done(105)]);
+  kernelError('ENOBUFS', () => new Listing(broken, request).readAll());
+  for (const length of [0, 15, 400]) {
+    const torn = entry('abc');
+    torn.writeUInt32LE(length, 0);
+    const kernel = new Recording([torn]);
+    kernelError('EBADMSG', () => new Listing(kernel, request).readAll());
+  }
+});
+
+test('what is kept on a shelf stays, over many pieces', () => {
+  const shelf = new Shelf(256);
+  const kept = Array.from({ length: 500 }, (_, at) => {
+    const text = `${at} `.repeat((at * 7) % 40);
+    shelf.room().write(text);
+    return { text, bytes: shelf.keep(text.length) };
+  });
+  for (const { text, bytes } of kept) {
+    assert.is(bytes.toString(), text);
+    assert.is(bytes.byteOffset % 4, 0);
+  }
+});
+
+test.run();

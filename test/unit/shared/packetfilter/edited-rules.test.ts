@@ -1,0 +1,137 @@
+/** Chains that are never looked at as a whole come out as those that are. */
+import * as assert from 'uvu/assert';
+import { operations, type Operation } from '../../../../shared/packetfilter/diff.ts';
+import { EditedRules } from '../../../../shared/packetfilter/edited-rules.ts';
+import { outcomeOf } from '../../../../shared/packetfilter/outcome.ts';
+import { does, NewRule, type Entry, type Rules } from '../../../../shared/packetfilter/rules.ts';
+import type { PortRange, Rule, TableChange } from '../../../../shared/packetfilter/ruleset.ts';
+import { stateOf, type Table } from '../../../../shared/packetfilter/table.ts';
+import { suite } from '../../../support/suite.ts';
+import { randomNumbers } from '../../../host/shared/kernel/support.ts';
+import { randomChange, randomTable, rule, textsOf, type Chains } from './random-tables.ts';
+
+const test = suite('edited lists of rules');
+
+/** As a driver's list: no array, numbered entries, and answers that hold a little more than was asked for. */
+class Numbered implements Rules {
+  readonly #entries: readonly Entry[];
+
+  constructor(entries: Iterable<Entry>, number: () => bigint) {
+    this.#entries = Array.from(entries, (entry) => ({
+      text: entry.text,
+      rule: entry.rule,
+      leadsTo: (chain: string) => entry.leadsTo(chain),
+      handle: number(),
+    }));
+  }
+
+  [Symbol.iterator](): Iterator<Entry> {
+    return this.#entries.values();
+  }
+
+  mayDo(wanted: Rule): Iterable<Entry> {
+    return this.#among((entry) => does(entry, wanted));
+  }
+
+  mayLeadTo(chain: string): Iterable<Entry> {
+    return this.#among((entry) => entry.leadsTo(chain));
+  }
+
+  mayBeFor(ports: readonly PortRange[]): Iterable<Entry> {
+    return this.#among((entry) => entry.cannotBeFor?.(ports) !== true);
+  }
+
+  #among(picked: (entry: Entry) => boolean): Entry[] {
+    return this.#entries.filter((entry, at) => picked(entry) || at % 3 === 0);
+  }
+}
+
+function numbered(table: Table): Table {
+  let last = 0n;
+  const chains = new Map(
+    [...table.chains].map(([chain, rules]) => [chain, new Numbered(rules, () => (last += 1n))]),
+  );
+  return { ...table, chains };
+}
+
+/** What the kernel makes of the steps: rules go by their number. */
+function carryOut(before: Table, steps: readonly Operation[]): Chains {
+  const chains = new Map<string, Entry[]>([...before.chains].map(([chain, rules]) => [chain, [...rules]]));
+  for (const step of steps) {
+    const rules = chains.get(step.chain) ?? [];
+    switch (step.do) {
+      case 'createChain':
+        chains.set(step.chain, []);
+        break;
+      case 'flushChain':
+        rules.length = 0;
+        break;
+      case 'deleteChain':
+        chains.delete(step.chain);
+        break;
+      case 'deleteRule': {
+        const at = rules.findIndex(({ handle }) => handle !== undefined && handle === step.entry.handle);
+        assert.ok(at >= 0, `${step.entry.text} is not in ${step.chain}`);
+        rules.splice(at, 1);
+        break;
+      }
+      case 'appendRule':
+        rules.push(step.entry);
+        break;
+      case 'insertRule':
+        rules.splice(step.index, 0, step.entry);
+    }
+  }
+  return textsOf({ ...before, chains });
+}
+
+function changed(table: Table, changes: readonly Omit<TableChange, 'family' | 'table'>[]): Table {
+  return changes.reduce<Table>((now, change) => outcomeOf(now, change), table);
+}
+
+test('random changes, one after the other: the same tables as with arrays, and steps that lead there', () => {
+  const random = randomNumbers(11);
+  for (let round = 0; round < 3000; round++) {
+    const before = randomTable(random);
+    const changes = Array.from({ length: 1 + random(3) }, () => randomChange(random));
+    const expected = textsOf(changed(before, changes));
+    const lazy = numbered(before);
+    const after = changed(lazy, changes);
+    assert.equal(textsOf(after), expected);
+    assert.equal(carryOut(lazy, operations(lazy, after)), expected);
+  }
+});
+
+test('a list is edited again and again without being copied, and answers for what it became', () => {
+  let last = 0n;
+  const texts = ['-j A', '-j DROP', '-j A', '-j ACCEPT'];
+  const base = new Numbered(texts.map(entryOf), () => (last += 1n));
+  const [first, drop, second] = base;
+  const added = [new NewRule(rule('-j A')), new NewRule(rule('-j DROP'))];
+  const once = EditedRules.of(base, first === undefined ? [] : [first], added);
+  assert.equal(textsIn(once), ['-j DROP', '-j A', '-j ACCEPT', '-j A', '-j DROP']);
+  const gone = [drop, second, added[0]].filter((entry) => entry !== undefined);
+  const twice = EditedRules.of(once, gone, [new NewRule(rule('-j B'))]);
+  assert.equal(textsIn(twice), ['-j ACCEPT', '-j DROP', '-j B']);
+  assert.is(twice.base, base);
+  const state = stateOf({ family: 'ipv4', table: 'filter', chains: new Map([['X', twice]]) });
+  assert.equal(
+    ['-j A', '-j B', '-j DROP'].map((text) => state.holds('X', rule(text))),
+    [false, true, true],
+  );
+  assert.equal(
+    ['A', 'B'].map((chain) => state.jumps('X', chain).length),
+    [0, 1],
+  );
+  assert.is(state.forPorts('X', [{ first: 1, last: 1 }]).length, 3);
+});
+
+function entryOf(text: string): Entry {
+  return new NewRule(rule(text));
+}
+
+function textsIn(rules: Rules): string[] {
+  return Array.from(rules, ({ text }) => text);
+}
+
+test.run();

@@ -1,0 +1,128 @@
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import * as assert from 'uvu/assert';
+import { findProgram, RunError, runProgram } from '../../../../shared/process/run.ts';
+import { suite } from '../../../support/suite.ts';
+
+const test = suite('process: run');
+const folder = mkdtempSync('/tmp/weft-run-');
+const timeoutMs = 10_000;
+test.after(() => rmSync(folder, { recursive: true }));
+
+function script(name: string, body: string, mode = 0o755): string {
+  const file = `${folder}/${name}`;
+  writeFileSync(file, `#!/bin/sh\n${body}\n`);
+  chmodSync(file, mode);
+  return file;
+}
+
+function failure(run: () => unknown): RunError {
+  try {
+    run();
+  } catch (thrown) {
+    if (thrown instanceof RunError) return thrown;
+    throw thrown;
+  }
+  throw new Error('nothing was thrown');
+}
+
+test('output and exit code come back untouched; a non-zero code is an answer', () => {
+  const file = script('answer', 'printf "out\\n\\n"; printf "err\\n" >&2; exit 3');
+  assert.equal(runProgram(file, [], { timeoutMs }), { exitCode: 3, stdout: 'out\n\n', stderr: 'err\n' });
+});
+
+test('arguments reach the program as they are, stdin as well', () => {
+  const file = script('echo', 'printf "%s|" "$@"; cat');
+  const { stdout } = runProgram(file, ['a b', '$HOME', '*'], { timeoutMs, input: 'ä\n{"x": 1}' });
+  assert.is(stdout, 'a b|$HOME|*|ä\n{"x": 1}');
+});
+
+test("without input stdin is empty, not the caller's", () => {
+  assert.is(runProgram(script('cat', 'cat'), [], { timeoutMs }).stdout, '');
+});
+
+test('a program that does not read its input is no failure', () => {
+  const { exitCode } = runProgram('/bin/true', [], { timeoutMs, input: 'x'.repeat(4_000_000) });
+  assert.is(exitCode, 0);
+});
+
+test('a large output is whole', () => {
+  const { stdout } = runProgram('/usr/bin/head', ['-c', '5000000', '/dev/zero'], { timeoutMs });
+  assert.is(stdout.length, 5_000_000);
+});
+
+test('the environment is exactly the one given', () => {
+  const { stdout } = runProgram('/usr/bin/env', [], { timeoutMs, env: { ONE: '1', NONE: undefined } });
+  assert.is(stdout, 'ONE=1\n');
+});
+
+test('a program that does not end is killed, with whatever it started holding its output', () => {
+  const began = Date.now();
+  const {
+    failure: kind,
+    code,
+    message,
+  } = failure(() =>
+    runProgram(script('hang', 'echo waiting >&2; sleep 100 & sleep 100'), [], { timeoutMs: 300 }),
+  );
+  assert.ok(Date.now() - began < 5000);
+  assert.is(kind, 'timeout');
+  assert.is(code, 11);
+  assert.match(message, 'did not end within 0.3 s');
+});
+
+test('a program ended by a signal says so', () => {
+  const error = failure(() =>
+    runProgram(script('die', 'echo last words >&2; kill -SEGV $$'), [], { timeoutMs }),
+  );
+  assert.is(error.failure, 'signal');
+  assert.match(error.message, 'SIGSEGV');
+  assert.match(error.details ?? '', 'last words');
+});
+
+test('missing, not executable and busy programs are told apart', () => {
+  assert.is(failure(() => runProgram(`${folder}/none`, [], { timeoutMs })).failure, 'missing');
+  assert.is(failure(() => runProgram(script('plain', '', 0o644), [], { timeoutMs })).failure, 'denied');
+  writeFileSync(`${folder}/busy`, readFileSync('/bin/true'), { mode: 0o755 });
+  const held = openSync(`${folder}/busy`, 'r+');
+  assert.is(failure(() => runProgram(`${folder}/busy`, [], { timeoutMs })).failure, 'busy');
+  closeSync(held);
+  assert.is(runProgram(`${folder}/busy`, [], { timeoutMs }).exitCode, 0);
+});
+
+test('works in a folder that was deleted', () => {
+  const before = process.cwd();
+  mkdirSync(`${folder}/gone`);
+  process.chdir(`${folder}/gone`);
+  rmSync(`${folder}/gone`, { recursive: true });
+  try {
+    assert.is(runProgram('/bin/pwd', [], { timeoutMs }).stdout, '/\n');
+  } finally {
+    process.chdir(before);
+  }
+});
+
+test('programs are found in PATH first, then in the usual folders; never relative to the working folder', () => {
+  const file = script('ip', '');
+  assert.is(findProgram('ip', `/nowhere:${folder}`), file);
+  assert.match(findProgram('ip', '/nowhere') ?? '', /^\/(usr\/)?s?bin\/ip$/);
+  assert.match(findProgram('ip', '') ?? '', /^\/(usr\/)?s?bin\/ip$/);
+  assert.is(findProgram('no-such-program-anywhere'), undefined);
+  script('not-executable', '', 0o644);
+  assert.is(findProgram('not-executable', folder), undefined);
+  mkdirSync(`${folder}/folder`);
+  assert.is(findProgram('folder', folder), undefined);
+  process.chdir(folder);
+  assert.is(findProgram('hang', '.:'), undefined);
+  process.chdir('/');
+});
+
+test.run();
