@@ -45,5 +45,5 @@ async function callFromHere(host: string, port: number): Promise<ProbeAnswer> {
 /** A reset at once, so that programs turn to IPv4; not silence. */
 function refused({ answer, error }: ProbeAnswer): string {
   if (answer !== undefined) throw new Error(`it answers: ${JSON.stringify(answer.slice(0, 200))}`);
-  return `${expectEqual(error, 'ECONNREFUSED')}`;
+  return expectEqual(error, 'ECONNREFUSED');
 }

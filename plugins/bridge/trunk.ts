@@ -40,5 +40,5 @@ function range(first: number, last: number): number[] {
 }
 
 function vlanId(error: string): z.ZodMiniNumber {
-  return z.int().check(z.gte(1, { error }), z.lte(4094, { error })) as z.ZodMiniNumber;
+  return z.int().check(z.gte(1, { error }), z.lte(4094, { error }));
 }

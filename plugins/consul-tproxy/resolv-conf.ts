@@ -20,7 +20,10 @@ export function keepResolvConf(call: Call, dns: CniDns | undefined): void {
   const name = netnsName(call.netns);
   if (name === undefined) return;
   try {
-    if (dns === undefined) return removeNetnsResolvConf(name, isOwner(call));
+    if (dns === undefined) {
+      removeNetnsResolvConf(name, isOwner(call));
+      return;
+    }
     const host = hostResolvConf();
     const written = writeNetnsResolvConf(name, call, {
       nameservers: dns.nameservers ?? [],

@@ -86,8 +86,14 @@ export class SlotTable {
       return before !== undefined;
     });
     const after = change(before);
-    if (before === undefined && after !== undefined) return this.add(key, after);
-    if (before !== undefined && after !== undefined) return this.#write(at, key, after);
+    if (before === undefined && after !== undefined) {
+      this.add(key, after);
+      return;
+    }
+    if (before !== undefined && after !== undefined) {
+      this.#write(at, key, after);
+      return;
+    }
     if (before !== undefined) this.#removeAt(at);
   }
 

@@ -129,12 +129,19 @@ export class Store {
   /** Leaves the catalog for the next call. That call does without when it cannot be kept. */
   keep(): void {
     attempt(() => {
-      if (this.#catalog.used === 0) return dropCatalog(this.#folder);
-      if (this.#opened !== undefined) return this.#changed ? this.#opened.seal() : undefined;
-      if (this.#slots !== undefined && this.#isWorthKeeping()) {
-        return keepCatalog(this.#folder, this.#slots, this.#catalog.used);
+      if (this.#catalog.used === 0) {
+        dropCatalog(this.#folder);
+        return;
       }
-      return dropCatalog(this.#folder);
+      if (this.#opened !== undefined) {
+        this.#changed ? this.#opened.seal() : undefined;
+        return;
+      }
+      if (this.#slots !== undefined && this.#isWorthKeeping()) {
+        keepCatalog(this.#folder, this.#slots, this.#catalog.used);
+        return;
+      }
+      dropCatalog(this.#folder);
     });
   }
 

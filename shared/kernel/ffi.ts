@@ -82,11 +82,11 @@ function fromModule(): Ffi | undefined {
 /** A plugin's stderr stays empty on success; only this one kind of warning, and only during `work`, is dropped. */
 function withoutExperimentalWarning<T>(work: () => T): T {
   const emitWarning = process.emitWarning;
-  process.emitWarning = ((warning: string | Error, ...rest: unknown[]) => {
+  process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
     const type: unknown =
       typeof rest[0] === 'object' && rest[0] !== null ? Reflect.get(rest[0], 'type') : rest[0];
     if (type !== 'ExperimentalWarning') Reflect.apply(emitWarning, process, [warning, ...rest]);
-  }) as typeof process.emitWarning;
+  };
   try {
     return work();
   } finally {

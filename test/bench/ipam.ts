@@ -51,8 +51,10 @@ function benchSize(size: number, root: string): void {
     'in process',
     measure(rounds, (verb, id) => inProcess(verb, own, id)),
   );
-  if (!existsSync(`${binDir}/host-local`))
-    return console.log(`         no executables in ${binDir}: node build.mjs`);
+  if (!existsSync(`${binDir}/host-local`)) {
+    console.log(`         no executables in ${binDir}: node build.mjs`);
+    return;
+  }
   const hasReference = existsSync(`${REFERENCE}/host-local`);
   const ours: Times = { ADD: [], DEL: [] };
   const reference: Times = { ADD: [], DEL: [] };
@@ -68,8 +70,10 @@ function benchSize(size: number, root: string): void {
       );
   }
   report(size, 'executable', ours);
-  if (!hasReference)
-    return console.log('         the reference is absent: apt-get install containernetworking-plugins');
+  if (!hasReference) {
+    console.log('         the reference is absent: apt-get install containernetworking-plugins');
+    return;
+  }
   report(size, 'reference', reference);
   report(
     size,

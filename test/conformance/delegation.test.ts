@@ -11,7 +11,7 @@ const test = suite('conformance: delegation');
 const NS = '/run/netns/pod';
 const FOREIGN = '/run/foreign';
 
-test.before(() => void mkdirSync(FOREIGN));
+test.before(() => mkdirSync(FOREIGN));
 test.beforeEach(() => {
   execFileSync('sh', ['-c', 'ip netns del pod 2>/dev/null; ip netns add pod']);
 });

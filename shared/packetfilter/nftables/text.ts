@@ -47,7 +47,7 @@ function hookText({ type, hook, priority, policy }: NftHook): string {
 }
 
 function statementText(statement: NftStatement): string {
-  const not = 'not' in statement && statement.not === true ? '!= ' : '';
+  const not = 'not' in statement && statement.not ? '!= ' : '';
   switch (statement.kind) {
     case 'accept':
     case 'drop':

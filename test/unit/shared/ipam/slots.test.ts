@@ -52,7 +52,7 @@ test('update changes the value of a key, adds it, removes it', () => {
 test('refuses to fill the last slot, which ends every search', () => {
   const table = new SlotTable(new MemorySlots(2), 0);
   table.add(bytes(1, KEY_BYTES), bytes(1, VALUE_BYTES));
-  assert.ok(table.isCrowded === false);
+  assert.ok(!table.isCrowded);
   assert.throws(() => table.add(bytes(2, KEY_BYTES), bytes(1, VALUE_BYTES)), /full/);
 });
 
