@@ -141,7 +141,7 @@ function protection({ plan, addresses }: Parts): Assertion[] {
   return doors.map(({ host, port }) => ({
     title: `plain HTTP to count-api at ${host}:${port} is refused`,
     look: async () => {
-      const answer = await fetch(host, port, '/').catch((error: NodeJS.ErrnoException) => error);
+      const answer = await fetch(host, port, '/').catch((error: unknown) => error as NodeJS.ErrnoException);
       if (!(answer instanceof Error)) throw new Error(`it answers ${answer.status}: ${answer.body}`);
       return expectMatch(answer.message, /socket hang up|ECONNRESET|Parse Error/);
     },

@@ -92,7 +92,7 @@ function passOn(socket: Socket, host: string, port: number): void {
 /** A peer that cannot be reached, or that closes on us, is seen by the program as a reset connection, as from Envoy. */
 function giveUp(socket: Socket, far: Socket | TLSSocket, what: string, tell: Tell): void {
   far.setTimeout(CONNECT_MS, () => far.destroy(new Error('no connection in time')));
-  far.once('error', (error) => {
+  far.once('error', (error: Error) => {
     if (!socket.destroyed) tell(`${what}: ${error.message}`);
     socket.resetAndDestroy();
   });

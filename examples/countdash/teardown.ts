@@ -63,7 +63,8 @@ export function programFor(subnet: string): Xtables {
  * doing in the meantime, or shared chains that somebody else has come to use, and come apart.
  */
 export async function remains(state: State): Promise<{ ours: string[]; others: string[] }> {
-  for (const deadline = Date.now() + SETTLE_MS; ; await pause(100)) {
+  const deadline = Date.now() + SETTLE_MS;
+  for (;;) {
     const { added, removed } = compareFootprints(state.before, takeFootprint(PROCESS_WORDS));
     const differences = [
       ...added.map((line) => `left: ${line}`),
@@ -73,6 +74,7 @@ export async function remains(state: State): Promise<{ ours: string[]; others: s
       const ours = differences.filter((line) => isOurs(line, state));
       return { ours, others: differences.filter((line) => !ours.includes(line)) };
     }
+    await pause(100);
   }
 }
 

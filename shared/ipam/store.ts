@@ -134,7 +134,7 @@ export class Store {
         return;
       }
       if (this.#opened !== undefined) {
-        this.#changed ? this.#opened.seal() : undefined;
+        if (this.#changed) this.#opened.seal();
         return;
       }
       if (this.#slots !== undefined && this.#isWorthKeeping()) {

@@ -35,7 +35,7 @@ export function openOwnNamespace(): NetworkNamespace {
  */
 export function inNamespace<T>(namespace: string | NetworkNamespace, work: () => T): T {
   const given = typeof namespace === 'string' ? undefined : namespace;
-  const target = given ?? openNamespace(String(namespace));
+  const target = given ?? openNamespace(namespace as string);
   try {
     const home = openOwnNamespace();
     try {

@@ -129,7 +129,10 @@ function inProcess(verb: Verb, dataDir: string, id: string): number {
     validAttachments: undefined,
     warn: () => undefined,
   };
-  return timed(() => void (verb === 'ADD' ? ipamAdd(call) : ipamDel(call)));
+  return timed(() => {
+    if (verb === 'ADD') ipamAdd(call);
+    else ipamDel(call);
+  });
 }
 
 function execute(folder: string, verb: Verb, dataDir: string, id: string): number {

@@ -76,14 +76,14 @@ function mutateObject(random: Random, entries: [string, unknown][]): unknown {
 }
 
 function swappedCase(random: Random, text: string): string {
-  return [...text]
+  return Array.from(text)
     .map((letter) => (random.chance(0.5) ? letter.toUpperCase() : letter.toLowerCase()))
     .join('');
 }
 
 /** The text with a few characters lost, doubled or exchanged: mostly no JSON any more. */
 export function corrupt(random: Random, text: string): string {
-  const characters = [...text];
+  const characters = Array.from(text);
   for (let left = 1 + random.below(3); left > 0; left -= 1) {
     const at = random.below(characters.length);
     characters.splice(

@@ -90,7 +90,9 @@ process.once('exit', () => tell({ event: 'end', suite: '', title: '' }));
 
 function tell(message: Record<string, unknown>): void {
   if (message['event'] === 'skip')
-    process.stdout.write(`SKIP ${message['suite']}: ${message['title']}: ${message['reason']}\n`);
+    process.stdout.write(
+      `SKIP ${String(message['suite'])}: ${String(message['title'])}: ${String(message['reason'])}\n`,
+    );
   if (hasEar) writeSync(EAR, `${JSON.stringify(message)}\n`);
 }
 

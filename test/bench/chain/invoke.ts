@@ -68,7 +68,7 @@ function inOrder({ plugins }: List, verb: Verb): List['plugins'] {
 }
 
 function runSync({ file, env, input }: Call, wrap: readonly string[]): string {
-  const [program = file, ...args] = [...wrap, file];
+  const [program, ...args] = [...wrap, file];
   const { status, stdout, stderr, error } = spawnSync(program, args, { input, env, encoding: 'utf8' });
   if (error !== undefined && (error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
   if (status !== 0) throw failure(file, env, status, stdout + stderr);

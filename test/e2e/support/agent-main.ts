@@ -22,7 +22,10 @@ createInterface({ input: process.stdin })
     const { id, order } = JSON.parse(line) as { id: number; order: Order };
     const work = order.do === 'serve' ? serve(order) : ask(order);
     const say = (answer: string): boolean => process.stdout.write(`${JSON.stringify({ id, answer })}\n`);
-    work.then(say, (error: NodeJS.ErrnoException) => say(`error ${error.code ?? error.message}`));
+    work.then(say, (error: unknown) => {
+      const { code, message } = error as NodeJS.ErrnoException;
+      say(`error ${code ?? message}`);
+    });
   })
   .on('close', () => process.exit());
 

@@ -50,7 +50,7 @@ function buildIn(folder: string, env: Record<string, string>, prefix: readonly s
   symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
   utimesSync(join(folder, 'cli/main.ts'), new Date(0), new Date(0));
   if (prefix.length > 0) execFileSync('chown', ['-R', '65534:65534', folder]);
-  const [program = '', ...args] = [...prefix, process.execPath, join(folder, 'build.mjs'), '--no-timing'];
+  const [program, ...args] = [...prefix, process.execPath, join(folder, 'build.mjs'), '--no-timing'];
   const said = execFileSync(program, args, { env, cwd: '/', encoding: 'utf8' });
   assert.match(said, 'tuned: ');
   assert.not.match(said, 'warning');

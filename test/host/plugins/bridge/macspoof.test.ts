@@ -89,7 +89,7 @@ test('D26 an id too long for a comment still gets its own chains', () => {
   assert.not.match(sh('nft list table bridge nat'), /yyy/);
 });
 
-test('it needs no nft program', async () => {
+test('it needs no nft program', () => {
   makeNamespace('c1');
   const showNft = hideNft();
   try {

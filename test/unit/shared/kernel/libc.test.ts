@@ -32,7 +32,7 @@ test('errno is that of the failing call, call after call', () => {
 test('a call that succeeds gives its number', () => {
   const fd = checked('socket', libc().socket(1, 1, 0));
   assert.ok(fd > 2);
-  assert.is(readFileSync('/proc/self/fdinfo/' + fd, 'utf8').includes('flags'), true);
+  assert.is(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8').includes('flags'), true);
 });
 
 test('a part of a buffer is a pointer to that part, also of a small one', () => {

@@ -98,7 +98,7 @@ test('lists by link and by family agree with ip', () => {
     ip(...args)
       .flatMap((link) => (link['addr_info'] as Record<string, unknown>[] | undefined) ?? [])
       .filter((address) => 'local' in address)
-      .map((address) => `${address['local']}/${address['prefixlen']}`)
+      .map((address) => `${String(address['local'])}/${String(address['prefixlen'])}`)
       .sort();
   assert.equal(texts(addresses(own)), byIp('addr', 'show'));
   assert.equal(texts(addresses(own, { index })), byIp('addr', 'show', 'dev', 'left'));

@@ -199,7 +199,10 @@ test('a chain that changes while it is read: every rule of the last reading, eac
   );
   const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open: () => listing, leadingTo: () => 0 });
   const first = rules[Symbol.iterator]();
-  assert.equal([first.next().value?.handle, first.next().value?.handle], [1n, 2n]);
+  assert.equal(
+    [first.next(), first.next()].map(({ value }) => (value as { handle: bigint } | undefined)?.handle),
+    [1n, 2n],
+  );
   const whole = [...rules];
   assert.equal(handles(whole), [1, 2, 3, 4, 5, 6, 7]);
   const rest = [...{ [Symbol.iterator]: () => first }];
