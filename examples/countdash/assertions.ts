@@ -1,14 +1,11 @@
+import { get } from 'node:http';
 import type { NetworkList } from '../../conflist/network-list.ts';
-import { checkNetwork, type Runtime } from '../../conflist/runtime.ts';
-import type { Children } from './children.ts';
-import { virtualName } from './dns-answers.ts';
+import { type Runtime, checkNetwork } from '../../conflist/runtime.ts';
+import { type Children, askInside } from './children.ts';
+import { virtualName } from './dns.ts';
 import type { Addresses } from './example.ts';
-import { aroundProxy } from './around-proxy.ts';
-import { askInside } from './inside.ts';
-import { expectEqual, expectMatch, fetch } from './looks.ts';
-import { nomadAttachment } from './nomad.ts';
-import { groupsOf, UPSTREAM_PORT, type Plan } from './plan.ts';
-import type { ProbeAnswer, ProbeConfig } from './probe.ts';
+import { type Plan, UPSTREAM_PORT, groupsOf, nomadAttachment } from './plan.ts';
+import type { ProbeAnswer, ProbeConfig } from './programs.ts';
 import type { Progress } from './progress.ts';
 
 export interface Parts {
@@ -146,4 +143,80 @@ function protection({ plan, addresses }: Parts): Assertion[] {
       return expectMatch(answer.message, /socket hang up|ECONNRESET|Parse Error/);
     },
   }));
+}
+
+/**
+ * With two families: IPv6 is no way around the proxy. Each refusal would be worth nothing if nobody listened there, so first the program is
+ * seen to answer over IPv6; that the host reaches the dashboard's page over IPv6 is asserted with the page.
+ */
+export function aroundProxy({ plan, addresses, children }: Parts): Assertion[] {
+  const { apiIpv6, dashboardIpv6 } = addresses;
+  if (apiIpv6 === undefined || dashboardIpv6 === undefined) return [];
+  const { api, dashboard } = plan;
+  const call = (netns: string, host: string, port: number): Promise<ProbeAnswer> =>
+    askInside(children, netns, { ask: 'http', host, port, path: '/health' });
+  return [
+    {
+      title: `count-api listens on IPv6, too: ::1 port ${api.appPort} in its namespace`,
+      look: async () => expectMatch((await call(api.netns, '::1', api.appPort)).answer, /"count":\d+/),
+    },
+    {
+      title: `the dashboard's way around the proxy, IPv6 to count-api at ${apiIpv6} port ${api.appPort}`,
+      look: async () => refused(await call(dashboard.netns, apiIpv6, api.appPort)),
+    },
+    {
+      title: `count-api's way around the proxy, IPv6 to the open page at ${dashboardIpv6} port ${dashboard.appPort}`,
+      look: async () => refused(await call(api.netns, dashboardIpv6, dashboard.appPort)),
+    },
+    {
+      title: `this host's way around the proxy, IPv6 to count-api at ${apiIpv6} port ${api.appPort}`,
+      look: async () => refused(await callFromHere(apiIpv6, api.appPort)),
+    },
+  ];
+}
+
+async function callFromHere(host: string, port: number): Promise<ProbeAnswer> {
+  try {
+    return { answer: (await fetch(host, port, '/health')).body };
+  } catch (thrown) {
+    const { code, message } = thrown as NodeJS.ErrnoException;
+    return { error: code ?? message };
+  }
+}
+
+/** A reset at once, so that programs turn to IPv4; not silence. */
+function refused({ answer, error }: ProbeAnswer): string {
+  if (answer !== undefined) throw new Error(`it answers: ${JSON.stringify(answer.slice(0, 200))}`);
+  return expectEqual(error, 'ECONNREFUSED');
+}
+
+const PATIENCE_MS = 6000;
+
+/** One GET from the host, whatever answers. */
+export function fetch(host: string, port: number, path: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const request = get({ host, port, path, agent: false, timeout: PATIENCE_MS }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.once('error', reject);
+      response.once('end', () =>
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString() }),
+      );
+    });
+    request.once('timeout', () =>
+      request.destroy(new Error(`no answer from ${host}:${port} within ${PATIENCE_MS / 1000} s`)),
+    );
+    request.once('error', reject);
+  });
+}
+
+export function expectEqual(seen: string | undefined, wanted: string): string {
+  if (seen === wanted) return wanted;
+  throw new Error(`wanted ${wanted}, got ${seen ?? 'nothing'}`);
+}
+
+export function expectMatch(seen: string | undefined, wanted: RegExp): string {
+  const [match] = wanted.exec(seen ?? '') ?? [];
+  if (match !== undefined) return match;
+  throw new Error(`wanted ${String(wanted)}, got ${JSON.stringify(seen?.slice(0, 200) ?? 'nothing')}`);
 }

@@ -1,8 +1,15 @@
-import './reflect.ts';
+import './reflect-metadata.ts';
 import * as x509 from '@peculiar/x509';
 import { randomBytes, type webcrypto } from 'node:crypto';
-import type { Identity } from './sidecar.ts';
-import { spiffeId } from './spiffe.ts';
+
+/** What a sidecar proves itself with; made new for each run of the example, never on disk. All PEM. */
+export interface Identity {
+  readonly service: string;
+  readonly trustDomain: string;
+  readonly certificate: string;
+  readonly key: string;
+  readonly authority: string;
+}
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 86_400_000;
@@ -80,4 +87,24 @@ function serial(): string {
   const bytes = randomBytes(16);
   bytes[0] = (bytes[0] ?? 0) & 0x7f;
   return bytes.toString('hex');
+}
+
+/** Identities of the mesh as Consul writes them into certificates: one URI in the subject's alternative names. */
+export function spiffeId(trustDomain: string, service: string): string {
+  return `spiffe://${trustDomain}/ns/default/dc/dc1/svc/${service}`;
+}
+
+/** The service that a peer's certificate names, if it is of this trust domain and names exactly one. */
+export function serviceOf(trustDomain: string, subjectAltName: string | undefined): string | undefined {
+  const uris = (subjectAltName ?? '').split(', ').filter((name) => name.startsWith('URI:'));
+  const prefix = `URI:${spiffeId(trustDomain, '')}`;
+  const [uri] = uris;
+  if (uris.length !== 1 || uri === undefined || !uri.startsWith(prefix)) return undefined;
+  const service = uri.slice(prefix.length);
+  return /^[a-z0-9-]+$/.test(service) ? service : undefined;
+}
+
+/** The name by which Consul's proxies ask for a service in the TLS greeting. */
+export function serverName(trustDomain: string, service: string): string {
+  return `${service}.default.dc1.internal.${trustDomain}`;
 }

@@ -1,10 +1,8 @@
 import { createInterface } from 'node:readline';
 import { libc } from '../../shared/kernel/libc.ts';
 import { writeAll } from '../../shared/kernel/stdio.ts';
-import { serveCountApi } from './count-api.ts';
-import { serveDashboard, type DashboardConfig } from './dashboard.ts';
-import { serveDns, type DnsConfig } from './dns-server.ts';
-import { probe, type ProbeConfig } from './probe.ts';
+import { type DashboardConfig, type ProbeConfig, probe, serveCountApi, serveDashboard } from './programs.ts';
+import { serveDns, type DnsConfig } from './dns.ts';
 import { serveSidecar, type SidecarConfig } from './sidecar.ts';
 
 /** What one process of the example does, told by its parent as one line of JSON on stdin. */

@@ -1,8 +1,11 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { basename, dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { ChildMessage, ChildOrder } from './child.ts';
-import { weftCommand } from './self.ts';
+import { virtualName } from './dns.ts';
+import { NAMES, type Plan } from './plan.ts';
+import type { ProbeAnswer, ProbeConfig } from './programs.ts';
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
 
 const READY_MS = 15_000;
 const STOP_MS = 3_000;
@@ -144,4 +147,49 @@ function stopOne(child: ChildProcess, onKill: () => void): Promise<void> {
 function failure(name: string, how: string, complaints: string): CniError {
   const details = complaints.trim();
   return new CniError(CniCode.Internal, `the ${name} ${how}`, details === '' ? {} : { details });
+}
+
+/**
+ * The command line that runs `weft` again, from whatever this is: the executable, or the sources under a Node. The executable acts by
+ * the name that it is called by, so it must be called by its file named `weft`.
+ */
+export function weftCommand(): string[] {
+  const { execPath } = process;
+  if (process.getBuiltinModule('node:sea').isSea()) {
+    return [basename(execPath) === 'weft' ? execPath : join(dirname(execPath), 'weft')];
+  }
+  const main = JSON.stringify(new URL('../../cli/main.ts', import.meta.url).href);
+  const code = `const { main } = await import(${main}); process.exit(await main('weft', process.argv.slice(1)));`;
+  return [execPath, '--no-warnings', '--input-type=module', '-e', code, '--'];
+}
+
+/** An ordinary user: programs of the groups, and the DNS, need no rights. */
+export const APP_UID = 65534;
+
+/** Asks a question from inside a namespace, as the groups' programs would. */
+export async function askInside(
+  children: Children,
+  netns: string,
+  config: ProbeConfig,
+): Promise<ProbeAnswer> {
+  const order = { role: 'probe', uid: APP_UID, config } as const;
+  return (await children.ask({ name: 'probe', netns, order })) as ProbeAnswer;
+}
+
+/**
+ * The virtual address of count-api as the dashboard will learn it. It is the one thing that passes the host's own INPUT rules, as
+ * with a real Consul on the client: a host that drops it would only be seen as a counter that stands still.
+ */
+export async function resolveInside(
+  { dashboard, api, dns, subnets }: Plan,
+  children: Children,
+): Promise<string> {
+  const name = virtualName(api.service);
+  const { answer, error } = await askInside(children, dashboard.netns, { ask: 'resolve', name });
+  if (answer === api.virtualAddress) return `${name} is ${answer} in ${dashboard.netns}`;
+  throw new CniError(CniCode.IoFailure, `${name} has no address in ${dashboard.netns}: ${answer ?? error}`, {
+    details:
+      `does this host's firewall drop what comes in by ${NAMES.bridge}? Let udp and tcp port ${dns?.port} in from ` +
+      `${subnets[0]}, as for Consul on a Nomad client`,
+  });
 }

@@ -1,21 +1,19 @@
+import { type Server, createServer } from 'node:net';
 import { pluginFolder } from '../../conflist/plugin-folder.ts';
 import { assertExample } from './assertions.ts';
 import { Children } from './children.ts';
-import { claimExample } from './claim.ts';
-import { exampleList } from './example-list.ts';
+import { type Plan, exampleList, groupsOf, makePlan } from './plan.ts';
 import { setUp } from './example.ts';
 import { takeFootprint } from './footprint.ts';
-import { readHostFacts } from './host-facts.ts';
-import { HELP, parseOptions, type Options } from './options.ts';
-import { drawPicture } from './picture.ts';
-import { groupsOf, makePlan, type Plan } from './plan.ts';
-import { portHolders } from './port-holder.ts';
 import { checkHost, checkPort, clearLeftovers } from './preflight.ts';
+import { portHolders, readHostFacts } from './host.ts';
+import { listening } from './programs.ts';
+import { HELP, type Options, parseOptions } from './options.ts';
+import { drawPicture } from './picture.ts';
 import { Progress } from './progress.ts';
-import { startOf, writeState, type State } from './state.ts';
-import { Stop } from './stop.ts';
+import { type State, isAlive, readState, startOf, writeState } from './state.ts';
 import { PROCESS_WORDS, remains, runtimeOf, tearDown } from './teardown.ts';
-import { toCniError } from '../../shared/cni/errors.ts';
+import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 
 /** Executables that Nomad's list names. */
 const PLUGINS = ['loopback', 'bridge', 'host-local', 'firewall', 'portmap'];
@@ -122,4 +120,78 @@ function variant({ upstreams, deny, dualStack, backend }: Options): string {
 function explain(thrown: unknown): string {
   const { message, details } = toCniError(thrown);
   return `   FAIL  ${message}${details === undefined || details === '' ? '' : `; ${details}`}`;
+}
+
+/** Abstract: no file, gone with its process whatever ends it, and one for each network namespace, as the names of the example are. */
+const NAME = '\0weft-countdash';
+
+/**
+ * Makes this process the only one that starts, runs or takes down the example here, until it ends: of two that start at once, the
+ * second would take the first one's namespaces for leftovers.
+ * @throws CniError when there is another one
+ */
+export async function claimExample(): Promise<Server> {
+  const server = createServer((socket) => socket.destroy());
+  try {
+    await listening(server, { path: NAME });
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw thrown;
+    const state = readState();
+    throw new CniError(
+      CniCode.IoFailure,
+      state !== undefined && isAlive(state)
+        ? `the example runs already, as process ${state.pid}; stop it with Ctrl-C there, or: kill ${state.pid}`
+        : 'another call of the example is starting or ending at this moment',
+    );
+  }
+  return server.unref();
+}
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/**
+ * The wish to stop: Ctrl-C, `kill`, or the terminal closing; or a fault of this program that nobody caught. Held until the host is
+ * as before, so that a second Ctrl-C breaks nothing.
+ */
+export class Stop {
+  /** Resolves at the first signal, rejects at a fault. */
+  readonly asked: Promise<void>;
+  readonly #onSignal: () => void;
+  readonly #onFault: (fault: unknown) => void;
+  #interrupted = false;
+  #fault: { reason: unknown } | undefined;
+
+  constructor(onFirst: () => void) {
+    const { promise, resolve, reject } = Promise.withResolvers<undefined>();
+    this.asked = promise;
+    // Seen by whoever waits; nobody waiting is no second fault.
+    promise.catch(() => undefined);
+    this.#onSignal = () => {
+      if (!this.#interrupted) onFirst();
+      this.#interrupted = true;
+      resolve(undefined);
+    };
+    this.#onFault = (reason) => {
+      this.#fault ??= { reason };
+      reject(reason);
+    };
+    for (const signal of SIGNALS) process.on(signal, this.#onSignal);
+    process.on('uncaughtException', this.#onFault);
+  }
+
+  /** Whether the user wants to stop. */
+  get interrupted(): boolean {
+    return this.#interrupted;
+  }
+
+  /** Throws once there is a reason to stop: called between the steps of the set-up. */
+  check(): void {
+    if (this.#fault !== undefined) throw this.#fault.reason;
+    if (this.#interrupted) throw new Error('interrupted');
+  }
+
+  release(): void {
+    for (const signal of SIGNALS) process.off(signal, this.#onSignal);
+    process.off('uncaughtException', this.#onFault);
+  }
 }

@@ -1,19 +1,25 @@
 import { addNetwork, type Runtime } from '../../conflist/runtime.ts';
 import type { NetworkList } from '../../conflist/network-list.ts';
 import { readAsset } from '../../shared/assets.ts';
-import { randomUUID } from 'node:crypto';
-import { makeIdentities } from './certificates.ts';
-import type { Children } from './children.ts';
-import { APP_UID, resolveInside } from './inside.ts';
-import { virtualName } from './dns-answers.ts';
+import { makeIdentities, type Identity } from './certificates.ts';
+import { type Children, APP_UID, resolveInside } from './children.ts';
+import { virtualName } from './dns.ts';
 import { acceptInAdminChain } from './host-rules.ts';
-import { nomadAttachment, PROXY_OUTBOUND_PORT, PROXY_UID, type Group } from './nomad.ts';
-import { groupsOf, UPSTREAM_PORT, type Plan } from './plan.ts';
+import {
+  NAMES,
+  type Group,
+  PROXY_OUTBOUND_PORT,
+  PROXY_UID,
+  type Plan,
+  UPSTREAM_PORT,
+  groupsOf,
+  nomadAttachment,
+} from './plan.ts';
 import type { Progress } from './progress.ts';
-import type { Identity, SidecarConfig, Upstream } from './sidecar.ts';
-import { NAMES } from './state.ts';
+import type { SidecarConfig, Upstream } from './sidecar.ts';
 import { programFor } from './teardown.ts';
 import { tool } from './tool.ts';
+import { randomUUID } from 'node:crypto';
 
 /** The running example, as far as the assertions and the picture want to know. */
 export interface Addresses {

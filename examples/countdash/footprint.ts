@@ -1,8 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { EMPTY_TABLE, iptablesTables, withoutEmptyChains } from './empty-tables.ts';
-import { isMountPoint } from './mounts.ts';
-import { linesOf, toolIfThere } from './tool.ts';
+import { EMPTY_TABLE, iptablesTables, withoutEmptyChains, xtablesRules } from './host-rules.ts';
+import { isMountPoint, linesOf, toolIfThere } from './tool.ts';
 
 /** What the example might leave behind on a host, as sorted lines of text under a heading each: compared before and after. */
 export interface Footprint {
@@ -83,18 +82,6 @@ export function compareFootprints(
       from[heading].filter((line) => !to[heading].includes(line)).map((line) => `${heading}: ${line.trim()}`),
     );
   return { added: missing(after, before), removed: missing(before, after) };
-}
-
-/** `-t nat -A CHAIN ...` for each rule and `-t nat -N CHAIN` for each chain of `iptables-save`'s output. */
-export function xtablesRules(saved: string): string[] {
-  let table = '';
-  return linesOf(saved).flatMap((line) => {
-    if (line.startsWith('*')) table = line.slice(1);
-    if (line.startsWith('-A')) return [`-t ${table} ${line}`];
-    const [, chain, policy] = /^:(\S+) (\S+)/.exec(line) ?? [];
-    if (chain === undefined || policy === 'ACCEPT') return [];
-    return [policy === '-' ? `-t ${table} -N ${chain}` : `-t ${table} -P ${chain} ${policy}`];
-  });
 }
 
 /** The text of `nft list ruleset` without empty accepting base chains and without tables that hold nothing else. */

@@ -1,5 +1,10 @@
-import { xtablesRules } from './footprint.ts';
 import { tool, toolIfThere, tryTool } from './tool.ts';
+import { isErrno } from '../../shared/kernel/errno.ts';
+import { changeNft, hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
+import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
+import { deleteTable } from '../../shared/packetfilter/nftables/messages.ts';
+import type { NftFamily, NftTable } from '../../shared/packetfilter/nftables/model.ts';
+import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
 
 export type Xtables = 'iptables' | 'ip6tables';
 
@@ -68,4 +73,122 @@ export function removalScript(table: string, fresh: readonly string[]): string |
 
 function adminRule(bridge: string, subnet: string): string[] {
   return [ADMIN_CHAIN, '-o', bridge, '-d', subnet, '-j', 'ACCEPT'];
+}
+
+/**
+ * Takes away the nftables tables that the plugins make once for a host, as `removeSharedChains` does for iptables: those that were not there
+ * before the example and that hold nothing of any container. A container that comes in the same moment keeps its table: the kernel takes the
+ * removal only if nobody has changed anything since we looked.
+ * @param before `takeFootprint().rules` of the time before
+ */
+export function removeSharedTables(before: readonly string[]): void {
+  if (!hasNfTables()) return;
+  const fresh = SHARED_TABLES.filter(
+    ({ table: { family, name } }) => !before.some((rule) => rule.startsWith(`nft table ${family} ${name} `)),
+  );
+  changeNft({ what: 'remove the tables that nobody uses any more' }, (view) =>
+    fresh.filter((shared) => isIdle(view, shared)).map(({ table }) => deleteTable(table)),
+  );
+}
+
+interface SharedTable {
+  readonly table: NftTable;
+  /** Chains that it has without any container. */
+  readonly chains: readonly string[];
+  /** Those of them whose rules are containers'. */
+  readonly rulesOfContainers: readonly string[];
+  /** Maps whose elements are containers'. */
+  readonly maps: readonly string[];
+}
+
+const hostports = (family: 'ip' | 'ip6'): SharedTable => ({
+  table: { family, name: 'weft_hostports' },
+  chains: ['prerouting', 'output', 'postrouting'],
+  rulesOfContainers: [],
+  maps: ['ports', 'address_ports'],
+});
+
+const SHARED_TABLES: readonly SharedTable[] = [
+  {
+    table: { family: 'inet', name: 'cni_plugins_masquerade' },
+    chains: ['postrouting', 'masq_checks'],
+    rulesOfContainers: ['masq_checks'],
+    maps: [],
+  },
+  hostports('ip'),
+  hostports('ip6'),
+];
+
+function isIdle(view: NftView, { table, chains, rulesOfContainers, maps }: SharedTable): boolean {
+  return (
+    view.hasTable(table) &&
+    view.chains(table).every(({ name }) => chains.includes(name)) &&
+    rulesOfContainers.every((name) => view.rules({ table, name }).length === 0) &&
+    maps.every((name) => view.elements({ table, name, key: [] }).length === 0)
+  );
+}
+
+/** Tables that iptables-nft makes, with their built-in chains, whenever it is asked to do something with them. */
+const BY_IPTABLES = /^(ip|ip6) (filter|nat|mangle|raw|security)$/;
+
+/** `ip filter`, ...: the tables of iptables-nft that there are, out of the output of `nft list ruleset`. */
+export function iptablesTables(ruleset: string): string[] {
+  return tableNames(ruleset).filter((table) => BY_IPTABLES.test(table));
+}
+
+/** The text of `nft list ruleset` without empty accepting base chains: what is left of a table without rules is its braces. */
+export function withoutEmptyChains(ruleset: string): string {
+  const emptyChain = /^\tchain \S+ \{\n\t\ttype [^\n]*policy accept;\n\t\}\n\n?/gm;
+  return ruleset
+    .replace(/^# Warning:[^\n]*\n/gm, '')
+    .replace(emptyChain, '')
+    .replace(/\n\n\}/g, '\n}');
+}
+
+/** A table that holds nothing, as {@link withoutEmptyChains} leaves it. */
+export const EMPTY_TABLE = /^table [^\n]* \{\n\}\n/gm;
+
+/**
+ * Takes away the tables that came with the example and are empty again. Whoever has committed anything to nf_tables between
+ * the look and the deletion keeps everything: the kernel refuses it then, and it is looked at again.
+ * @param before `takeFootprint().tables` of the time before
+ */
+export function removeEmptyTables(before: readonly string[]): void {
+  for (let attempt = 0; attempt < 5; attempt += 1) {
+    using nft = NftConnection.open();
+    const generation = nft.generation();
+    const ruleset = toolIfThere('nft', ['-s', 'list', 'ruleset']);
+    const empty = tableNames((withoutEmptyChains(ruleset).match(EMPTY_TABLE) ?? []).join(''));
+    const ours = empty.filter((table) => BY_IPTABLES.test(table) && !before.includes(table));
+    try {
+      nft.commit(
+        ours.map((table) => deleteTable(tableOf(table))),
+        generation,
+      );
+      return;
+    } catch (thrown) {
+      if (!isErrno(thrown, 'ERESTART')) throw thrown;
+    }
+  }
+}
+
+function tableNames(ruleset: string): string[] {
+  return [...ruleset.matchAll(/^table (\S+ \S+) \{$/gm)].map(([, name = '']) => name);
+}
+
+function tableOf(text: string): { family: NftFamily; name: string } {
+  const [family = '', name = ''] = text.split(' ');
+  return { family: family as NftFamily, name };
+}
+
+/** `-t nat -A CHAIN ...` for each rule and `-t nat -N CHAIN` for each chain of `iptables-save`'s output. */
+export function xtablesRules(saved: string): string[] {
+  let table = '';
+  return linesOf(saved).flatMap((line) => {
+    if (line.startsWith('*')) table = line.slice(1);
+    if (line.startsWith('-A')) return [`-t ${table} ${line}`];
+    const [, chain, policy] = /^:(\S+) (\S+)/.exec(line) ?? [];
+    if (chain === undefined || policy === 'ACCEPT') return [];
+    return [policy === '-' ? `-t ${table} -N ${chain}` : `-t ${table} -P ${chain} ${policy}`];
+  });
 }

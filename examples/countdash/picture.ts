@@ -1,7 +1,13 @@
 import type { Addresses } from './example.ts';
-import { PROXY_OUTBOUND_PORT, PROXY_UID, type Group, type GroupPort } from './nomad.ts';
-import { UPSTREAM_PORT, type Plan } from './plan.ts';
-import { NAMES } from './state.ts';
+import {
+  NAMES,
+  type Group,
+  type GroupPort,
+  PROXY_OUTBOUND_PORT,
+  PROXY_UID,
+  type Plan,
+  UPSTREAM_PORT,
+} from './plan.ts';
 
 /** What flows where, as lines of text. */
 export function drawPicture(plan: Plan, addresses: Addresses): string[] {

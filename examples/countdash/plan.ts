@@ -1,9 +1,31 @@
 import { randomInt, randomUUID } from 'node:crypto';
-import type { HostFacts } from './host-facts.ts';
-import type { ConsulDns, Group } from './nomad.ts';
+import type { Attachment } from '../../conflist/attachment.ts';
+import { type NetworkList, parseNetworkList } from '../../conflist/network-list.ts';
+import { bothProtocols } from '../../conflist/port-mapping.ts';
+import type { HostFacts } from './host.ts';
 import { DNS_PORT, type Options } from './options.ts';
-import { NAMES } from './state.ts';
-import { chooseSubnet, gatewayOf } from './subnet.ts';
+import { readAsset } from '../../shared/assets.ts';
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import {
+  type Cidr,
+  containsAddress,
+  firstAddress,
+  formatAddress,
+  formatCidr,
+  nextAddress,
+  overlaps,
+  parseAddress,
+  parseCidr,
+} from '../../shared/net/address.ts';
+
+/** The names under which the example exists on a host; nothing else there carries them. */
+export const NAMES = {
+  bridge: 'weft-demo0',
+  network: 'weft-countdash',
+  namespaces: 'weft-demo-',
+  /** Leases, cached results and the note of what is being done; on tmpfs, so that a reboot forgets it with the rest. */
+  folder: '/run/weft-countdash',
+} as const;
 
 /** The whole example, decided before anything is made. */
 export interface Plan {
@@ -89,4 +111,193 @@ function dynamicPort(isFree: (port: number) => boolean): number {
     if (isFree(port)) return port;
   }
   throw new Error(`every port from ${DYNAMIC_PORTS.first} to ${DYNAMIC_PORTS.last} is taken`);
+}
+
+/** A port of a group's network block. */
+export interface GroupPort {
+  readonly label: string;
+  readonly host: number;
+  readonly to: number;
+  /** `static = ...`: Nomad then keeps the port out of the inbound redirect. */
+  readonly reserved: boolean;
+}
+
+/** One group of the job, with what Nomad would have chosen for its allocation. */
+export interface Group {
+  readonly name: string;
+  readonly service: string;
+  readonly allocId: string;
+  /** Name, not path. */
+  readonly netns: string;
+  readonly ports: readonly GroupPort[];
+  readonly appPort: number;
+  /** The port of label `connect-proxy-<service>`. */
+  readonly proxyPort: number;
+  readonly virtualAddress: string;
+}
+
+export interface ConsulDns {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** Node meta that Nomad's client takes by default. */
+export const PROXY_UID = 101;
+export const PROXY_OUTBOUND_PORT = 15001;
+
+/**
+ * A group's attachment as Nomad's client asks for it: CNI_ARGS with the job's names and, under transparent proxy, the rules
+ * wanted; each port mapped twice under capitalised keys.
+ */
+export function nomadAttachment(group: Group, transparent: ConsulDns | undefined): Attachment {
+  return {
+    containerId: group.allocId,
+    netns: namespacePath(group.netns),
+    ifname: 'eth0',
+    args: shuffled([
+      ['IgnoreUnknown', 'true'],
+      ['NOMAD_REGION', 'global'],
+      ['NOMAD_NAMESPACE', 'default'],
+      ['NOMAD_JOB_ID', 'countdash'],
+      ['NOMAD_GROUP_NAME', group.name],
+      ['NOMAD_ALLOC_ID', group.allocId],
+      ...(transparent === undefined
+        ? []
+        : [['CONSUL_IPTABLES_CONFIG', iptablesConfig(group, transparent)] as const]),
+    ]),
+    capabilityArgs: {
+      portMappings: group.ports.flatMap(({ host, to }) =>
+        bothProtocols({ HostPort: host, ContainerPort: to, HostIP: '' }),
+      ),
+    },
+  };
+}
+
+/** DEL comes without CNI_ARGS. */
+export function nomadRemoval(attachment: Attachment): Attachment {
+  return { ...attachment, args: [] };
+}
+
+/** The structure that Nomad writes into CNI_ARGS, keys in its order, lists that nobody set as null. */
+export function iptablesConfig(group: Group, dns: ConsulDns): string {
+  const reserved = group.ports.filter(({ reserved }) => reserved).map(({ to }) => String(to));
+  return JSON.stringify({
+    ConsulDNSIP: dns.address,
+    ConsulDNSPort: dns.port,
+    ProxyUserID: String(PROXY_UID),
+    ProxyInboundPort: group.proxyPort,
+    ProxyOutboundPort: PROXY_OUTBOUND_PORT,
+    ExcludeInboundPorts: reserved.length === 0 ? null : [...new Set(reserved)].sort(),
+    ExcludeOutboundPorts: null,
+    ExcludeOutboundCIDRs: null,
+    ExcludeUIDs: null,
+    NetNS: namespacePath(group.netns),
+    IptablesProvider: null,
+  });
+}
+
+export function namespacePath(name: string): string {
+  return `/var/run/netns/${name}`;
+}
+
+/** Nomad keeps them in a Go map, whose order is random: nobody may depend on it. */
+function shuffled<T>(items: readonly T[]): T[] {
+  return items
+    .map((item) => ({ item, weight: Math.random() }))
+    .sort((one, other) => one.weight - other.weight)
+    .map(({ item }) => item);
+}
+
+/** Private networks seldom seen in practice; not Nomad's own default (172.26.64.0/20), so that both fit on one host. */
+const IPV4_CANDIDATES = [
+  ...range(256).map((third) => `172.27.${(third + 90) % 256}.0/24`),
+  ...range(256).map((third) => `10.231.${third}.0/24`),
+  ...range(256).map((third) => `192.168.${255 - third}.0/24`),
+];
+const IPV6_CANDIDATES = range(256).map((fourth) => `fd77:6566:74de:${fourth.toString(16)}::/64`);
+
+/**
+ * The first candidate that overlaps no route of the host and holds no address that must stay reachable.
+ * @param routes destinations of the host's routes; the default route and what is no CIDR do not count
+ * @param reserved addresses that the host talks to: its own, its name servers
+ */
+export function chooseSubnet(
+  family: 'ipv4' | 'ipv6',
+  routes: readonly string[],
+  reserved: readonly string[],
+): string {
+  const taken = routes.map(asCidr).filter((cidr) => cidr !== undefined && cidr.prefix > 0) as Cidr[];
+  const addresses = reserved.map(parseAddress).filter((address) => address !== undefined);
+  const candidates = (family === 'ipv4' ? IPV4_CANDIDATES : IPV6_CANDIDATES).map(
+    (text) => parseCidr(text) as Cidr,
+  );
+  const free = candidates.find(
+    (candidate) =>
+      !taken.some((other) => overlaps(candidate, other)) &&
+      !addresses.some((address) => containsAddress(candidate, address)),
+  );
+  if (free !== undefined) return formatCidr(free);
+  throw new CniError(
+    CniCode.IoFailure,
+    `no ${family} subnet is free for the example: every candidate overlaps a route of this host`,
+    {
+      details: 'look at them with: ip route show table all',
+    },
+  );
+}
+
+/** The address that host-local leaves to the bridge: the first of the subnet. */
+export function gatewayOf(subnet: string): string {
+  const cidr = parseCidr(subnet);
+  const gateway = cidr === undefined ? undefined : nextAddress(firstAddress(cidr));
+  if (gateway === undefined) throw new TypeError(`"${subnet}" is no subnet`);
+  return formatAddress(gateway);
+}
+
+function asCidr(text: string): Cidr | undefined {
+  if (text.includes('/')) return parseCidr(text);
+  const address = parseAddress(text);
+  return address === undefined ? undefined : { address, prefix: address.family === 'ipv4' ? 32 : 128 };
+}
+
+function range(length: number): number[] {
+  return Array.from({ length }, (_, index) => index);
+}
+
+/**
+ * Nomad's network list with only the network's name, the bridge's name, the subnets and the lease folder changed: all that an
+ * operator may set in Nomad's configuration, and two that keep the example apart from a Nomad on the same host. A backend that the
+ * user names is put where /etc/weft/weft.json would put it.
+ * @param subnets one, or an IPv4 and an IPv6 one
+ */
+export function exampleList(
+  subnets: readonly string[],
+  { upstreams, backend }: Pick<Options, 'upstreams' | 'backend'>,
+): NetworkList {
+  const file = `conflist/${upstreams ? 'nomad' : 'nomad-tproxy'}.conflist`;
+  const document = JSON.parse(readAsset(file)) as { name: string; plugins: ListedPlugin[] };
+  document.name = NAMES.network;
+  for (const plugin of document.plugins.filter(({ type }) => type === 'bridge')) {
+    plugin.bridge = NAMES.bridge;
+    if (plugin.ipam === undefined) continue;
+    plugin.ipam.ranges = subnets.map((subnet) => [{ subnet }]);
+    plugin.ipam.routes = subnets.map((subnet) => ({ dst: subnet.includes(':') ? '::/0' : '0.0.0.0/0' }));
+    plugin.ipam.dataDir = `${NAMES.folder}/leases`;
+  }
+  if (backend !== undefined) for (const plugin of document.plugins) chooseBackend(plugin, backend);
+  return parseNetworkList(JSON.stringify(document, null, '\t'), "the example's network list");
+}
+
+interface ListedPlugin {
+  readonly type: string;
+  bridge?: string;
+  backend?: string;
+  ipMasqBackend?: string;
+  readonly ipam?: { ranges: unknown; routes: unknown; dataDir: string };
+}
+
+/** Where the list names one itself, for firewall, it stays: Nomad's own chain is in iptables, whatever the node prefers. */
+function chooseBackend(plugin: ListedPlugin, backend: string): void {
+  if (plugin.type === 'bridge') plugin.ipMasqBackend = backend;
+  else if (plugin.type !== 'loopback') plugin.backend ??= backend;
 }

@@ -4,8 +4,9 @@ import { findPlugin } from '../../shared/cni/delegate.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { findProgram } from '../../shared/process/run.ts';
 import { takeRules } from './footprint.ts';
-import { portHolders, portRedirections } from './port-holder.ts';
-import { NAMES, readState, removeState } from './state.ts';
+import { portHolders, portRedirections } from './host.ts';
+import { readState, removeState } from './state.ts';
+import { NAMES } from './plan.ts';
 import { bridgeExists, tearDown } from './teardown.ts';
 import { linesOf, toolIfThere } from './tool.ts';
 

@@ -1,16 +1,7 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Footprint } from './footprint.ts';
-import type { ConsulDns, Group } from './nomad.ts';
-
-/** The names under which the example exists on a host; nothing else there carries them. */
-export const NAMES = {
-  bridge: 'weft-demo0',
-  network: 'weft-countdash',
-  namespaces: 'weft-demo-',
-  /** Leases, cached results and the note of what is being done; on tmpfs, so that a reboot forgets it with the rest. */
-  folder: '/run/weft-countdash',
-} as const;
+import { NAMES, type ConsulDns, type Group } from './plan.ts';
 
 /**
  * All that a tear-down needs, written down before anything is made: a run that was killed is cleaned up by the next one from

@@ -3,13 +3,17 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { parseNetworkList } from '../../conflist/network-list.ts';
 import { deleteNetwork, type Runtime } from '../../conflist/runtime.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
-import { removeEmptyTables } from './empty-tables.ts';
-import { compareFootprints, NETNS_FOLDER, netnsFolderIsMounted, takeFootprint } from './footprint.ts';
-import { removeFromAdminChain, removeSharedChains, type Xtables } from './host-rules.ts';
-import { namespacePath, nomadAttachment, nomadRemoval } from './nomad.ts';
-import { removeSharedTables } from './host-tables.ts';
-import { NAMES, removeState, type State } from './state.ts';
+import {
+  type Xtables,
+  removeEmptyTables,
+  removeFromAdminChain,
+  removeSharedChains,
+  removeSharedTables,
+} from './host-rules.ts';
+import { NETNS_FOLDER, compareFootprints, netnsFolderIsMounted, takeFootprint } from './footprint.ts';
 import { linesOf, tool, toolIfThere, tryTool } from './tool.ts';
+import { NAMES, namespacePath, nomadAttachment, nomadRemoval } from './plan.ts';
+import { removeState, type State } from './state.ts';
 
 /** The words in a command line by which the example's processes are known. */
 export const PROCESS_WORDS = 'countdash-child';

@@ -1,7 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { connect, createServer, isIPv6, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
-import { originalDestination } from '../../../examples/countdash/original-destination.ts';
+import { originalDestination } from '../../../examples/countdash/sidecar.ts';
 
 /** The process that an agent (agent.ts) is: does what it is told, a line of JSON at a time, in the namespace that it was started in. */
 export type Order =

@@ -3,7 +3,7 @@ import {
   nomadRemoval,
   type ConsulDns,
   type Group,
-} from '../../../examples/countdash/nomad.ts';
+} from '../../../examples/countdash/plan.ts';
 import type { NetworkList } from '../../../conflist/network-list.ts';
 import { addNetwork, checkNetwork, deleteNetwork, type Runtime } from '../../../conflist/runtime.ts';
 import type { CniResult } from '../../../shared/cni/types.ts';

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import type { Group } from '../../../examples/countdash/nomad.ts';
+import type { Group } from '../../../examples/countdash/plan.ts';
 import { loadNetworkList } from '../../../conflist/load.ts';
 import type { NetworkList } from '../../../conflist/network-list.ts';
 import type { Runtime } from '../../../conflist/runtime.ts';

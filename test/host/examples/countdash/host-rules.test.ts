@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
-import { nftRules, takeRules, xtablesRules } from '../../../../examples/countdash/footprint.ts';
+import { nftRules, takeRules } from '../../../../examples/countdash/footprint.ts';
 import {
+  xtablesRules,
   acceptInAdminChain,
   removalScript,
   removeFromAdminChain,

@@ -4,15 +4,9 @@ import { createServer } from 'node:http';
 import { createServer as createTcpServer } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import * as assert from 'uvu/assert';
-import { makeIdentities } from '../../../../examples/countdash/certificates.ts';
-import { listening } from '../../../../examples/countdash/listening.ts';
-import {
-  serveSidecar,
-  type Identity,
-  type SidecarConfig,
-  type Upstream,
-} from '../../../../examples/countdash/sidecar.ts';
-import { serviceOf } from '../../../../examples/countdash/spiffe.ts';
+import { makeIdentities, serviceOf, type Identity } from '../../../../examples/countdash/certificates.ts';
+import { listening } from '../../../../examples/countdash/programs.ts';
+import { serveSidecar, type SidecarConfig, type Upstream } from '../../../../examples/countdash/sidecar.ts';
 import { suite } from '../../../support/suite.ts';
 
 /**

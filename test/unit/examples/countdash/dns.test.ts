@@ -2,8 +2,7 @@ import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
 import dnsPacket, { type Answer, type Packet } from 'dns-packet';
 import * as assert from 'uvu/assert';
-import { framed, readFrames } from '../../../../examples/countdash/dns-framing.ts';
-import { serveDns } from '../../../../examples/countdash/dns-server.ts';
+import { framed, readFrames, serveDns } from '../../../../examples/countdash/dns.ts';
 import { suite } from '../../../support/suite.ts';
 
 /** The server on the test host's loopback, asked over real sockets; recursors are servers of the same kind or plain sockets. */

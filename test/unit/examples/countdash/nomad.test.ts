@@ -1,11 +1,11 @@
 import * as assert from 'uvu/assert';
-import { exampleList } from '../../../../examples/countdash/example-list.ts';
 import {
+  type Group,
+  exampleList,
   iptablesConfig,
   nomadAttachment,
   nomadRemoval,
-  type Group,
-} from '../../../../examples/countdash/nomad.ts';
+} from '../../../../examples/countdash/plan.ts';
 import { readAsset } from '../../../../shared/assets.ts';
 import { suite } from '../../../support/suite.ts';
 

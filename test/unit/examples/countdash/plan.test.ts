@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { compareFootprints, type Footprint } from '../../../../examples/countdash/footprint.ts';
+import { type Footprint, compareFootprints } from '../../../../examples/countdash/footprint.ts';
+import { isMountPoint } from '../../../../examples/countdash/tool.ts';
 import { parseOptions, type Options } from '../../../../examples/countdash/options.ts';
-import { isMountPoint } from '../../../../examples/countdash/mounts.ts';
 import { drawPicture } from '../../../../examples/countdash/picture.ts';
 import { makePlan } from '../../../../examples/countdash/plan.ts';
 import { isAlive, startOf } from '../../../../examples/countdash/state.ts';

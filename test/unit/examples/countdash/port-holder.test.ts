@@ -1,7 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
 import * as assert from 'uvu/assert';
-import { portHolders, portRedirections } from '../../../../examples/countdash/port-holder.ts';
+import { portHolders, portRedirections } from '../../../../examples/countdash/host.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('who holds a port');

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { chooseSubnet, gatewayOf } from '../../../../examples/countdash/subnet.ts';
+import { chooseSubnet, gatewayOf } from '../../../../examples/countdash/plan.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 

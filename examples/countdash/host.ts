@@ -1,5 +1,65 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { linesOf } from './tool.ts';
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { linesOf, tool, toolIfThere } from './tool.ts';
+
+export interface HostFacts {
+  /** The host's address by which others reach it; undefined when it has only its loopback. */
+  readonly address: string | undefined;
+  /** Destinations of every route, of both families. */
+  readonly routes: readonly string[];
+  /** Name servers that the host itself asks. */
+  readonly recursors: readonly string[];
+}
+
+interface Route {
+  readonly dst: string;
+  readonly prefsrc?: string;
+}
+
+interface Link {
+  readonly ifname: string;
+  readonly addr_info: readonly { local?: string; scope: string }[];
+}
+
+/** An address of TEST-NET-3: only asked where it would be sent. */
+const ELSEWHERE = '203.0.113.1';
+
+export function readHostFacts(): HostFacts {
+  const ipv6 = toolIfThere('ip', ['-j', '-6', 'route', 'show', 'table', 'all']);
+  const routes = [tool('ip', ['-j', '-4', 'route', 'show', 'table', 'all']), ipv6].flatMap((text) =>
+    parse<Route>(text),
+  );
+  return { address: primaryAddress(), routes: routes.map(({ dst }) => dst), recursors: recursors() };
+}
+
+/** The source address of traffic to the world; without a way there, the first address of an interface that is no loopback. */
+function primaryAddress(): string | undefined {
+  const [way] = parse<Route>(toolIfThere('ip', ['-j', '-4', 'route', 'get', ELSEWHERE]));
+  if (way?.prefsrc !== undefined) return way.prefsrc;
+  const links = parse<Link>(tool('ip', ['-j', '-4', 'addr', 'show'])).filter(({ ifname }) => ifname !== 'lo');
+  return links.flatMap(({ addr_info }) => addr_info).find(({ scope }) => scope === 'global')?.local;
+}
+
+/** Whatever the host asks itself; a stub on its loopback answers as well, because the example's DNS runs in the host's namespace. */
+function recursors(): string[] {
+  const named = linesOf(read('/etc/resolv.conf'))
+    .map((line) => /^\s*nameserver\s+(\S+)/.exec(line)?.[1])
+    .filter((server) => server !== undefined)
+    // A zone (fe80::1%eth0) means nothing to a process elsewhere.
+    .filter((server) => !server.includes('%'));
+  return [...new Set(named)];
+}
+
+function parse<T>(json: string): T[] {
+  return json.trim() === '' ? [] : (JSON.parse(json) as T[]);
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'latin1');
+  } catch {
+    return '';
+  }
+}
 
 const LISTEN = '0A';
 const UNCONNECTED = '07';
@@ -53,14 +113,6 @@ function ownerOf(inode: string): string {
     if (holds) return `process ${pid} (${read(`/proc/${pid}/comm`).trim()})`;
   }
   return 'a process of another container or of the kernel';
-}
-
-function read(file: string): string {
-  try {
-    return readFileSync(file, 'latin1');
-  } catch {
-    return '';
-  }
 }
 
 function list(folder: string): string[] {

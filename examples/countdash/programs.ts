@@ -1,0 +1,147 @@
+import { Resolver } from 'node:dns/promises';
+import { type ServerResponse, createServer, get } from 'node:http';
+import { type ListenOptions, type Server, connect, isIP } from 'node:net';
+import { hostname } from 'node:os';
+
+/** The example's counting service: every GET of `/` counts one more. */
+export async function serveCountApi({ port }: { readonly port: number }): Promise<void> {
+  let count = 0;
+  const server = createServer((request, response) => {
+    const known = request.url === '/' || request.url === '/health';
+    if (request.url === '/') count += 1;
+    response.writeHead(known ? 200 : 404, { 'content-type': 'application/json' });
+    response.end(
+      JSON.stringify(known ? { count, hostname: hostname() } : { error: 'only / and /health exist' }),
+    );
+  });
+  await listening(server, { port });
+}
+
+export interface DashboardConfig {
+  readonly port: number;
+  /** COUNTING_SERVICE_URL */
+  readonly url: string;
+  /** The page's HTML. */
+  readonly page: string;
+}
+
+const FETCH_TIMEOUT_MS = 3000;
+
+/** The example's dashboard: a page, and `/count`, which asks the counting service each time. */
+export async function serveDashboard({ port, url, page }: DashboardConfig): Promise<void> {
+  const server = createServer((request, response) => {
+    if (request.url === '/') send(response, 200, 'text/html; charset=utf-8', page.replace('{{url}}', url));
+    else if (request.url === '/count') void sendCount(response, url);
+    else send(response, 404, 'text/plain', 'only / and /count exist\n');
+  });
+  await listening(server, { port });
+}
+
+async function sendCount(response: ServerResponse, url: string): Promise<void> {
+  try {
+    send(response, 200, 'application/json', await fetchText(url));
+  } catch (thrown) {
+    const { message } = thrown as Error;
+    send(response, 502, 'application/json', JSON.stringify({ error: `${url} does not answer: ${message}` }));
+  }
+}
+
+/** A connection for each call, so that each one is resolved, redirected and judged anew. */
+async function fetchText(url: string): Promise<string> {
+  const { hostname, host, port, pathname } = new URL(url);
+  const address = await addressOf(hostname);
+  return new Promise((resolve, reject) => {
+    const request = get({
+      host: address,
+      port: port === '' ? 80 : port,
+      path: pathname,
+      headers: { host },
+      agent: false,
+      timeout: FETCH_TIMEOUT_MS,
+    });
+    request.once('timeout', () =>
+      request.destroy(new Error(`no answer within ${FETCH_TIMEOUT_MS / 1000} s`)),
+    );
+    request.once('error', reject);
+    request.once('response', (response) => {
+      const chunks: Buffer[] = [];
+      response.once('error', reject);
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.once('end', () => {
+        if (response.statusCode === 200) resolve(Buffer.concat(chunks).toString());
+        else reject(new Error(`it says ${response.statusCode}`));
+      });
+    });
+  });
+}
+
+/**
+ * Asked of the name servers in /etc/resolv.conf by ourselves: libc would look at nsswitch.conf first, and with
+ * systemd-resolved or nscd there the question would be answered by the host, outside of this namespace.
+ */
+async function addressOf(name: string): Promise<string> {
+  if (isIP(name) !== 0) return name;
+  const [address] = await new Resolver({ timeout: 1000, tries: 2 }).resolve4(name);
+  if (address === undefined) throw new Error(`${name} has no address`);
+  return address;
+}
+
+function send(response: ServerResponse, status: number, type: string, body: string): void {
+  response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
+  response.end(body);
+}
+
+/** A question put from inside a namespace, for the assertions of `--once`. */
+export type ProbeConfig =
+  | { readonly ask: 'resolve'; readonly name: string; readonly servers?: readonly string[] }
+  | { readonly ask: 'http'; readonly host: string; readonly port: number; readonly path: string };
+
+export interface ProbeAnswer {
+  readonly answer?: string;
+  readonly error?: string;
+}
+
+const PROBE_TIMEOUT_MS = 4000;
+
+/** Never rejects: what went wrong is an answer, too. */
+export async function probe(config: ProbeConfig): Promise<ProbeAnswer> {
+  try {
+    return { answer: config.ask === 'resolve' ? await resolve(config) : await http(config) };
+  } catch (thrown) {
+    const { code, message } = thrown as NodeJS.ErrnoException;
+    return { error: code ?? message };
+  }
+}
+
+/** With the name servers of /etc/resolv.conf unless others are given. */
+async function resolve({ name, servers }: ProbeConfig & { ask: 'resolve' }): Promise<string> {
+  const resolver = new Resolver({ timeout: 1500, tries: 2 });
+  if (servers !== undefined) resolver.setServers(servers);
+  return (await resolver.resolve4(name)).join(' ');
+}
+
+/** The status line and body of a plain GET, raw: the other end may speak anything. */
+function http({ host, port, path }: ProbeConfig & { ask: 'http' }): Promise<string> {
+  return new Promise((done, fail) => {
+    const socket = connect({ host, port });
+    const chunks: Buffer[] = [];
+    socket.setTimeout(PROBE_TIMEOUT_MS, () =>
+      socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })),
+    );
+    socket.once('error', fail);
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+    socket.once('close', () => done(Buffer.concat(chunks).toString('latin1')));
+    socket.write(`GET ${path} HTTP/1.0\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+  });
+}
+
+/** Resolves when `server` listens; rejects when it cannot. */
+export function listening(server: Server, options: ListenOptions): Promise<void> {
+  return new Promise((done, fail) => {
+    server.once('error', fail);
+    server.listen(options, () => {
+      server.off('error', fail);
+      done();
+    });
+  });
+}
