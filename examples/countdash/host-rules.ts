@@ -1,4 +1,4 @@
-import { tool, toolIfThere, tryTool } from './tool.ts';
+import { linesOf, tool, toolIfThere, tryTool } from './tool.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
 import { changeNft, hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
