@@ -20,7 +20,9 @@ export interface XtablesBlob {
  * @returns undefined when the table is not in use; it is not brought into being by the question
  */
 export function readXtables(family: XtablesFamily, table: string): XtablesBlob | undefined {
-  return tablesInUse(FAMILIES[family].names).includes(table) ? makeXtables(family, table) : undefined;
+  return tablesInUse(FAMILIES[family].names)?.includes(table) === false
+    ? undefined
+    : makeXtables(family, table);
 }
 
 /** Reads a table and brings it into being where it is not in use yet, as the first command of iptables does. */
@@ -178,11 +180,13 @@ function option(fd: number, level: number, name: number, buffer: Buffer): Buffer
   return buffer;
 }
 
-function tablesInUse(file: string): string[] {
+/** @returns undefined in a user namespace, where the file belongs to another user: the tables may be in use */
+function tablesInUse(file: string): string[] | undefined {
   try {
     return readFileSync(file, 'latin1').split('\n');
   } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    if (isErrno(thrown, 'ENOENT')) return [];
+    if (isErrno(thrown, 'EACCES', 'EPERM')) return undefined;
     throw thrown;
   }
 }

@@ -4,6 +4,7 @@ import { runAll } from '../cni/undo.ts';
 import { createIptablesDriver } from './iptables/driver.ts';
 import { findTools } from './iptables/tools.ts';
 import { createIptablesNftDriver } from './iptables-nft/driver.ts';
+import { variantHasTables, type IptablesVariant } from './tables-in-use.ts';
 
 export interface DriverOptions {
   /**
@@ -15,7 +16,7 @@ export interface DriverOptions {
   /** Longest wait for locks, of ours and of iptables, in milliseconds (default 60 000). */
   readonly timeoutMs?: number;
   /** The tables of this variant of iptables; that of the host's `iptables` when left out. */
-  readonly variant?: 'nft' | 'legacy';
+  readonly variant?: IptablesVariant;
   /** Rules may hold words of an operator's that only iptables itself can read: always through its programs then. */
   readonly words?: boolean;
   /** Words put before every program that is run. */
@@ -32,10 +33,13 @@ export interface DriverOptions {
 export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const programs = createIptablesDriver({ ...options, where: options.where ?? 'host', timeoutMs });
-  if (options.onlyPrograms === true || options.words === true) return programs;
+  if (options.onlyPrograms === true) return programs;
   const netlink = createIptablesNftDriver({ timeoutMs, withWords: programs, supports: programs.supports });
-  const driverOf = (family: Family): PacketFilterDriver =>
-    findTools(family, options.variant)?.variant === 'nft' ? netlink : programs;
+  const driverOf = (family: Family): PacketFilterDriver => {
+    const tools = findTools(family, options.variant);
+    if (options.words === true && tools !== undefined) return programs;
+    return (options.variant ?? tools?.variant) === 'nft' ? netlink : programs;
+  };
   return {
     get name() {
       return programs.name;
@@ -46,6 +50,75 @@ export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
       for (const [driver, own] of Map.groupBy(changes, ({ family }) => driverOf(family))) driver.apply(own);
     },
   };
+}
+
+/**
+ * Drivers of all variants of iptables that can hold rules in this network namespace: first the host's own (see {@link chooseDriver}),
+ * then each other variant that has tables here. Rules are there when the host's `iptables` was switched (update-alternatives, another
+ * PATH, a new image) after ADD. The search costs a file per family where the host's iptables is the nf_tables variant, a netlink request
+ * per family where it is the legacy one; the other variant's tables are driven without its programs.
+ *
+ * - ADD writes with {@link chooseDriver}, and removes an earlier ADD's rules with {@link otherDrivers}.
+ * - DEL and GC: {@link removeEverywhere}.
+ * - CHECK: {@link missingEverywhere}.
+ * - Conflict detection: `for (const driver of driversWithRules()) if (driver.supports(family)) driver.read(family, 'nat')`.
+ *
+ * A driver answers only for the families that it `supports`.
+ */
+export function driversWithRules(options: Omit<DriverOptions, 'variant'> = {}): PacketFilterDriver[] {
+  return [chooseDriver(options), ...otherDrivers(options)];
+}
+
+/** As {@link driversWithRules}, without the driver of the host's own `iptables`; nearly always empty. */
+export function otherDrivers(options: Omit<DriverOptions, 'variant'> = {}): PacketFilterDriver[] {
+  return (['nft', 'legacy'] as const).flatMap((variant) => {
+    const families = (['ipv4', 'ipv6'] as const).filter(
+      (family) => findTools(family)?.variant !== variant && variantHasTables(variant, family),
+    );
+    if (families.length === 0) return [];
+    const { read, apply } = chooseDriver({ ...options, variant });
+    return [
+      { name: `iptables-${variant}`, read, apply, supports: (family: Family) => families.includes(family) },
+    ];
+  });
+}
+
+/** Applies changes that only remove, wherever rules can be; every driver and family is tried, and the first error is thrown at the end. */
+export function removeEverywhere(
+  changes: readonly (TableChange | PlannedChange)[],
+  warn: (line: string) => void,
+  options: Omit<DriverOptions, 'variant'> = {},
+): void {
+  const drivers = driversWithRules(options);
+  runAll(
+    drivers.map((driver) => () => applyWherePossible(driver, changes, warn)),
+    warn,
+  );
+}
+
+/**
+ * For CHECK of one family: the rules may be complete in either variant.
+ * @param look what a driver's tables lack, undefined when complete
+ * @returns undefined when the rules are complete somewhere, else what the host's own variant lacks
+ * @throws what `look` throws for the host's own variant, when no other one is complete
+ */
+export function missingEverywhere(
+  family: Family,
+  look: (driver: PacketFilterDriver) => string | undefined,
+  options: Omit<DriverOptions, 'variant'> = {},
+): string | undefined {
+  let missing: string | undefined;
+  let failure: unknown;
+  try {
+    missing = look(chooseDriver(options));
+    if (missing === undefined) return undefined;
+  } catch (thrown) {
+    failure = thrown;
+  }
+  const others = otherDrivers(options).filter((driver) => driver.supports(family));
+  if (others.some((driver) => look(driver) === undefined)) return undefined;
+  if (failure !== undefined) throw failure as Error;
+  return missing;
 }
 
 /**

@@ -10,7 +10,7 @@ import { withTableLock } from '../lock.ts';
 import { commitRefused, unreadable } from './failures.ts';
 import { restoreInput } from './restore.ts';
 import { emptyTable, parseSave } from './save.ts';
-import { findTools, isUnused, needTools, runTool, type Tools } from './tools.ts';
+import { findTools, isUnused, legacyToolsOnDemand, needTools, runTool, type Tools } from './tools.ts';
 
 export interface IptablesDriverOptions {
   readonly where: 'host' | 'container';
@@ -38,7 +38,7 @@ export function createIptablesDriver(options: IptablesDriverOptions): PacketFilt
     },
     supports: (family) => findTools(family, variant) !== undefined,
     read: (family, table) => {
-      const tools = needTools(family, variant);
+      const tools = toolsOf(family, options);
       return stateOf(readInProcess(tools, table, options) ?? readTable(tools, table, options));
     },
     apply: (changes) => {
@@ -47,13 +47,20 @@ export function createIptablesDriver(options: IptablesDriverOptions): PacketFilt
   };
 }
 
+/** iptables-legacy's tables, asked for by name, need no program until one has to run. */
+function toolsOf(family: Family, options: IptablesDriverOptions): Tools {
+  const { variant, onlyPrograms } = options;
+  if (variant !== 'legacy' || onlyPrograms === true) return needTools(family, variant);
+  return findTools(family, variant) ?? legacyToolsOnDemand(family);
+}
+
 type Change = TableChange | PlannedChange;
 
 /** Another program that writes at the very moment we do makes a commit fail; three in a row do not happen by chance. */
 const MOST_ATTEMPTS = 4;
 
 function applyAll(changes: readonly Change[], options: IptablesDriverOptions): void {
-  const tools = new Map(changes.map(({ family }) => [family, needTools(family, options.variant)]));
+  const tools = new Map(changes.map(({ family }) => [family, toolsOf(family, options)]));
   const deadline = deadlineIn(options.timeoutMs);
   for (const [family, table] of tablesOf(changes)) {
     const own = changes.filter((change) => change.family === family && change.table === table);
@@ -117,8 +124,9 @@ function stepsFor(
 }
 
 /** Not the nft variant, not namespaces that only the programs enter, and not where words of an operator's are compared. */
-function isInProcess({ variant }: Tools, { onlyPrograms, words }: IptablesDriverOptions): boolean {
-  return variant === 'legacy' && onlyPrograms !== true && words !== true;
+function isInProcess({ family, variant }: Tools, options: IptablesDriverOptions): boolean {
+  if (variant !== 'legacy' || options.onlyPrograms === true) return false;
+  return options.words !== true || findTools(family, options.variant) === undefined;
 }
 
 /** @returns undefined where only the programs can read */

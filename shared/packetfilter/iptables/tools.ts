@@ -1,8 +1,9 @@
-import { readFileSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { findProgram, runProgram, type RunResult } from '../../process/run.ts';
 import type { Family, TableName } from '../ruleset.ts';
+import { legacyTablesInUse } from '../tables-in-use.ts';
 
 /** The iptables programs of one family on this host. */
 export interface Tools {
@@ -40,7 +41,7 @@ export function needTools(family: Family, variant?: Tools['variant']): Tools {
   if (tools !== undefined) return tools;
   throw new CniError(
     CniCode.Internal,
-    `this host has no ${PREFIX[family]}-restore, needed for ${NAMES[family]} rules`,
+    `this host has no ${PREFIX[family]}${variant === undefined ? '' : `-${variant}`}-restore, needed for ${NAMES[family]} rules`,
     {
       details: `install iptables, or put it into PATH (${process.env['PATH'] ?? 'not set'})`,
     },
@@ -52,13 +53,22 @@ export function needTools(family: Family, variant?: Tools['variant']): Tools {
  * way), so a table that was never used is not looked at. /proc names those of the namespace that the caller is in.
  */
 export function isUnused({ family, variant }: Tools, table: TableName): boolean {
-  if (variant !== 'legacy') return false;
-  try {
-    return !readFileSync(LEGACY_TABLES[family], 'latin1').split('\n').includes(table);
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return true;
-    throw thrown;
-  }
+  // A table that cannot be told to be in use is read all the same: in a user namespace that makes it at worst.
+  return variant === 'legacy' && legacyTablesInUse(family)?.includes(table) === false;
+}
+
+/** Tools of iptables-legacy for tables that are written in process: the programs are searched only if one has to run. */
+export function legacyToolsOnDemand(family: Family): Tools {
+  return {
+    family,
+    variant: 'legacy',
+    get save() {
+      return needTools(family, 'legacy').save;
+    },
+    get restore() {
+      return needTools(family, 'legacy').restore;
+    },
+  };
 }
 
 export interface ToolRun {
@@ -80,7 +90,6 @@ export function runTool(file: string, args: readonly string[], run: ToolRun): Ru
 
 const PREFIX = { ipv4: 'iptables', ipv6: 'ip6tables' } as const;
 const NAMES = { ipv4: 'IPv4', ipv6: 'IPv6' } as const;
-const LEGACY_TABLES = { ipv4: '/proc/net/ip_tables_names', ipv6: '/proc/net/ip6_tables_names' } as const;
 
 /**
  * The name leads to xtables-nft-multi or xtables-legacy-multi, directly or through /etc/alternatives. Before release 1.8

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 
 /** Both programs that call themselves iptables. Debian has them side by side under names of their own. */
 export const VARIANTS = ['nft', 'legacy'] as const;
@@ -11,7 +11,8 @@ export function useVariant(variant: Variant): void {
   mkdirSync(folder, { recursive: true });
   for (const family of ['iptables', 'ip6tables']) {
     for (const program of ['', '-save', '-restore']) {
-      symlinkSync(`/usr/sbin/${family}-${variant}${program}`, `${folder}/${family}${program}`);
+      const link = `${folder}/${family}${program}`;
+      if (!existsSync(link)) symlinkSync(`/usr/sbin/${family}-${variant}${program}`, link);
     }
   }
   process.env['PATH'] = `${folder}:/usr/sbin:/usr/bin:/sbin:/bin`;

@@ -1,0 +1,90 @@
+import * as assert from 'uvu/assert';
+import { suite } from '../../../support/suite.ts';
+import { missingFrom } from '../../../../shared/packetfilter/missing.ts';
+import type { TableChange } from '../../../../shared/packetfilter/ruleset.ts';
+import {
+  chooseDriver,
+  driversWithRules,
+  missingEverywhere,
+  otherDrivers,
+  removeEverywhere,
+} from '../../../../shared/packetfilter/select.ts';
+import { clear, removePrograms, rules, sh, useVariant, VARIANTS, type Variant } from './variants.ts';
+
+const test = suite('rules in the variant of iptables that is not the host’s any more');
+
+const CHANGE: TableChange = {
+  family: 'ipv4',
+  table: 'nat',
+  setChains: [
+    { chain: 'CNI-X', rules: [{ source: { value: '10.0.0.2/32' }, target: { kind: 'masquerade' } }] },
+  ],
+  setJumps: [{ chain: 'POSTROUTING', to: 'CNI-X', rules: [{ target: { kind: 'jump', chain: 'CNI-X' } }] }],
+};
+const REMOVAL: TableChange = { family: 'ipv4', table: 'nat', deleteChains: ['CNI-X'] };
+
+const OTHER = { nft: 'legacy', legacy: 'nft' } as const;
+
+function warn(line: string): never {
+  throw new Error(line);
+}
+
+function missing(): string | undefined {
+  return missingEverywhere('ipv4', (driver) => missingFrom(driver.read('ipv4', 'nat'), CHANGE)[0]);
+}
+
+function rulesIn(variant: Variant): string[] {
+  useVariant(variant);
+  return rules('nat').filter((line) => line.includes('CNI-X'));
+}
+
+test('a host without tables of the other variant has one driver, and the search creates no table', () => {
+  useVariant('nft');
+  assert.is(driversWithRules().length, 1);
+  useVariant('legacy');
+  assert.is(driversWithRules().length, 1);
+  assert.is(sh('nft list tables'), '');
+});
+
+for (const variant of VARIANTS) {
+  test(`rules made with ${variant} are found and removed after a switch to ${OTHER[variant]}`, () => {
+    useVariant(variant);
+    chooseDriver().apply([CHANGE]);
+    useVariant(OTHER[variant]);
+    assert.equal(
+      otherDrivers().map(({ name }) => name),
+      [`iptables-${variant}`],
+    );
+    assert.is(missing(), undefined);
+    removeEverywhere([REMOVAL], warn);
+    assert.match(missing() ?? '', /CNI-X/);
+    assert.equal(rulesIn(variant), []);
+    assert.equal(rulesIn(OTHER[variant]), []);
+  });
+}
+
+test('the other variant is driven without its programs', () => {
+  for (const variant of VARIANTS) {
+    useVariant(variant);
+    clear('nat');
+    chooseDriver().apply([CHANGE]);
+  }
+  process.env['PATH'] = '/usr/sbin:/usr/bin:/sbin:/bin';
+  removePrograms(
+    ...['iptables', 'iptables-nft', 'iptables-legacy'].flatMap((name) => [`${name}-save`, `${name}-restore`]),
+  );
+  assert.equal(
+    otherDrivers().map(({ name }) => name),
+    ['iptables-nft', 'iptables-legacy'],
+  );
+  assert.is(missing(), undefined);
+  removeEverywhere([REMOVAL], warn);
+  assert.equal(
+    driversWithRules()
+      .filter(({ supports }) => supports('ipv4'))
+      .map((driver) => driver.read('ipv4', 'nat').chains.has('CNI-X')),
+    [false, false],
+  );
+});
+
+test.run();
