@@ -30,6 +30,13 @@ const LATE_PARTS = [
     entry: "export { weft } from './cli/weft.ts';",
   },
   {
+    name: 'countdash',
+    imported: /^\.\.\/examples\/countdash\/countdash\.ts$/,
+    importer: /cli\/weft\.ts$/,
+    exports: ['countdash', 'countdashChild'],
+    entry: "export { countdash, countdashChild } from './examples/countdash/countdash.ts';",
+  },
+  {
     name: 'execa',
     imported: /^execa$/,
     importer: /shared\/process\//,
@@ -66,7 +73,8 @@ export async function bundle(root, folder, entry = 'build/entry.ts') {
       sourcefile: `${name}.ts`,
       loader: /** @type {const} */ ('ts'),
     };
-    for (const input of await bundleOne(root, { stdin }, file, [])) inputs.add(input);
+    const others = LATE_PARTS.filter((part) => part.name === 'countdash' && name === 'weft');
+    for (const input of await bundleOne(root, { stdin }, file, others)) inputs.add(input);
     late.push(file);
   }
   return { snapshot, late, inputs: [...inputs] };

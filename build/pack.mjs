@@ -39,7 +39,7 @@ const RUN_FLAGS = [
  */
 const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--expose-internals', '--no-warnings'];
 /** Late parts that only `weft` uses: small counts more than fast. */
-const COMPRESSED = ['weft.cjs'];
+const COMPRESSED = ['weft.cjs', 'countdash.cjs'];
 
 /**
  * @typedef {object} Parts

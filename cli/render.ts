@@ -5,7 +5,7 @@ import { backendName } from '../plugins/consul-tproxy/place.ts';
 import { planRules } from '../plugins/consul-tproxy/plan.ts';
 import { renderPlan } from '../plugins/consul-tproxy/render.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
-import { readOptions, UsageError } from '../shared/config/usage.ts';
+import { readOptions, UsageError } from '../shared/config/command-line.ts';
 
 const HELP = `usage: weft render tproxy --config JSON|@FILE [options]
 

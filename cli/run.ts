@@ -15,7 +15,7 @@ import { renderResult } from '../shared/cni/results.ts';
 import { namespaceState } from '../shared/kernel/namespace.ts';
 import { pluginFolder, USUAL_FOLDER } from '../conflist/plugin-folder.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
-import { readOptions, UsageError } from '../shared/config/usage.ts';
+import { readOptions, UsageError } from '../shared/config/command-line.ts';
 
 const HELP = `usage: weft run <verb> --conflist FILE [options]
 

@@ -6,7 +6,7 @@ import { withBackends } from '../plugins/consul-tproxy/place.ts';
 import { listenersOn, processesHere } from '../plugins/consul-tproxy/processes.ts';
 import { inNamespace } from '../shared/kernel/namespace.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
-import { readOptions, UsageError } from '../shared/config/usage.ts';
+import { readOptions, UsageError } from '../shared/config/command-line.ts';
 
 const HELP = `usage: weft show --netns NAME|PATH
 

@@ -1,5 +1,5 @@
 import { writeAll } from '../../shared/kernel/stdio.ts';
-import { readOptions } from '../../shared/config/usage.ts';
+import { readOptions } from '../../shared/config/command-line.ts';
 import { DATA_DIRS, findLeases, type LeaseState } from './find.ts';
 import { formatAge, formatTable } from './table.ts';
 

@@ -15,16 +15,16 @@ export interface Parts {
   readonly runtime: Runtime;
   readonly children: Children;
   readonly progress: Progress;
-  readonly goOn: () => void;
+  readonly throwIfStopped: () => void;
 }
 
 export interface Assertion {
   readonly title: string;
-  /** Throws, or resolves to what was seen. */
-  readonly look: () => Promise<string> | string;
+  /** Throws when it does not hold; resolves to what was observed. */
+  readonly verify: () => Promise<string> | string;
 }
 
-/** Goes through the example once and prints a line for each thing that must hold. Resolves to the number of those that do not. */
+/** Runs the example's assertions and prints one line for each. Resolves to the number of failures. */
 export async function assertExample(parts: Parts): Promise<number> {
   const { options } = parts.plan;
   const assertions = [
@@ -32,13 +32,13 @@ export async function assertExample(parts: Parts): Promise<number> {
     ...(options.upstreams ? [] : names(parts)),
     ...page(parts),
     ...(options.deny ? refusal(parts) : counting(parts)),
-    ...(options.upstreams ? [] : [...protection(parts), ...aroundProxy(parts)]),
+    ...(options.upstreams ? [] : [...protection(parts), ...bypassRefused(parts)]),
   ];
   let failures = 0;
-  for (const { title, look } of assertions) {
-    parts.goOn();
+  for (const { title, verify } of assertions) {
+    parts.throwIfStopped();
     try {
-      parts.progress.line(`     ok  ${title}: ${await look()}`);
+      parts.progress.line(`     ok  ${title}: ${await verify()}`);
     } catch (thrown) {
       failures += 1;
       parts.progress.line(`   FAIL  ${title}: ${(thrown as Error).message}`);
@@ -51,9 +51,9 @@ export async function assertExample(parts: Parts): Promise<number> {
 function networks({ plan, list, runtime }: Parts): Assertion[] {
   return groupsOf(plan).map((group) => ({
     title: `CHECK of group "${group.name}"`,
-    look: () => {
+    verify: () => {
       checkNetwork(runtime, list, nomadAttachment(group, plan.dns));
-      return 'every plugin finds its part';
+      return 'every plugin passes';
     },
   }));
 }
@@ -62,31 +62,31 @@ function names({ plan, children }: Parts): Assertion[] {
   const resolve = (name: string): Promise<ProbeAnswer> =>
     askInside(children, plan.dashboard.netns, { ask: 'resolve', name });
   const known = virtualName(plan.api.service);
-  const unknown = virtualName('nobody');
+  const unknown = virtualName('no-such-service');
   return [
     {
       title: `${known} in the dashboard's namespace`,
-      look: async () => expectEqual((await resolve(known)).answer, plan.api.virtualAddress),
+      verify: async () => expectEqual((await resolve(known)).answer, plan.api.virtualAddress),
     },
     {
       title: `${unknown} has no address`,
-      look: async () => expectEqual((await resolve(unknown)).error, 'ENOTFOUND'),
+      verify: async () => expectEqual((await resolve(unknown)).error, 'ENOTFOUND'),
     },
   ];
 }
 
 function page({ plan, addresses }: Parts): Assertion[] {
   const { port } = plan.options;
-  const doors = [
+  const targets = [
     { host: plan.hostAddress, port },
     { host: '127.0.0.1', port },
     ...(addresses.dashboardIpv6 === undefined
       ? []
       : [{ host: addresses.dashboardIpv6, port: plan.dashboard.appPort }]),
   ];
-  return doors.map(({ host, port }) => ({
+  return targets.map(({ host, port }) => ({
     title: `the page at ${host} port ${port}`,
-    look: async () => expectMatch((await fetch(host, port, '/')).body, /<title>[^<]*<\/title>/),
+    verify: async () => expectMatch((await fetch(host, port, '/')).body, /<title>[^<]*<\/title>/),
   }));
 }
 
@@ -98,7 +98,7 @@ function counting({ plan, children }: Parts): Assertion[] {
   };
   const rising: Assertion = {
     title: 'the counter rises',
-    look: async () => {
+    verify: async () => {
       const [first, second, third] = [await count(), await count(), await count()];
       if (first < second && second < third) return `${first}, ${second}, ${third}`;
       throw new Error(`it went ${first}, ${second}, ${third}`);
@@ -110,7 +110,7 @@ function counting({ plan, children }: Parts): Assertion[] {
     rising,
     {
       title: `count-api on the dashboard's own port ${UPSTREAM_PORT}`,
-      look: async () =>
+      verify: async () =>
         expectMatch((await askInside(children, plan.dashboard.netns, upstream)).answer, /"count":\d+/),
     },
   ];
@@ -120,7 +120,7 @@ function refusal({ plan }: Parts): Assertion[] {
   return [
     {
       title: 'the intention refuses the dashboard',
-      look: async () => {
+      verify: async () => {
         const { status, body } = await fetch(plan.hostAddress, plan.options.port, '/count');
         expectEqual(String(status), '502');
         return expectMatch(body, /does not answer: (socket hang up|read ECONNRESET)/);
@@ -129,15 +129,15 @@ function refusal({ plan }: Parts): Assertion[] {
   ];
 }
 
-/** Nobody without a certificate of the mesh reaches count-api: neither at the program's own port nor at the sidecar's. */
+/** Without a certificate of the mesh, count-api is unreachable at its own port and at its sidecar's port. */
 function protection({ plan, addresses }: Parts): Assertion[] {
-  const doors = [
+  const targets = [
     { host: addresses.api, port: plan.api.appPort },
     { host: plan.hostAddress, port: plan.api.proxyPort },
   ];
-  return doors.map(({ host, port }) => ({
+  return targets.map(({ host, port }) => ({
     title: `plain HTTP to count-api at ${host}:${port} is refused`,
-    look: async () => {
+    verify: async () => {
       const answer = await fetch(host, port, '/').catch((error: unknown) => error as NodeJS.ErrnoException);
       if (!(answer instanceof Error)) throw new Error(`it answers ${answer.status}: ${answer.body}`);
       return expectMatch(answer.message, /socket hang up|ECONNRESET|Parse Error/);
@@ -146,10 +146,10 @@ function protection({ plan, addresses }: Parts): Assertion[] {
 }
 
 /**
- * With two families: IPv6 is no way around the proxy. Each refusal would be worth nothing if nobody listened there, so first the program is
- * seen to answer over IPv6; that the host reaches the dashboard's page over IPv6 is asserted with the page.
+ * Dual-stack only: IPv6 does not bypass the proxy. A refusal proves nothing when no program listens, so the first assertion shows that
+ * count-api answers over IPv6; the page's assertion shows the same for the dashboard.
  */
-export function aroundProxy({ plan, addresses, children }: Parts): Assertion[] {
+function bypassRefused({ plan, addresses, children }: Parts): Assertion[] {
   const { apiIpv6, dashboardIpv6 } = addresses;
   if (apiIpv6 === undefined || dashboardIpv6 === undefined) return [];
   const { api, dashboard } = plan;
@@ -157,20 +157,20 @@ export function aroundProxy({ plan, addresses, children }: Parts): Assertion[] {
     askInside(children, netns, { ask: 'http', host, port, path: '/health' });
   return [
     {
-      title: `count-api listens on IPv6, too: ::1 port ${api.appPort} in its namespace`,
-      look: async () => expectMatch((await call(api.netns, '::1', api.appPort)).answer, /"count":\d+/),
+      title: `count-api listens on IPv6: ::1 port ${api.appPort} in its namespace`,
+      verify: async () => expectMatch((await call(api.netns, '::1', api.appPort)).answer, /"count":\d+/),
     },
     {
-      title: `the dashboard's way around the proxy, IPv6 to count-api at ${apiIpv6} port ${api.appPort}`,
-      look: async () => refused(await call(dashboard.netns, apiIpv6, api.appPort)),
+      title: `the dashboard cannot bypass the proxy: IPv6 to count-api at ${apiIpv6} port ${api.appPort}`,
+      verify: async () => refused(await call(dashboard.netns, apiIpv6, api.appPort)),
     },
     {
-      title: `count-api's way around the proxy, IPv6 to the open page at ${dashboardIpv6} port ${dashboard.appPort}`,
-      look: async () => refused(await call(api.netns, dashboardIpv6, dashboard.appPort)),
+      title: `count-api cannot bypass the proxy: IPv6 to the open page at ${dashboardIpv6} port ${dashboard.appPort}`,
+      verify: async () => refused(await call(api.netns, dashboardIpv6, dashboard.appPort)),
     },
     {
-      title: `this host's way around the proxy, IPv6 to count-api at ${apiIpv6} port ${api.appPort}`,
-      look: async () => refused(await callFromHere(apiIpv6, api.appPort)),
+      title: `the host cannot bypass the proxy: IPv6 to count-api at ${apiIpv6} port ${api.appPort}`,
+      verify: async () => refused(await callFromHere(apiIpv6, api.appPort)),
     },
   ];
 }
@@ -184,7 +184,7 @@ async function callFromHere(host: string, port: number): Promise<ProbeAnswer> {
   }
 }
 
-/** A reset at once, so that programs turn to IPv4; not silence. */
+/** An immediate reset, so that programs fall back to IPv4 without waiting. */
 function refused({ answer, error }: ProbeAnswer): string {
   if (answer !== undefined) throw new Error(`it answers: ${JSON.stringify(answer.slice(0, 200))}`);
   return expectEqual(error, 'ECONNREFUSED');
@@ -192,7 +192,7 @@ function refused({ answer, error }: ProbeAnswer): string {
 
 const PATIENCE_MS = 6000;
 
-/** One GET from the host, whatever answers. */
+/** One GET from the host; resolves for every status. */
 export function fetch(host: string, port: number, path: string): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
     const request = get({ host, port, path, agent: false, timeout: PATIENCE_MS }, (response) => {

@@ -2,7 +2,7 @@ import './reflect-metadata.ts';
 import * as x509 from '@peculiar/x509';
 import { randomBytes, type webcrypto } from 'node:crypto';
 
-/** What a sidecar proves itself with; made new for each run of the example, never on disk. All PEM. */
+/** A sidecar's certificate and key (PEM). Created for each run of the example, never written to disk. */
 export interface Identity {
   readonly service: string;
   readonly trustDomain: string;
@@ -13,12 +13,12 @@ export interface Identity {
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 86_400_000;
-/** Longer than anybody lets the example run; nothing renews them. */
+/** Certificates are not renewed: longer than the example ever runs. */
 const LIFETIME_MS = 30 * DAY_MS;
 
 /**
- * An identity for each service under an authority that exists only for this call: its key is forgotten on return, so nobody,
- * not even this program, can join the mesh later.
+ * An identity for each service under an authority that exists only for this call: its key is discarded on return,
+ * so no further identity can be issued.
  * @param trustDomain ends the URI identities: `11111111-2222-3333-4444-555555555555.consul`
  */
 export async function makeIdentities(trustDomain: string, services: readonly string[]): Promise<Identity[]> {

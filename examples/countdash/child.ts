@@ -5,7 +5,7 @@ import { type DashboardConfig, type ProbeConfig, probe, serveCountApi, serveDash
 import { serveDns, type DnsConfig } from './dns.ts';
 import { serveSidecar, type SidecarConfig } from './sidecar.ts';
 
-/** What one process of the example does, told by its parent as one line of JSON on stdin. */
+/** What one process of the example does. Its parent sends this as one line of JSON on stdin. */
 export type ChildRole =
   | { readonly role: 'dns'; readonly config: DnsConfig }
   | { readonly role: 'sidecar'; readonly config: SidecarConfig }
@@ -15,13 +15,13 @@ export type ChildRole =
 
 export type ChildOrder = ChildRole & { readonly uid: number };
 
-/** What a child says on stdout, one JSON object a line. */
+/** A child's message on stdout, one JSON object a line. */
 export type ChildMessage =
   { readonly say: 'ready'; readonly result?: unknown } | { readonly say: 'log'; readonly line: string };
 
 /**
- * One process of the example. It runs until its parent lets go of its stdin: an end there, also by the parent's sudden death,
- * is the sign to stop, so that no crash can leave it behind.
+ * One process of the example. It runs until stdin is closed, which the kernel also does when the parent dies:
+ * no crash leaves a child behind.
  */
 export async function countdashChild(): Promise<never> {
   const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -51,7 +51,7 @@ function start(order: ChildOrder, tell: (line: string) => void): Promise<unknown
   }
 }
 
-/** Rules that tell programs apart by user would see all as root otherwise. libc is loaded first: afterwards files may be out of reach. */
+/** Rules with an owner match need processes of different users. Load libc first: an unprivileged user may not be able to read its files. */
 function dropPrivileges(uid: number): void {
   libc();
   process.setgroups?.([]);

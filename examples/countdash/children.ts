@@ -12,7 +12,7 @@ const STOP_MS = 3_000;
 const STDERR_KEPT = 2_000;
 
 export interface ChildSpec {
-  /** For people: `sidecar of count-api`. */
+  /** Shown in messages: `sidecar of count-api`. */
   readonly name: string;
   /** Named namespace that it runs in; the host's when undefined. */
   readonly netns?: string;
@@ -20,8 +20,8 @@ export interface ChildSpec {
 }
 
 /**
- * The processes of the example. Each is this very program, in a session of its own so that Ctrl-C reaches only the parent, and on
- * a leash: its stdin ends with the parent.
+ * The processes of the example. Each runs this executable in a session of its own, so that Ctrl-C reaches only the parent,
+ * and ends when its stdin is closed.
  */
 export class Children {
   readonly #running = new Map<ChildProcess, string>();
@@ -29,13 +29,13 @@ export class Children {
   #stopping = false;
   #died: (reason: Error) => void = () => undefined;
 
-  /** Rejects when a child ends that nobody stopped. */
+  /** Rejects when a child ends that was not asked to stop. */
   readonly death: Promise<never>;
 
   constructor(log: (line: string) => void) {
     this.#log = log;
     this.death = new Promise((_, reject) => (this.#died = reject));
-    // Whoever waits gets the rejection; nobody waiting yet is no reason to crash.
+    // Callers await the rejection later; until then it must not count as unhandled.
     this.death.catch(() => undefined);
   }
 
@@ -43,14 +43,14 @@ export class Children {
   async start(spec: ChildSpec): Promise<unknown> {
     const child = launch(spec);
     this.#running.set(child, spec.name);
-    let complaints = '';
+    let stderrText = '';
     child.stderr?.on(
       'data',
-      (chunk: Buffer) => (complaints = (complaints + chunk.toString()).slice(-STDERR_KEPT)),
+      (chunk: Buffer) => (stderrText = (stderrText + chunk.toString()).slice(-STDERR_KEPT)),
     );
     const ready = new Promise<unknown>((resolve, reject) => {
       const timer = setTimeout(
-        () => reject(failure(spec.name, 'did not get ready in time', complaints)),
+        () => reject(failure(spec.name, 'was not ready in time', stderrText)),
         READY_MS,
       );
       this.#listen(child, spec.name, (result) => {
@@ -60,7 +60,7 @@ export class Children {
       const ended = (how: string): void => {
         clearTimeout(timer);
         this.#running.delete(child);
-        const reason = failure(spec.name, how, complaints);
+        const reason = failure(spec.name, how, stderrText);
         reject(reason);
         if (!this.#stopping) this.#died(reason);
       };
@@ -72,7 +72,7 @@ export class Children {
     return ready;
   }
 
-  /** Runs a child that answers one question and is let go. */
+  /** Runs a child that reports one result and ends. */
   async ask(spec: ChildSpec): Promise<unknown> {
     const once = new Children(this.#log);
     try {
@@ -87,12 +87,12 @@ export class Children {
     return [...this.#running.keys()].flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
   }
 
-  /** Lets go of all, waits for their end, and kills what does not end. */
+  /** Closes stdin of all children, waits for their end, and kills those that do not end. */
   async stop(): Promise<void> {
     this.#stopping = true;
     await Promise.all(
       [...this.#running].map(([child, name]) =>
-        stopOne(child, () => this.#log(`the ${name} had to be killed`)),
+        stopOne(child, () => this.#log(`the ${name} did not stop and was killed`)),
       ),
     );
     this.#running.clear();
@@ -108,7 +108,7 @@ export class Children {
   }
 }
 
-/** What is no message of ours (a runtime's own complaint) is shown as it is. */
+/** A line that is not one of our messages (an error of the JavaScript runtime) is shown as it is. */
 function messageOf(line: string): ChildMessage {
   try {
     return JSON.parse(line) as ChildMessage;
@@ -120,11 +120,11 @@ function messageOf(line: string): ChildMessage {
 function launch({ netns, order }: ChildSpec): ChildProcess {
   const command = [...weftCommand(), 'countdash-child', order.role];
   const [file = '', ...args] = netns === undefined ? command : ['ip', 'netns', 'exec', netns, ...command];
-  return spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'], detached: true, env: surroundings() });
+  return spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'], detached: true, env: childEnvironment() });
 }
 
-/** Nothing of the caller's that could bend the children: no NODE_OPTIONS, no proxies. PATH finds `ip` where PATH lacks sbin. */
-function surroundings(): NodeJS.ProcessEnv {
+/** Children inherit nothing but PATH: NODE_OPTIONS or proxy variables would change them. sbin is added, for `ip`. */
+function childEnvironment(): NodeJS.ProcessEnv {
   return { PATH: `${process.env['PATH'] ?? ''}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin` };
 }
 
@@ -144,8 +144,8 @@ function stopOne(child: ChildProcess, onKill: () => void): Promise<void> {
   });
 }
 
-function failure(name: string, how: string, complaints: string): CniError {
-  const details = complaints.trim();
+function failure(name: string, how: string, stderrText: string): CniError {
+  const details = stderrText.trim();
   return new CniError(CniCode.Internal, `the ${name} ${how}`, details === '' ? {} : { details });
 }
 
@@ -163,10 +163,10 @@ export function weftCommand(): string[] {
   return [execPath, '--no-warnings', '--input-type=module', '-e', code, '--'];
 }
 
-/** An ordinary user: programs of the groups, and the DNS, need no rights. */
+/** nobody:nogroup. The groups' programs and the DNS server need no privileges. */
 export const APP_UID = 65534;
 
-/** Asks a question from inside a namespace, as the groups' programs would. */
+/** Runs a probe inside a namespace, as an ordinary user. */
 export async function askInside(
   children: Children,
   netns: string,
@@ -177,8 +177,8 @@ export async function askInside(
 }
 
 /**
- * The virtual address of count-api as the dashboard will learn it. It is the one thing that passes the host's own INPUT rules, as
- * with a real Consul on the client: a host that drops it would only be seen as a counter that stands still.
+ * Resolves count-api inside the dashboard's namespace. The query passes the host's INPUT rules, as with a real Consul agent on a
+ * client: on a host that drops it, the only other symptom would be a counter that does not rise.
  */
 export async function resolveInside(
   { dashboard, api, dns, subnets }: Plan,
@@ -189,7 +189,7 @@ export async function resolveInside(
   if (answer === api.virtualAddress) return `${name} is ${answer} in ${dashboard.netns}`;
   throw new CniError(CniCode.IoFailure, `${name} has no address in ${dashboard.netns}: ${answer ?? error}`, {
     details:
-      `does this host's firewall drop what comes in by ${NAMES.bridge}? Let udp and tcp port ${dns?.port} in from ` +
-      `${subnets[0]}, as for Consul on a Nomad client`,
+      `does the host's firewall drop packets from ${NAMES.bridge}? Accept UDP and TCP port ${dns?.port} from ` +
+      `${subnets[0]}, as a Nomad client with Consul needs`,
   });
 }

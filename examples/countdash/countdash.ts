@@ -12,14 +12,22 @@ import { HELP, type Options, parseOptions } from './options.ts';
 import { drawPicture } from './picture.ts';
 import { Progress } from './progress.ts';
 import { type State, isAlive, readState, startOf, writeState } from './state.ts';
-import { PROCESS_WORDS, remains, runtimeOf, tearDown } from './teardown.ts';
+import { PROCESS_MARK, remains, runtimeOf, tearDown } from './teardown.ts';
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
+import { runSubCommand } from '../../shared/config/command-line.ts';
+
+// `weft` loads both commands from this file: it is the entry of a bundle of its own (build/bundle.mjs).
+export { countdashChild } from './child.ts';
 
 /** Executables that Nomad's list names. */
 const PLUGINS = ['loopback', 'bridge', 'host-local', 'firewall', 'portmap'];
 
-/** `weft countdash`. @returns 0 when all went well and nothing is left, 130 after Ctrl-C while starting, else 1 */
-export async function countdash(argv: readonly string[]): Promise<number> {
+/** `weft countdash`. @returns 0 when all went well and nothing is left, 130 after Ctrl-C while starting, 1 after a failure, 2 for wrong usage */
+export function countdash(argv: readonly string[]): Promise<number> {
+  return runSubCommand('countdash', () => runExample(argv));
+}
+
+async function runExample(argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv);
   const progress = new Progress();
   if (options === undefined) {
@@ -28,11 +36,11 @@ export async function countdash(argv: readonly string[]): Promise<number> {
   }
   const binDirs = options.binDirs ?? [pluginFolder()];
   checkHost(binDirs, options.upstreams ? PLUGINS : [...PLUGINS, 'consul-cni'], options.dualStack);
-  const claim = await claimExample();
+  const lock = await lockExample();
   try {
     return await runAlone(options, binDirs, progress);
   } finally {
-    claim.close();
+    lock.close();
   }
 }
 
@@ -56,7 +64,7 @@ async function run(plan: Plan, state: State, progress: Progress): Promise<number
     if (!stop.interrupted) progress.line(explain(thrown));
   }
   await children.stop();
-  const clean = await takeAway(state, progress);
+  const clean = await takeDown(state, progress);
   stop.release();
   return clean ? status : 1;
 }
@@ -68,23 +76,23 @@ async function live(
 ): Promise<number> {
   const runtime = runtimeOf(state.binDirs, (line) => progress.line(line));
   const list = exampleList(plan.subnets, plan.options);
-  const parts = { list, runtime, children, progress, goOn: () => stop.check() };
+  const parts = { list, runtime, children, progress, throwIfStopped: () => stop.check() };
   progress.line(`countdash, ${variant(plan.options)}`);
   const addresses = await setUp(plan, parts);
   if (plan.options.once) return (await assertExample({ ...parts, plan, addresses })) === 0 ? 0 : 1;
   progress.line();
   for (const line of drawPicture(plan, addresses)) progress.line(line);
   progress.line(
-    `\nThe page: http://${plan.hostAddress}:${plan.options.port}\nCtrl-C ends it and takes everything away.\n`,
+    `\nThe page: http://${plan.hostAddress}:${plan.options.port}\nCtrl-C stops the example and removes everything.\n`,
   );
   await Promise.race([stop.asked, children.death]);
   return 0;
 }
 
-async function takeAway(state: State, progress: Progress): Promise<boolean> {
-  await progress.step('taken down', () => tearDown(state, (line) => progress.line(line)));
+async function takeDown(state: State, progress: Progress): Promise<boolean> {
+  await progress.step('removed', () => tearDown(state, (line) => progress.line(line)));
   const { ours, others } = await remains(state);
-  if (others.length > 0) progress.line('changed on this host meanwhile, not by the example alone:');
+  if (others.length > 0) progress.line('changed on this host in the meantime, not by the example:');
   for (const line of others) progress.line(`         ${line}`);
   for (const line of ours) progress.line(`   FAIL  ${line}`);
   if (ours.length > 0) return false;
@@ -98,7 +106,7 @@ function newState(plan: Plan, binDirs: readonly string[]): State {
   return {
     pid: process.pid,
     started: startOf(process.pid),
-    before: takeFootprint(PROCESS_WORDS),
+    before: takeFootprint(PROCESS_MARK),
     binDirs,
     list: exampleList(plan.subnets, plan.options).text,
     subnets: plan.subnets,
@@ -126,11 +134,11 @@ function explain(thrown: unknown): string {
 const NAME = '\0weft-countdash';
 
 /**
- * Makes this process the only one that starts, runs or takes down the example here, until it ends: of two that start at once, the
- * second would take the first one's namespaces for leftovers.
+ * Lets only one process of this network namespace run the example at a time: of two that start at once, the second would
+ * remove the first one's namespaces as leftovers.
  * @throws CniError when there is another one
  */
-export async function claimExample(): Promise<Server> {
+export async function lockExample(): Promise<Server> {
   const server = createServer((socket) => socket.destroy());
   try {
     await listening(server, { path: NAME });
@@ -150,7 +158,7 @@ export async function claimExample(): Promise<Server> {
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /**
- * The wish to stop: Ctrl-C, `kill`, or the terminal closing; or a fault of this program that nobody caught. Held until the host is
+ * A request to stop: Ctrl-C, `kill`, a closed terminal, or an uncaught error. Handled until the host is
  * as before, so that a second Ctrl-C breaks nothing.
  */
 export class Stop {
@@ -164,7 +172,7 @@ export class Stop {
   constructor(onFirst: () => void) {
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     this.asked = promise;
-    // Seen by whoever waits; nobody waiting is no second fault.
+    // Callers await the rejection later; until then it must not count as unhandled.
     promise.catch(() => undefined);
     this.#onSignal = () => {
       if (!this.#interrupted) onFirst();

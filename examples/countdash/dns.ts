@@ -19,16 +19,16 @@ export interface DnsConfig {
 const IDLE_MS = 10_000;
 
 /**
- * The example's stand-in for Consul DNS: `<service>.virtual.consul` to the service's virtual address, everything else to the
- * recursors, over udp and tcp. Resolves when both listen, to what ends it. `tell` hears each question answered from the zone.
+ * The example's simulated Consul DNS: answers `<service>.virtual.consul` with the service's virtual address and forwards everything else
+ * to the recursors, over UDP and TCP. Resolves when both sockets listen, to a function that closes them.
  */
-export async function serveDns(config: DnsConfig, tell: (line: string) => void): Promise<() => void> {
+export async function serveDns(config: DnsConfig, log: (line: string) => void): Promise<() => void> {
   const zone: Zone = new Map(Object.entries(config.zone));
   const resolve = async (query: Buffer, transport: 'udp' | 'tcp'): Promise<Buffer | undefined> => {
     const own = answer(query, zone);
     if (own !== 'forward') return own;
     const theirs = await forward(query, transport, config.recursors);
-    if (theirs === undefined) tell('no recursor answered a question: SERVFAIL');
+    if (theirs === undefined) log('no recursor answered: SERVFAIL');
     return theirs ?? failure(query, Rcode.ServerFailure);
   };
   const udp = await serveUdp(config, resolve);
@@ -104,12 +104,12 @@ export function answer(query: Buffer, zone: Zone): Buffer | 'forward' | undefine
   return dnsPacket.encode({
     ...header(packet, dnsPacket.AUTHORITATIVE_ANSWER | (known ? Rcode.NoError : Rcode.NameError)),
     answers,
-    // Without answers, the zone's SOA tells a resolver that the name or the type does not exist (RFC 2308).
+    // Without answers, the zone's SOA marks a negative answer (RFC 2308).
     authorities: answers.length > 0 ? [] : [startOfAuthority()],
   });
 }
 
-/** A failed query answered, as far as its bytes can be read: its id always comes back. */
+/** An error response. It always carries the query's id, also when the rest cannot be decoded. */
 export function failure(query: Buffer, rcode: number): Buffer {
   const packet = decode(query) ?? { id: query.readUInt16BE(0) };
   return dnsPacket.encode(header(packet, rcode));
@@ -160,7 +160,7 @@ function isResponse(message: Buffer): boolean {
 }
 
 /** One recursor's time to answer; resolvers in libc ask again after 5 s. */
-const PATIENCE_MS = 1500;
+const RECURSOR_TIMEOUT_MS = 1500;
 const PORT = 53;
 
 type Exchange = (query: Buffer, recursor: string) => Promise<Buffer>;
@@ -180,7 +180,7 @@ export async function forward(
     try {
       return withId(await exchange(withId(query, randomInt(0x10000)), recursor), query.readUInt16BE(0));
     } catch {
-      // The next recursor is asked; with none left the client hears SERVFAIL.
+      // Try the next recursor; after the last one the client gets SERVFAIL.
     }
   }
   return undefined;
@@ -190,7 +190,7 @@ function exchangeUdp(query: Buffer, recursor: string): Promise<Buffer> {
   const { address, port } = endpoint(recursor);
   return new Promise((resolve, reject) => {
     const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
-    const timer = setTimeout(() => finish(() => reject(new Error('no answer in time'))), PATIENCE_MS);
+    const timer = setTimeout(() => finish(() => reject(new Error('no answer in time'))), RECURSOR_TIMEOUT_MS);
     const finish = (settle: () => void): void => {
       clearTimeout(timer);
       socket.close();
@@ -198,7 +198,7 @@ function exchangeUdp(query: Buffer, recursor: string): Promise<Buffer> {
     };
     socket.once('error', (error) => finish(() => reject(error)));
     socket.on('message', (message) => {
-      // Someone else's datagram or a late answer to an earlier question: not ours.
+      // Ignore other datagrams and late answers to earlier queries.
       if (message.length >= 12 && message.readUInt16BE(0) === query.readUInt16BE(0))
         finish(() => resolve(message));
     });
@@ -211,7 +211,7 @@ function exchangeTcp(query: Buffer, recursor: string): Promise<Buffer> {
   const { address, port } = endpoint(recursor);
   return new Promise((resolve, reject) => {
     const socket = connect({ host: address, port });
-    socket.setTimeout(PATIENCE_MS, () => socket.destroy(new Error('no answer in time')));
+    socket.setTimeout(RECURSOR_TIMEOUT_MS, () => socket.destroy(new Error('no answer in time')));
     socket.once('error', reject);
     socket.once('close', () => reject(new Error('closed without an answer')));
     readFrames(socket, (message) => {

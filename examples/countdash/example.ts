@@ -31,29 +31,37 @@ export interface Addresses {
 }
 
 /**
- * Makes everything, in the order in which Nomad, Consul and the groups' programs would come up.
- * @param goOn throws when the user wants to stop; called between the steps
+ * Sets up the example in the order in which Nomad, Consul and the groups' programs would start.
+ * @param throwIfStopped called between the steps; throws when the user asked to stop
  */
 export async function setUp(
   plan: Plan,
-  parts: { list: NetworkList; runtime: Runtime; children: Children; progress: Progress; goOn: () => void },
+  parts: {
+    list: NetworkList;
+    runtime: Runtime;
+    children: Children;
+    progress: Progress;
+    throwIfStopped: () => void;
+  },
 ): Promise<Addresses> {
-  const { children, progress, goOn } = parts;
+  const { children, progress, throwIfStopped } = parts;
   const step = async <T>(what: string | ((result: T) => string), work: () => T | Promise<T>): Promise<T> => {
-    goOn();
+    throwIfStopped();
     return progress.step(what, work);
   };
   for (const { netns } of groupsOf(plan))
     await step(`network namespace ${netns}`, () => tool('ip', ['netns', 'add', netns]));
   const [api = [], dashboard = []] = await connectGroups(plan, parts, step);
   if (plan.dns !== undefined) {
-    await step(`Consul DNS stand-in on ${plan.dns.address}:${plan.dns.port}`, () => startDns(plan, children));
+    await step(`simulated Consul DNS on ${plan.dns.address}:${plan.dns.port}`, () =>
+      startDns(plan, children),
+    );
     await step(
       (seen: string) => seen,
       () => resolveInside(plan, children),
     );
   }
-  const identities = await step('certificates of a throw-away authority', () =>
+  const identities = await step('certificates of a temporary CA', () =>
     makeIdentities(
       `${randomUUID()}.consul`,
       groupsOf(plan).map(({ service }) => service),
@@ -83,7 +91,7 @@ async function connectGroups(
     for (const subnet of plan.subnets) acceptInAdminChain(programFor(subnet), NAMES.bridge, subnet);
     const address = await step(
       (own: string[]) =>
-        `group "${group.name}" connected as ${own.join(' and ')}, by ${list.plugins.map(({ type }) => type).join(', ')}`,
+        `group "${group.name}" connected with address ${own.join(' and ')}, by ${list.plugins.map(({ type }) => type).join(', ')}`,
       () => addressesOf(addNetwork(runtime, list, nomadAttachment(group, plan.dns)).ips),
     );
     addresses.push(address);
@@ -133,7 +141,7 @@ function startSidecar(
   });
 }
 
-/** The example's one intention: the dashboard may call count-api. Nobody calls the dashboard through the mesh. */
+/** The example's only intention: dashboard -> count-api. */
 function allowedCallers({ api, dashboard }: Plan, group: Group): string[] {
   return group === api ? [dashboard.service] : [];
 }

@@ -27,14 +27,14 @@ const FOLDERS = [
   '/run/weft-countdash',
   '/var/lib/weft',
 ];
-/** Where `ip netns` keeps namespaces: what is in it is told by name, but `ip` makes the folder, and a mount point of it. */
+/** Directory of named namespaces. `ip netns` creates it and makes it a mount point, so that the directory itself is compared too. */
 export const NETNS_FOLDER = '/run/netns';
 const SETTINGS = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'];
 
 /** The kernel's own doing for each interface, seconds after it came up: they say no more than the interface itself. */
 const LINK_LOCAL = /\b(fe80:|ff00:)/;
 
-/** @param ownProcesses words of a command line by which processes of the example are known */
+/** @param ownProcesses text that appears in the command lines of the example's processes */
 export function takeFootprint(ownProcesses: string): Footprint {
   return {
     interfaces: linesOf(toolIfThere('ip', ['-br', 'addr', 'show']))
@@ -60,7 +60,7 @@ export function takeFootprint(ownProcesses: string): Footprint {
   };
 }
 
-/** Every rule of the host's packet filters. Built-in chains without rules count as nothing: looking at a table creates them. */
+/** Every rule of the host's packet filters. Built-in chains without rules are ignored: listing a table creates them. */
 export function takeRules(): string[] {
   const xtables = ['iptables-save', 'ip6tables-save', 'iptables-legacy-save', 'ip6tables-legacy-save'];
   return [

@@ -40,9 +40,9 @@ export function removeFromAdminChain(program: Xtables, bridge: string, subnet: s
 }
 
 /**
- * Takes away the shared chains that were not there before the example, unless somebody uses them by now. One transaction for each
+ * Removes the shared chains that did not exist before the example, unless other containers use them now. One transaction for each
  * table: a chain that another container has got a rule in cannot be deleted, and then none of the table's chains is touched.
- * @param before `takeFootprint().rules` of the time before
+ * @param before `takeFootprint().rules` from before the example
  */
 export function removeSharedChains(program: Xtables, before: readonly string[]): void {
   const now = xtablesRules(toolIfThere(`${program}-save`, []));
@@ -76,17 +76,17 @@ function adminRule(bridge: string, subnet: string): string[] {
 }
 
 /**
- * Takes away the nftables tables that the plugins make once for a host, as `removeSharedChains` does for iptables: those that were not there
- * before the example and that hold nothing of any container. A container that comes in the same moment keeps its table: the kernel takes the
- * removal only if nobody has changed anything since we looked.
- * @param before `takeFootprint().rules` of the time before
+ * Removes the nftables tables that the plugins create once for a host, as `removeSharedChains` does for iptables: those that did not exist
+ * before the example and hold nothing of any container. The kernel rejects the transaction when the ruleset has changed since it was
+ * read, so that a container created at the same moment keeps its table.
+ * @param before `takeFootprint().rules` from before the example
  */
 export function removeSharedTables(before: readonly string[]): void {
   if (!hasNfTables()) return;
   const fresh = SHARED_TABLES.filter(
     ({ table: { family, name } }) => !before.some((rule) => rule.startsWith(`nft table ${family} ${name} `)),
   );
-  changeNft({ what: 'remove the tables that nobody uses any more' }, (view) =>
+  changeNft({ what: 'delete unused tables' }, (view) =>
     fresh.filter((shared) => isIdle(view, shared)).map(({ table }) => deleteTable(table)),
   );
 }
@@ -149,9 +149,9 @@ export function withoutEmptyChains(ruleset: string): string {
 export const EMPTY_TABLE = /^table [^\n]* \{\n\}\n/gm;
 
 /**
- * Takes away the tables that came with the example and are empty again. Whoever has committed anything to nf_tables between
- * the look and the deletion keeps everything: the kernel refuses it then, and it is looked at again.
- * @param before `takeFootprint().tables` of the time before
+ * Removes the tables that were created during the example and are empty again. If another program commits to nf_tables between
+ * the listing and the deletion, the kernel rejects the deletion, and the tables are listed again.
+ * @param before `takeFootprint().tables` from before the example
  */
 export function removeEmptyTables(before: readonly string[]): void {
   for (let attempt = 0; attempt < 5; attempt += 1) {

@@ -105,7 +105,7 @@ function socketsOf(table: string, port: number, state: string): string[] {
     .map((columns) => columns[9] ?? '');
 }
 
-/** By looking through the descriptors of every process, as `ss -p` does; a process that ends meanwhile is passed over. */
+/** Searches the descriptors of every process, as `ss -p` does; processes that end in the meantime are skipped. */
 function ownerOf(inode: string): string {
   const wanted = `socket:[${inode}]`;
   for (const pid of list('/proc').filter((name) => /^\d+$/.test(name))) {

@@ -1,19 +1,19 @@
 import { USUAL_FOLDER } from '../../conflist/plugin-folder.ts';
-import { readOptions, UsageError } from '../../shared/config/usage.ts';
+import { readOptions, UsageError } from '../../shared/config/command-line.ts';
 
 export const HELP = `usage: weft countdash [options]
 
 Runs Consul's counting example for Nomad on this host: the groups "api" and "dashboard", each in a network namespace that
-our CNI plugins connect from Nomad's own network list, with small stand-ins for Consul DNS and for the sidecars. It prints where
-the page is, runs until Ctrl-C, and then takes everything away again.
+Weft's CNI plugins connect with Nomad's own network list. Consul DNS and the sidecars are simulated. Prints the page's URL,
+runs until Ctrl-C, and then removes everything.
 
-  --once           go through it all once, assert each step, exit
-  --upstreams      the documentation's other variant: no transparent proxy, count-api on the dashboard's own port 8080
-  --deny           an intention that refuses the dashboard
+  --once           run once, assert each step, exit
+  --upstreams      no transparent proxy: count-api is a manual upstream on the dashboard's port 8080
+  --deny           deny the intention dashboard -> count-api
   --dual-stack     IPv6 beside IPv4
-  --backend NAME   iptables or nftables, for masquerading, port mappings and the proxy's rules (default: the node's)
+  --backend NAME   iptables or nftables, for masquerading, port mappings and transparent proxy (default: the node's)
   --port NUMBER    port of the page on this host (default 9002)
-  --bin-dir FOLDER where the plugins are (default: this executable's folder, else ${USUAL_FOLDER})
+  --bin-dir FOLDER directory of the plugins (default: this executable's folder, else ${USUAL_FOLDER})
 `;
 
 export type Backend = 'iptables' | 'nftables';
@@ -48,7 +48,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
   const port = portNumber(values.port);
   if (port === DNS_PORT && !values.upstreams)
     throw new UsageError(
-      `--port must not be ${DNS_PORT}: the host's Consul DNS is there, and a mapped port comes first`,
+      `--port must not be ${DNS_PORT}: the port mapping would take precedence over the host's Consul DNS`,
     );
   return {
     once: values.once,

@@ -9,7 +9,7 @@ import {
   UPSTREAM_PORT,
 } from './plan.ts';
 
-/** What flows where, as lines of text. */
+/** The packet path of the running example, as lines of text. */
 export function drawPicture(plan: Plan, addresses: Addresses): string[] {
   const { hostAddress, gateway, subnets, dns, api, dashboard, options } = plan;
   const mapped = [
@@ -19,7 +19,7 @@ export function drawPicture(plan: Plan, addresses: Addresses): string[] {
   return [
     `host ${hostAddress}`,
     ...mapped.map((line) => ` |  ${line}`),
-    ` |  FORWARD: NOMAD-ADMIN accepts what goes out by ${NAMES.bridge} to ${subnets.join(', ')}`,
+    ` |  FORWARD: NOMAD-ADMIN accepts packets to ${subnets.join(', ')} out of ${NAMES.bridge}`,
     ` |`,
     `bridge ${NAMES.bridge} ${gateway}${dns === undefined ? '' : `     Consul DNS ${dns.address}:${dns.port}, udp and tcp`}`,
     ` |`,
@@ -33,7 +33,7 @@ export function drawPicture(plan: Plan, addresses: Addresses): string[] {
   ];
 }
 
-/** A port of the host, where it goes, and who is there. */
+/** One published port: host port, destination, program. */
 function mapping(port: GroupPort, address: string, group: Group): string {
   const who = port.reserved ? 'the page' : `sidecar of ${group.service}`;
   return `${`:${port.host} -> ${address}:${port.to}`.padEnd(32)}${who} (tcp and udp)`;
@@ -41,11 +41,11 @@ function mapping(port: GroupPort, address: string, group: Group): string {
 
 function outgoing({ dashboard, api, dns, countingUrl, options, hostAddress }: Plan): string[] {
   const far = `mutual TLS to ${hostAddress}:${api.proxyPort}`;
-  const asks = `dashboard :${dashboard.appPort} asks ${countingUrl}`;
+  const calls = `dashboard :${dashboard.appPort} calls ${countingUrl}`;
   if (options.upstreams)
-    return [asks, `  port ${UPSTREAM_PORT} is the sidecar's (user ${PROXY_UID}) -> ${far}`];
+    return [calls, `  port ${UPSTREAM_PORT} is the sidecar (user ${PROXY_UID}) -> ${far}`];
   return [
-    asks,
+    calls,
     `  name -> ${dns?.address}:53, redirected to port ${dns?.port} -> ${api.virtualAddress}`,
     `  tcp -> redirected to 127.0.0.1:${PROXY_OUTBOUND_PORT}, the sidecar (user ${PROXY_UID}) -> ${far}`,
     `  not redirected: user ${PROXY_UID}, 127.0.0.1, and incoming port ${dashboard.appPort}`,

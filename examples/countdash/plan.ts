@@ -18,7 +18,7 @@ import {
   parseCidr,
 } from '../../shared/net/address.ts';
 
-/** The names under which the example exists on a host; nothing else there carries them. */
+/** Names of everything that the example creates on a host. */
 export const NAMES = {
   bridge: 'weft-demo0',
   network: 'weft-countdash',
@@ -27,17 +27,17 @@ export const NAMES = {
   folder: '/run/weft-countdash',
 } as const;
 
-/** The whole example, decided before anything is made. */
+/** Everything about the example, decided before anything is created. */
 export interface Plan {
   readonly options: Options;
   readonly subnets: readonly string[];
   /** First address of the IPv4 subnet: the bridge's. */
   readonly gateway: string;
-  /** Where others reach this host; the bridge's address on a host that has no other. */
+  /** Address of this host for other machines; the bridge's address when there is no other. */
   readonly hostAddress: string;
   readonly api: Group;
   readonly dashboard: Group;
-  /** The stand-in for Consul DNS; none without transparent proxy. */
+  /** Simulated Consul DNS; undefined without transparent proxy. */
   readonly dns: ConsulDns | undefined;
   readonly recursors: readonly string[];
   readonly countingUrl: string;
@@ -48,7 +48,7 @@ export const UPSTREAM_PORT = 8080;
 /** Nomad's range for ports that a job leaves to it. */
 const DYNAMIC_PORTS = { first: 20_000, last: 32_000 } as const;
 
-/** @param isFree whether nobody uses a port of this host */
+/** @param isFree whether a port of this host is unused */
 export function makePlan(options: Options, host: HostFacts, isFree: (port: number) => boolean): Plan {
   const reserved = [...host.recursors, ...(host.address === undefined ? [] : [host.address])];
   const families = options.dualStack ? (['ipv4', 'ipv6'] as const) : (['ipv4'] as const);
@@ -141,7 +141,7 @@ export interface ConsulDns {
   readonly port: number;
 }
 
-/** Node meta that Nomad's client takes by default. */
+/** Defaults of Nomad's client for node metadata. */
 export const PROXY_UID = 101;
 export const PROXY_OUTBOUND_PORT = 15001;
 
@@ -173,12 +173,12 @@ export function nomadAttachment(group: Group, transparent: ConsulDns | undefined
   };
 }
 
-/** DEL comes without CNI_ARGS. */
+/** Nomad calls DEL without CNI_ARGS. */
 export function nomadRemoval(attachment: Attachment): Attachment {
   return { ...attachment, args: [] };
 }
 
-/** The structure that Nomad writes into CNI_ARGS, keys in its order, lists that nobody set as null. */
+/** The structure that Nomad writes into CNI_ARGS, keys in its order, unset lists as null. */
 export function iptablesConfig(group: Group, dns: ConsulDns): string {
   const reserved = group.ports.filter(({ reserved }) => reserved).map(({ to }) => String(to));
   return JSON.stringify({
@@ -200,7 +200,7 @@ export function namespacePath(name: string): string {
   return `/var/run/netns/${name}`;
 }
 
-/** Nomad keeps them in a Go map, whose order is random: nobody may depend on it. */
+/** Nomad keeps them in a Go map: the order is random. */
 function shuffled<T>(items: readonly T[]): T[] {
   return items
     .map((item) => ({ item, weight: Math.random() }))
@@ -208,7 +208,7 @@ function shuffled<T>(items: readonly T[]): T[] {
     .map(({ item }) => item);
 }
 
-/** Private networks seldom seen in practice; not Nomad's own default (172.26.64.0/20), so that both fit on one host. */
+/** Rarely used private networks, without Nomad's default (172.26.64.0/20), so that both can run on one host. */
 const IPV4_CANDIDATES = [
   ...range(256).map((third) => `172.27.${(third + 90) % 256}.0/24`),
   ...range(256).map((third) => `10.231.${third}.0/24`),
@@ -241,7 +241,7 @@ export function chooseSubnet(
     CniCode.IoFailure,
     `no ${family} subnet is free for the example: every candidate overlaps a route of this host`,
     {
-      details: 'look at them with: ip route show table all',
+      details: 'list the routes: ip route show table all',
     },
   );
 }

@@ -21,7 +21,7 @@ const TOOLS_FOR_IPV6 = [
   { name: 'ip6tables', needed: "makes Nomad's NOMAD-ADMIN chain for IPv6", from: 'iptables' },
 ];
 
-/** Refuses a host on which the example could not run. */
+/** Throws when the example cannot run on this host. */
 export function checkHost(binDirs: readonly string[], plugins: readonly string[], dualStack: boolean): void {
   refuse([
     ...missingRights(),
@@ -31,7 +31,7 @@ export function checkHost(binDirs: readonly string[], plugins: readonly string[]
   ]);
 }
 
-/** Refuses to take a port of the host away from whoever has it. */
+/** Throws when the port is in use. */
 export function checkPort(port: number): void {
   refuse(takenPort(port));
 }
@@ -44,27 +44,27 @@ function refuse(problems: readonly string[]): void {
   );
 }
 
-/** Cleans up after a run that was killed; none runs, see {@link claimExample}. Throws when our names are somebody else's. */
-export async function clearLeftovers(tell: (line: string) => void): Promise<void> {
+/** Cleans up after a run that was killed; none runs, see {@link lockExample}. Throws when another program uses the example's names. */
+export async function clearLeftovers(log: (line: string) => void): Promise<void> {
   const state = readState();
   if (state !== undefined) {
-    tell('an earlier run was killed: cleaning up after it');
+    log('cleaning up after an earlier run that was killed');
     for (const { netns } of state.groups) await endProcesses(netns);
-    tearDown(state, tell);
+    tearDown(state, log);
   }
   removeState();
   if (bridgeExists()) {
     throw new CniError(
       CniCode.IoFailure,
-      `there is an interface ${NAMES.bridge} that no run of the example has left`,
+      `interface ${NAMES.bridge} exists and was not created by the example`,
       {
-        details: `if it is not needed: ip link del ${NAMES.bridge}`,
+        details: `if it is unused, delete it: ip link del ${NAMES.bridge}`,
       },
     );
   }
 }
 
-/** The children of a killed run end by themselves as soon as they notice; what a person started there does not, and is ended. */
+/** The children of a killed run end by themselves; processes that an operator started in the namespace are killed. */
 async function endProcesses(netns: string): Promise<void> {
   const pids = (): number[] => linesOf(toolIfThere('ip', ['netns', 'pids', netns])).map(Number);
   for (const deadline = Date.now() + 2_000; pids().length > 0 && Date.now() < deadline;) await pause(50);
@@ -72,7 +72,7 @@ async function endProcesses(netns: string): Promise<void> {
 }
 
 function missingRights(): string[] {
-  return process.getuid?.() === 0 ? [] : ['it makes network namespaces and rules: run it as root'];
+  return process.getuid?.() === 0 ? [] : ['the example creates network namespaces and rules; run it as root'];
 }
 
 function missingTools(dualStack: boolean): string[] {
@@ -99,7 +99,7 @@ function missingPlugins(binDirs: readonly string[], plugins: readonly string[]):
   });
   return absent.length === 0
     ? []
-    : [`no ${absent.join(', ')} in ${binDirs.join(', ')}; say where the plugins are with --bin-dir`];
+    : [`no ${absent.join(', ')} in ${binDirs.join(', ')}; name the plugins' directory with --bin-dir`];
 }
 
 function takenPort(port: number): string[] {

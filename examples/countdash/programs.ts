@@ -46,7 +46,7 @@ async function sendCount(response: ServerResponse, url: string): Promise<void> {
   }
 }
 
-/** A connection for each call, so that each one is resolved, redirected and judged anew. */
+/** A connection for each call, so that each call is resolved, redirected and authorized again. */
 async function fetchText(url: string): Promise<string> {
   const { hostname, host, port, pathname } = new URL(url);
   const address = await addressOf(hostname);
@@ -76,8 +76,8 @@ async function fetchText(url: string): Promise<string> {
 }
 
 /**
- * Asked of the name servers in /etc/resolv.conf by ourselves: libc would look at nsswitch.conf first, and with
- * systemd-resolved or nscd there the question would be answered by the host, outside of this namespace.
+ * Queries the name servers of /etc/resolv.conf directly: libc would follow nsswitch.conf, where systemd-resolved or nscd
+ * answer from the host, outside this namespace.
  */
 async function addressOf(name: string): Promise<string> {
   if (isIP(name) !== 0) return name;
@@ -91,7 +91,7 @@ function send(response: ServerResponse, status: number, type: string, body: stri
   response.end(body);
 }
 
-/** A question put from inside a namespace, for the assertions of `--once`. */
+/** A probe run inside a namespace, for the assertions of `--once`. */
 export type ProbeConfig =
   | { readonly ask: 'resolve'; readonly name: string; readonly servers?: readonly string[] }
   | { readonly ask: 'http'; readonly host: string; readonly port: number; readonly path: string };
@@ -103,7 +103,7 @@ export interface ProbeAnswer {
 
 const PROBE_TIMEOUT_MS = 4000;
 
-/** Never rejects: what went wrong is an answer, too. */
+/** Never rejects: errors are part of the answer. */
 export async function probe(config: ProbeConfig): Promise<ProbeAnswer> {
   try {
     return { answer: config.ask === 'resolve' ? await resolve(config) : await http(config) };
@@ -120,7 +120,7 @@ async function resolve({ name, servers }: ProbeConfig & { ask: 'resolve' }): Pro
   return (await resolver.resolve4(name)).join(' ');
 }
 
-/** The status line and body of a plain GET, raw: the other end may speak anything. */
+/** Raw response to a plain GET; the peer may not speak HTTP. */
 function http({ host, port, path }: ProbeConfig & { ask: 'http' }): Promise<string> {
   return new Promise((done, fail) => {
     const socket = connect({ host, port });

@@ -3,7 +3,7 @@ import { writeAll } from '../../shared/kernel/stdio.ts';
 /** How often a line of a log that says the same again is shown. */
 const REPEAT_MS = 10_000;
 
-/** What the example tells on stdout while it works. A reader that has gone is no reason to leave a host half torn down. */
+/** Progress on stdout. Write errors are ignored: a closed pipe must not interrupt the clean-up. */
 export class Progress {
   readonly #shown = new Map<string, { at: number; hidden: number }>();
 
@@ -11,11 +11,11 @@ export class Progress {
     try {
       writeAll(1, `${text}\n`);
     } catch {
-      // Nobody reads any more.
+      // The reader has closed the pipe.
     }
   }
 
-  /** Runs one step and tells how long it took; `what` may be made of the result. */
+  /** Runs one step and prints its duration; `what` may be computed from the result. */
   async step<T>(what: string | ((result: T) => string), work: () => T | Promise<T>): Promise<T> {
     const began = Date.now();
     const result = await work();

@@ -1,5 +1,5 @@
 /**
- * The few functions of the metadata proposal that @peculiar/x509's dependency container looks for when it is loaded. Import this
+ * The functions of the decorator metadata proposal that @peculiar/x509's dependency container needs when it is loaded. Import this
  * module before that package; it changes nothing where they exist already.
  */
 const store = new WeakMap<object, Map<unknown, unknown>>();

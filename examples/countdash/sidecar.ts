@@ -10,7 +10,7 @@ import { serverName, serviceOf, type Identity } from './certificates.ts';
 import { listening } from './programs.ts';
 import { checked, isErrno, libc } from '../../shared/kernel/libc.ts';
 
-/** A service that may be called through the mesh, and where its own sidecar listens for the mesh. */
+/** A mesh service and the address of its sidecar's public listener. */
 export interface Upstream {
   readonly service: string;
   readonly virtualAddress: string;
@@ -24,7 +24,7 @@ export interface SidecarConfig {
     readonly port: number;
     /** Where the group's own program listens, on the loopback. */
     readonly appPort: number;
-    /** Services whose calls are let through; all others are refused. */
+    /** Services that may connect; all others are denied. */
     readonly allowed: readonly string[];
   };
   readonly outbound:
@@ -32,26 +32,26 @@ export interface SidecarConfig {
     | { readonly mode: 'upstreams'; readonly listeners: readonly { port: number; upstream: Upstream }[] };
 }
 
-/** What a sidecar has to tell: one line of its log. */
-export type Tell = (line: string) => void;
+/** Writes one line of the sidecar's log. */
+export type Log = (line: string) => void;
 
 /**
- * The example's stand-in for Envoy: takes the group's outgoing connections, brings those to services of the mesh over mutual
- * TLS to the service's own sidecar, and lets in what the intentions allow. Resolves when it listens everywhere.
+ * The example's simulated Envoy: accepts the group's outgoing connections, forwards those to mesh services over mutual TLS to the
+ * service's sidecar, and accepts incoming connections that the intentions allow. Resolves when all listeners are ready.
  */
-export async function serveSidecar(config: SidecarConfig, tell: Tell): Promise<void> {
-  await serveInbound(config, tell);
+export async function serveSidecar(config: SidecarConfig, log: Log): Promise<void> {
+  await serveInbound(config, log);
   const { outbound, identity } = config;
   if (outbound.mode === 'transparent')
-    await serveTransparent(identity, outbound.port, outbound.upstreams, tell);
-  else await serveUpstreams(identity, outbound.listeners, tell);
+    await serveTransparent(identity, outbound.port, outbound.upstreams, log);
+  else await serveUpstreams(identity, outbound.listeners, log);
 }
 
 /**
- * The public listener: only peers with a certificate of our authority get a word in, and of those only the services that the
- * intentions allow reach the program.
+ * The public listener: requires a client certificate of the example's CA and forwards only services that the intentions
+ * allow.
  */
-export async function serveInbound({ identity, inbound }: SidecarConfig, tell: Tell): Promise<void> {
+export async function serveInbound({ identity, inbound }: SidecarConfig, log: Log): Promise<void> {
   const server = createTlsServer({
     cert: identity.certificate,
     key: identity.key,
@@ -64,7 +64,7 @@ export async function serveInbound({ identity, inbound }: SidecarConfig, tell: T
   });
   server.on('secureConnection', (socket) => admit(socket));
   server.on('tlsClientError', (_error, socket) => {
-    tell(`closed a connection to ${identity.service} that brought no certificate of the mesh`);
+    log(`closed a connection to ${identity.service} without a valid client certificate`);
     socket.destroy();
   });
   await listening(server, { port: inbound.port });
@@ -76,7 +76,7 @@ export async function serveInbound({ identity, inbound }: SidecarConfig, tell: T
       splice(socket, connect({ host: '127.0.0.1', port: inbound.appPort, allowHalfOpen: true }));
       return;
     }
-    tell(`intention: ${caller ?? 'an unknown identity'} -> ${identity.service} denied`);
+    log(`intention: ${caller ?? 'an unknown identity'} -> ${identity.service} denied`);
     socket.destroy();
   }
 }
@@ -84,23 +84,23 @@ export async function serveInbound({ identity, inbound }: SidecarConfig, tell: T
 const CONNECT_MS = 5000;
 
 /**
- * The listener to which the rules of transparent proxy redirect every outgoing connection. Calls of a virtual address go into
- * the mesh; any other destination is connected as it is, which is Consul's default.
+ * The listener to which the rules of transparent proxy redirect every outgoing connection. Connections to a virtual address go
+ * through the mesh; all other destinations are passed through, which is Consul's default.
  */
 export async function serveTransparent(
   identity: Identity,
   port: number,
   upstreams: readonly Upstream[],
-  tell: Tell,
+  log: Log,
 ): Promise<void> {
   const byAddress = new Map(upstreams.map((upstream) => [upstream.virtualAddress, upstream]));
   const handle = (socket: Socket): void => {
     const destination = originalDestination(socket);
     const upstream = byAddress.get(destination?.address ?? '');
-    if (upstream !== undefined) callService(socket, identity, upstream, tell);
-    // Somebody called the listener itself: connecting "where he wanted to go" would call it again, without end.
+    if (upstream !== undefined) callService(socket, identity, upstream, log);
+    // A connection to the listener itself: forwarding it would loop.
     else if (destination === undefined || destination.port === port) socket.resetAndDestroy();
-    else passOn(socket, destination.address, destination.port);
+    else passThrough(socket, destination.address, destination.port);
   };
   await listening(proxyServer(handle), { host: '127.0.0.1', port });
   await listening(proxyServer(handle), { host: '::1', port, ipv6Only: true }).catch(ignoreMissingIpv6);
@@ -110,15 +110,15 @@ export async function serveTransparent(
 export async function serveUpstreams(
   identity: Identity,
   listeners: readonly { port: number; upstream: Upstream }[],
-  tell: Tell,
+  log: Log,
 ): Promise<void> {
   for (const { port, upstream } of listeners) {
-    const server = proxyServer((socket) => callService(socket, identity, upstream, tell));
+    const server = proxyServer((socket) => callService(socket, identity, upstream, log));
     await listening(server, { host: '127.0.0.1', port });
   }
 }
 
-/** Half-open, because an end in one direction must travel on while the other still speaks; paused until there is somebody to hear. */
+/** Half-open: an end in one direction is forwarded while the other direction continues. Paused until the peer is connected. */
 function proxyServer(handle: (socket: Socket) => void): Server {
   return createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
     socket.on('error', () => socket.destroy());
@@ -126,7 +126,7 @@ function proxyServer(handle: (socket: Socket) => void): Server {
   });
 }
 
-function callService(socket: Socket, identity: Identity, upstream: Upstream, tell: Tell): void {
+function callService(socket: Socket, identity: Identity, upstream: Upstream, log: Log): void {
   const far = connectTls({
     host: upstream.host,
     port: upstream.port,
@@ -141,10 +141,10 @@ function callService(socket: Socket, identity: Identity, upstream: Upstream, tel
     far.setTimeout(0);
     splice(socket, far);
   });
-  giveUp(socket, far, `${identity.service} -> ${upstream.service}`, tell);
+  giveUp(socket, far, `${identity.service} -> ${upstream.service}`, log);
 }
 
-/** TLS asks for a host name; in the mesh the service in the certificate is what counts. */
+/** The mesh verifies the service in the certificate's SPIFFE URI instead of a host name. */
 function wrongService(
   identity: Identity,
   upstream: Upstream,
@@ -152,10 +152,10 @@ function wrongService(
 ): Error | undefined {
   const service = serviceOf(identity.trustDomain, certificate.subjectaltname);
   if (service === upstream.service) return undefined;
-  return new Error(`the peer is ${service ?? 'nobody of this mesh'}, wanted ${upstream.service}`);
+  return new Error(`the peer is ${service ?? 'not part of this mesh'}, expected ${upstream.service}`);
 }
 
-function passOn(socket: Socket, host: string, port: number): void {
+function passThrough(socket: Socket, host: string, port: number): void {
   const far = connect({ host, port, allowHalfOpen: true, ...(isIP(host) === 6 ? { family: 6 } : {}) });
   far.once('connect', () => {
     far.setTimeout(0);
@@ -164,11 +164,11 @@ function passOn(socket: Socket, host: string, port: number): void {
   giveUp(socket, far, `a connection to ${host}:${port}`, () => undefined);
 }
 
-/** A peer that cannot be reached, or that closes on us, is seen by the program as a reset connection, as from Envoy. */
-function giveUp(socket: Socket, far: Socket | TLSSocket, what: string, tell: Tell): void {
+/** When the peer is unreachable or fails, the program sees a reset connection, as with Envoy. */
+function giveUp(socket: Socket, far: Socket | TLSSocket, what: string, log: Log): void {
   far.setTimeout(CONNECT_MS, () => far.destroy(new Error('no connection in time')));
   far.once('error', (error: Error) => {
-    if (!socket.destroyed) tell(`${what}: ${error.message}`);
+    if (!socket.destroyed) log(`${what}: ${error.message}`);
     socket.resetAndDestroy();
   });
   socket.once('close', () => far.destroy());
@@ -178,7 +178,7 @@ function ignoreMissingIpv6(thrown: NodeJS.ErrnoException): void {
   if (thrown.code !== 'EADDRNOTAVAIL' && thrown.code !== 'EAFNOSUPPORT') throw thrown;
 }
 
-/** Joins two connections: what one says the other hears, an end in one direction is passed on, and both die together. */
+/** Forwards data between two connections in both directions, half-close included; an error on one destroys both. */
 export function splice(one: Duplex, other: Duplex): void {
   one.pipe(other);
   other.pipe(one);

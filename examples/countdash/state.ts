@@ -4,12 +4,11 @@ import type { Footprint } from './footprint.ts';
 import { NAMES, type ConsulDns, type Group } from './plan.ts';
 
 /**
- * All that a tear-down needs, written down before anything is made: a run that was killed is cleaned up by the next one from
- * exactly this.
+ * Everything that the clean-up needs, written before anything is created: the next run cleans up after one that was killed.
  */
 export interface State {
   readonly pid: number;
-  /** Clock ticks after boot at which the process started (field 22 of /proc/<pid>/stat): a pid alone may be someone else by now. */
+  /** Clock ticks after boot at which the process started (field 22 of /proc/<pid>/stat): pids are reused. */
   readonly started: string;
   readonly before: Footprint;
   readonly binDirs: readonly string[];
@@ -28,7 +27,7 @@ export function writeState(state: State): void {
   renameSync(`${FILE}.new`, FILE);
 }
 
-/** The note of an earlier run; undefined when there is none, or one that was cut short before anything was made. */
+/** State of an earlier run; undefined when there is none, or when it ended before anything was created. */
 export function readState(): State | undefined {
   try {
     return JSON.parse(readFileSync(FILE, 'utf8')) as State;
@@ -41,7 +40,7 @@ export function removeState(): void {
   rmSync(NAMES.folder, { recursive: true, force: true });
 }
 
-/** Whether the run that wrote the note still runs. */
+/** Whether the run that wrote the state is still active. */
 export function isAlive({ pid, started }: Pick<State, 'pid' | 'started'>): boolean {
   return startOf(pid) === started;
 }

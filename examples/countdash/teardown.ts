@@ -15,9 +15,9 @@ import { linesOf, tool, toolIfThere, tryTool } from './tool.ts';
 import { NAMES, namespacePath, nomadAttachment, nomadRemoval } from './plan.ts';
 import { removeState, type State } from './state.ts';
 
-/** The words in a command line by which the example's processes are known. */
-export const PROCESS_WORDS = 'countdash-child';
-/** How long the kernel may take to let go of a namespace's interfaces. */
+/** Text in the command lines of the example's processes. */
+export const PROCESS_MARK = 'countdash-child';
+/** The kernel removes the interfaces of a deleted namespace asynchronously. */
 const SETTLE_MS = 5_000;
 
 /** The runtime that drives the plugins for the example: its results stay in its own folder. */
@@ -26,8 +26,8 @@ export function runtimeOf(binDirs: readonly string[], warn: (line: string) => vo
 }
 
 /**
- * Takes everything away that `state` says was or was to be made. Every step is done, whatever fails before it; each failure is told.
- * Works on the remains of a run that was killed in the middle, too. The processes must have ended.
+ * Removes everything that `state` lists, whether it was created or not. Runs every step even when an earlier one fails, and warns about each
+ * failure. Also cleans up after a run that was killed. The processes must have ended.
  */
 export function tearDown(state: State, warn: (line: string) => void): void {
   const attempt = (step: () => void): void => {
@@ -63,13 +63,13 @@ export function programFor(subnet: string): Xtables {
 }
 
 /**
- * What the example left on the host: empty when the host is as before. Differences that carry none of its names are somebody else's
- * doing in the meantime, or shared chains that somebody else has come to use, and come apart.
+ * What the example left on the host: empty when the host is as before. Differences without the example's names come from other programs,
+ * or are shared chains that other containers use now, and are listed separately.
  */
 export async function remains(state: State): Promise<{ ours: string[]; others: string[] }> {
   const deadline = Date.now() + SETTLE_MS;
   for (;;) {
-    const { added, removed } = compareFootprints(state.before, takeFootprint(PROCESS_WORDS));
+    const { added, removed } = compareFootprints(state.before, takeFootprint(PROCESS_MARK));
     const differences = [
       ...added.map((line) => `left: ${line}`),
       ...removed.map((line) => `missing: ${line}`),
@@ -87,7 +87,7 @@ function isOurs(line: string, { subnets, groups }: State): boolean {
     NAMES.bridge,
     NAMES.network,
     NAMES.namespaces,
-    PROCESS_WORDS,
+    PROCESS_MARK,
     ...subnets.map((subnet) => subnet.replace(/0?\/.*/, '')),
   ];
   return [...marks, ...groups.map(({ allocId }) => allocId)].some((mark) => line.includes(mark));
@@ -101,12 +101,12 @@ function removeBridge(): void {
   if (bridgeExists()) tool('ip', ['link', 'del', NAMES.bridge]);
 }
 
-/** Asked of the kernel: what /sys shows is the network namespace of whoever mounted it. */
+/** Uses `ip link`: /sys shows the network namespace in which it was mounted. */
 export function bridgeExists(): boolean {
   return toolIfThere('ip', ['link', 'show', 'dev', NAMES.bridge]) !== '';
 }
 
-/** Forwarding goes off again only if no interface has come meanwhile: a new one may be of somebody who needs it by now. */
+/** Restores forwarding only when no interface was added in the meantime: a new one may need it. */
 function restoreSettings({ before }: State): void {
   const names = (lines: readonly string[]): string =>
     lines
@@ -124,14 +124,14 @@ function restoreSettings({ before }: State): void {
   }
 }
 
-/** Busy with a namespace that somebody has made meanwhile, it stays. Without -n, umount leaves a folder of its own in /run. */
+/** Keeps the directory when it holds other namespaces. Without -n, umount leaves a directory of its own in /run. */
 function removeNetnsFolder(state: State): void {
   const isNew = !state.before.mounts.includes(NETNS_FOLDER) && netnsFolderIsMounted();
   if (isNew && readdirSync(NETNS_FOLDER).length === 0) tryTool('umount', ['-n', NETNS_FOLDER]);
   if (!netnsFolderIsMounted()) removeEmptyFolder(state, NETNS_FOLDER);
 }
 
-/** The folder that named namespaces' resolver files are in, if it was not there before and nobody uses it. */
+/** Removes a directory that did not exist before the example and is empty. */
 function removeEmptyFolder({ before }: State, folder: string): void {
   if (before.files.some((file) => file.startsWith(`${folder}/`)) || !existsSync(folder)) return;
   try {

@@ -20,7 +20,7 @@ export function tool(name: string, args: readonly string[], input = ''): string 
   );
 }
 
-/** The output; '' when the host lacks the tool or the tool fails: for looking at things that may not be there. */
+/** The output; '' when the host lacks the tool or the tool fails. For things that may not exist. */
 export function toolIfThere(name: string, args: readonly string[]): string {
   if (findProgram(name) === undefined) return '';
   const { exitCode, stdout } = tryTool(name, args);

@@ -5,7 +5,7 @@ import { suite } from '../support/suite.ts';
 import { makeClientHost, sh, traces, useXtables } from './support/client-host.ts';
 import { countdashOnce, RunningExample } from './support/example.ts';
 
-/** The example with each way of holding the rules, with one family and with two: IPv6 is no way around the proxy. */
+/** The example with each way of holding the rules, with one family and with two: IPv6 does not bypass the proxy. */
 const test = suite('countdash on each backend', { limit: 300 });
 
 let before = '';
@@ -24,12 +24,12 @@ for (const { title, options, variant } of BACKENDS) {
     holds(countdashOnce(...options));
   });
 
-  test(`${title}: with two families IPv6 around the proxy is refused, in either direction`, () => {
+  test(`${title}: with two families IPv6 does not bypass the proxy, in either direction`, () => {
     const output = holds(countdashOnce('--dual-stack', ...options));
     for (const way of [
-      /the dashboard's way around the proxy, IPv6 to count-api at fd77:\S+ port 9001: ECONNREFUSED/,
-      /count-api's way around the proxy, IPv6 to the open page at fd77:\S+ port 9002: ECONNREFUSED/,
-      /this host's way around the proxy, IPv6 to count-api at fd77:\S+ port 9001: ECONNREFUSED/,
+      /the dashboard cannot bypass the proxy: IPv6 to count-api at fd77:\S+ port 9001: ECONNREFUSED/,
+      /count-api cannot bypass the proxy: IPv6 to the open page at fd77:\S+ port 9002: ECONNREFUSED/,
+      /the host cannot bypass the proxy: IPv6 to count-api at fd77:\S+ port 9001: ECONNREFUSED/,
     ]) {
       assert.match(output, way);
     }

@@ -39,7 +39,7 @@ test('tables and namespaces that were there, or that came meanwhile, stay', asyn
   assert.match(sh('ip netns'), 'mine');
   assert.match(
     example.output,
-    /changed on this host meanwhile, not by the example alone:[^]*left: .*ip mangle/,
+    /changed on this host in the meantime, not by the example:[^]*left: .*ip mangle/,
   );
   sh('nft flush ruleset; ip netns del mine');
 });
@@ -69,7 +69,7 @@ test('a host where the first subnet is taken', () => {
   sh('ip link add other type bridge; ip addr add 172.27.90.200/25 dev other; ip link set other up');
   const { exitCode, output } = countdashOnce('--upstreams');
   assert.is(exitCode, 0, output);
-  assert.match(output, /connected as 172\.27\.91\.2/);
+  assert.match(output, /connected with address 172\.27\.91\.2/);
 });
 
 test('an interface of our name that is not ours is refused, and stays', () => {
@@ -78,7 +78,7 @@ test('an interface of our name that is not ours is refused, and stays', () => {
   assert.is(exitCode, 1);
   assert.match(
     output,
-    /interface weft-demo0 that no run of the example has left; if it is not needed: ip link del weft-demo0/,
+    /interface weft-demo0 exists and was not created by the example; if it is unused, delete it: ip link del weft-demo0/,
   );
   sh('ip link show weft-demo0');
 });

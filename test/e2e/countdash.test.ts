@@ -124,7 +124,7 @@ test('killed at once it leaves no process, and the next run cleans up the rest',
   assert.ok(existsSync('/sys/class/net/weft-demo0'));
   const { exitCode, output } = countdashOnce();
   assert.is(exitCode, 0, output);
-  assert.match(output, 'an earlier run was killed: cleaning up after it');
+  assert.match(output, 'cleaning up after an earlier run that was killed');
   assert.is(everything(), before);
 });
 
@@ -166,7 +166,7 @@ test('a host that drops what comes from its bridges is told so, and left as it w
   assert.is(exitCode, 1);
   assert.match(
     output,
-    /FAIL {2}count-api\.virtual\.consul has no address .*firewall drop .* port 8600 in from 172\.27\.90\.0\/24/,
+    /FAIL {2}count-api\.virtual\.consul has no address .*firewall drop .* port 8600 from 172\.27\.90\.0\/24/,
   );
   assert.match(output, 'nothing is left');
   assert.is(everything(), dropping);

@@ -114,8 +114,8 @@ const mistakes: [args: string[], message: RegExp][] = [
   [['run', 'add', '--conflist', LIST, '--id', 'x', '--port', '99999'], /1 to 65535, got 99999/],
   [['run', 'add', '--conflist', LIST, '--id', 'x', '--cni-args', 'novalue'], /KEY=VALUE/],
   [['run', 'add', '--nonsense'], /--nonsense/],
-  [['nonsense'], /no sub-command "nonsense"/],
-  [['help', 'nonsense'], /no sub-command "nonsense"/],
+  [['nonsense'], /unknown sub-command "nonsense"/],
+  [['help', 'nonsense'], /unknown sub-command "nonsense"/],
   [['countdash', '--port', '0'], /--port must be 1 to 65535/],
 ];
 for (const [args, message] of mistakes) {

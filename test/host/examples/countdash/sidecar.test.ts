@@ -13,7 +13,7 @@ import { suite } from '../../../support/suite.ts';
  * Two sidecars in this file's own host, with the kernel's real redirects between them. Clients run as user 65534, because the
  * sidecars, being in this process, must not be redirected: here root is the proxy's user.
  */
-const test = suite('sidecar stand-in');
+const test = suite('sidecar simulation');
 
 const TRUST = '11111111-2222-3333-4444-555555555555.consul';
 const PORTS = {
@@ -166,7 +166,7 @@ test('an intention that does not name the caller refuses it after the handshake'
 
 test('a sidecar of another service than the one called is not trusted', async () => {
   assert.match(await curl('http://240.0.0.9/'), REFUSED);
-  assert.match(said.join('\n'), 'the peer is client, wanted api');
+  assert.match(said.join('\n'), 'the peer is client, expected api');
 });
 
 test('nobody gets in without a certificate, or with one of another authority', async () => {

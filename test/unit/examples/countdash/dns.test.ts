@@ -6,7 +6,7 @@ import { framed, readFrames, serveDns } from '../../../../examples/countdash/dns
 import { suite } from '../../../support/suite.ts';
 
 /** The server on the test host's loopback, asked over real sockets; recursors are servers of the same kind or plain sockets. */
-const test = suite('Consul DNS stand-in');
+const test = suite('Consul DNS simulation');
 
 const HOST = '127.0.0.1';
 const zone = { 'count-api.virtual.consul': '240.0.0.1' };
