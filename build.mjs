@@ -5,12 +5,14 @@
  * docs/packaging.md has the reasons and the figures.
  */
 import { spawnSync } from 'node:child_process';
-import { linkSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { linkSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { brotliCompressSync } from 'node:zlib';
 import { nodeBase } from './build/base.mjs';
 import { LayoutError } from './build/elf.mjs';
 import { median, race } from './build/measure.mjs';
+import { thirdPartyNotices } from './build/notices.mjs';
 import { writeStamp } from './build/stamp.mjs';
 import { workFolder } from './build/work-folder.mjs';
 
@@ -61,10 +63,11 @@ async function build() {
   try {
     const { late, inputs } = await bundle(root, work);
     say(`bundled ${inputs.length} files`);
+    const notices = writeNotices(inputs, work);
     const parts = {
       work,
       node: base.file,
-      assets: { ...textAssets(root), ...latePartAssets(late) },
+      assets: { ...textAssets(root), ...latePartAssets(late), ...notices },
     };
     const packed = await pack(parts);
     proveWorking(packed, work);
@@ -78,6 +81,18 @@ async function build() {
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
+}
+
+/**
+ * The third-party notices: as text beside dist/bin, and compressed for `weft licenses`.
+ * @param {readonly string[]} inputs @param {string} work @returns {Record<string, string>} the asset
+ */
+function writeNotices(inputs, work) {
+  const text = thirdPartyNotices(root, inputs, base.source);
+  writeFileSync(resolve(root, 'dist/THIRD-PARTY-NOTICES.txt'), text);
+  const file = join(work, 'third-party-notices.txt.br');
+  writeFileSync(file, brotliCompressSync(text));
+  return { 'third-party-notices.txt.br': file };
 }
 
 /**

@@ -41,6 +41,11 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('./render.ts')).render,
   },
   {
+    name: 'licenses',
+    summary: 'print the licenses of the third-party software in this executable',
+    load: async () => (await import('./licenses.ts')).licenses,
+  },
+  {
     name: 'countdash-child',
     summary: 'one process of the example',
     load: async () => (await import('../examples/countdash/countdash.ts')).countdashChild,

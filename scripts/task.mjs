@@ -1,18 +1,20 @@
 /**
- * usage: node scripts/task.mjs build | countdash [options] | test [part of a path ...] | bench [<name> [options]]
- * The commands of package.json, each of which sets up what it needs first. Runs on plain Node >= 20.
+ * usage: node scripts/task.mjs build | countdash | test | unit | host | lint | typecheck | coverage | bench [arguments]
+ * The commands of package.json: each installs what it needs first and says why. Runs on plain Node >= 20.
  */
 import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nodeBase } from '../build/base.mjs';
+import { isUpToDate } from '../build/stamp.mjs';
 import { provideFirewalld } from './firewalld.mjs';
 import { BENCH_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
-import { isUpToDate } from '../build/stamp.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const TASKS = { build, countdash, test, bench };
+const TASKS = { build, countdash, test, unit, host, lint, typecheck, coverage, bench };
+/** Every package that lint checks for import cycles. */
+const PRODUCT = ['build.mjs', 'build', 'cli', 'conflist', 'examples', 'plugins', 'shared', 'scripts'];
 
 const [name = '', ...args] = process.argv.slice(2);
 const task = Object.entries(TASKS).find(([key]) => key === name)?.[1];
@@ -34,42 +36,104 @@ async function build(options) {
 
 /** @param {string[]} options */
 async function countdash(options) {
-  requireRoot('the example makes network namespaces');
+  requireRoot('the example creates network namespaces');
   setUp(root, TOOLS);
   return (await buildIfStale()) || run(resolve(root, 'dist/bin/weft'), ['countdash', ...options]);
 }
 
-/** Everything, or, with parts of paths, only the tests of those files. @param {string[]} parts */
+/** Everything; with parts of paths, only the test files whose path contains one of them. @param {string[]} parts */
 async function test(parts) {
-  requireRoot('the tests make network namespaces');
+  requireRoot('the tests create network namespaces; "npm run unit" needs no root');
   setUp(root, [...TOOLS, ...TEST_TOOLS]);
   if (parts.length === 0 || parts.some((part) => part.includes('firewall'))) provideFirewalld(root);
   if (await buildIfStale()) return 1;
-  const { file: node } = nodeBase(root);
-  if (parts.length === 0 && !(await checkSources(node))) return 1;
-  return run(node, ['--no-warnings', resolve(root, 'test/run.ts'), ...parts]);
+  if (parts.length === 0 && !(await checkSources())) return 1;
+  return runTests(parts);
 }
 
-/** @param {string} node */
-async function checkSources(node) {
-  const checks = [
-    ['lint', 'eslint/bin/eslint.js', '.'],
-    ['format', 'prettier/bin/prettier.cjs', '--check', '--log-level=warn', '.'],
-    ['types', 'typescript/bin/tsc', '-p', '.'],
-  ];
-  for (const [what = '', script = '', ...options] of checks) {
+/** Tests of pure code: as any user, without network, namespaces or built executables. @param {string[]} parts */
+async function unit(parts) {
+  setUp(root, []);
+  return runTests(parts.length === 0 ? ['test/unit/'] : parts.map((part) => `test/unit/${part}`));
+}
+
+/** Tests that create network namespaces. @param {string[]} parts */
+async function host(parts) {
+  return test(parts.length === 0 ? ['test/host/', 'firewall'] : parts.map((part) => `test/host/${part}`));
+}
+
+async function lint() {
+  setUp(root, []);
+  return (await runAll([ESLINT, CYCLES, PRETTIER])) ? 0 : 1;
+}
+
+async function typecheck() {
+  setUp(root, []);
+  return (await runAll([TYPES])) ? 0 : 1;
+}
+
+/** Coverage of the sources by the unit tests: a table, and dist/coverage/index.html. */
+async function coverage() {
+  setUp(root, []);
+  // Node as npm ships it: the build's copy ignores NODE_V8_COVERAGE.
+  const { source: node } = nodeBase(root);
+  const report = resolve(root, 'dist/coverage');
+  mkdirSync(report, { recursive: true });
+  return run(node, [
+    resolve(root, 'node_modules/c8/bin/c8.js'),
+    ...['--all', '--src', 'shared', '--src', 'plugins', '--src', 'conflist'],
+    ...['--include', 'shared/**', '--include', 'plugins/**', '--include', 'conflist/**'],
+    ...['--reporter', 'text-summary', '--reporter', 'html', '--reports-dir', report],
+    ...[node, '--no-warnings', resolve(root, 'test/run.ts'), 'test/unit/'],
+  ]);
+}
+
+/** @typedef {{ what: string, script: string, options: readonly string[] }} Check */
+/** @type {Check} */
+const ESLINT = { what: 'lint', script: 'eslint/bin/eslint.js', options: ['.'] };
+/** @type {Check} */
+const CYCLES = {
+  what: 'import cycles',
+  script: 'dependency-cruiser/bin/dependency-cruise.mjs',
+  options: ['--config', '.dependency-cruiser.cjs', ...PRODUCT],
+};
+/** @type {Check} */
+const PRETTIER = {
+  what: 'format',
+  script: 'prettier/bin/prettier.cjs',
+  options: ['--check', '--log-level=warn', '.'],
+};
+/** @type {Check} */
+const TYPES = { what: 'types', script: 'typescript/bin/tsc', options: ['-p', '.'] };
+
+async function checkSources() {
+  return runAll([ESLINT, CYCLES, PRETTIER, TYPES], 'no test was started');
+}
+
+/** @param {readonly Check[]} checks @param {string} [consequence] */
+async function runAll(checks, consequence) {
+  const { file: node } = nodeBase(root);
+  for (const { what, script, options } of checks) {
     process.stdout.write(`checking ${what}\n`);
     if ((await run(node, [resolve(root, 'node_modules', script), ...options])) !== 0) {
-      process.stdout.write(`0 passed, 1 failed: ${what} (no test was started)\n`);
+      process.stdout.write(
+        `0 passed, 1 failed: ${what}${consequence === undefined ? '' : ` (${consequence})`}\n`,
+      );
       return false;
     }
   }
   return true;
 }
 
+/** @param {string[]} parts */
+async function runTests(parts) {
+  const { file: node } = nodeBase(root);
+  return run(node, ['--no-warnings', resolve(root, 'test/run.ts'), ...parts]);
+}
+
 /**
  * One benchmark by its name, with its options; without a name all of them, one after the other, with their defaults.
- * @param {string[]} options @returns {Promise<number>} 1 if one of them misses a figure that is to be held
+ * @param {string[]} options @returns {Promise<number>} 1 if one of them misses a figure of the performance budget
  */
 async function bench([which, ...options]) {
   const folder = resolve(root, 'test/bench');
@@ -79,7 +143,7 @@ async function bench([which, ...options]) {
   if (which !== undefined && !names.includes(which)) {
     throw new SetupError(`usage: npm run bench [-- ${names.join(' | ')} [options]]`);
   }
-  requireRoot('the benchmarks make network namespaces');
+  requireRoot('the benchmarks create network namespaces');
   setUp(root, [...TOOLS, ...TEST_TOOLS, ...BENCH_TOOLS]);
   if (await buildIfStale()) return 1;
   const { file: node } = nodeBase(root);
@@ -103,19 +167,19 @@ function requireRoot(why) {
 }
 
 /**
- * Runs a program to its end. Ctrl-C reaches the whole process group, so the program ends by itself and has its time to clean up; a
- * signal to this process alone is passed on.
+ * Runs a program to its end. Ctrl-C reaches the whole process group, so the program ends by itself and has time to clean up; a signal
+ * to this process alone is forwarded.
  * @param {string} file @param {string[]} options @returns {Promise<number>} exit code
  */
 function run(file, options) {
   return new Promise((done, fail) => {
     const child = spawn(file, options, { cwd: root, stdio: 'inherit' });
     const ignore = () => undefined;
-    const passOn = (/** @type {NodeJS.Signals} */ signal) => child.kill(signal);
-    process.on('SIGINT', ignore).on('SIGTERM', passOn).on('SIGHUP', passOn);
+    const forward = (/** @type {NodeJS.Signals} */ signal) => child.kill(signal);
+    process.on('SIGINT', ignore).on('SIGTERM', forward).on('SIGHUP', forward);
     child.on('error', fail);
     child.on('close', (code, signal) => {
-      process.off('SIGINT', ignore).off('SIGTERM', passOn).off('SIGHUP', passOn);
+      process.off('SIGINT', ignore).off('SIGTERM', forward).off('SIGHUP', forward);
       done(code ?? (signal === null ? 1 : 128));
     });
   });

@@ -1,12 +1,12 @@
 /**
- * Runs the test files, each as a process of its own on a host of its own (see support/own-host.sh), a few side by side.
+ * Runs the test files, each as a process of its own, several at a time. Files outside test/unit get a private host (support/own-host.sh).
  * usage: node test/run.ts [part of a path ...]
  * Ends with `N passed, N failed` (`, N skipped` where something could not run here), exit code 1 if anything failed.
  */
 import { globSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { relative, resolve } from 'node:path';
-import { runFile, type FileReport } from './support/run-file.ts';
+import { needsOwnHost, runFile, type FileReport } from './support/run-file.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const wanted = process.argv.slice(2);
@@ -14,7 +14,11 @@ const files = globSync('test/**/*.test.ts', { cwd: root })
   .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
   .sort();
 
-if (process.getuid?.() !== 0) fatal('the tests make network namespaces: run them as root');
+if (process.getuid?.() !== 0 && files.some((file) => needsOwnHost(`/${file}`))) {
+  fatal(
+    'tests outside test/unit create network namespaces; run them as root, or run only unit tests: npm run unit',
+  );
+}
 const unmatched = wanted.filter((part) => !files.some((file) => file.includes(part)));
 if (files.length === 0 || unmatched.length > 0) fatal(`no test file matches ${unmatched.join(', ')}`);
 
