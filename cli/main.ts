@@ -29,9 +29,12 @@ export async function main(name: string, argv: readonly string[]): Promise<numbe
     readStdin,
     isOwnNamespace,
     writeOut: (text) => writeAll(1, text),
-    writeErr: (text) => writeAll(2, text),
+    writeErr: (text) => writeAll(2, text, LOG_LIMIT_MS),
   });
 }
+
+/** A log that is not read must not use up the call's time. */
+const LOG_LIMIT_MS = 1_000;
 
 type Run = (name: string, edge: ProcessEdge) => number;
 

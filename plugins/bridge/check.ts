@@ -1,7 +1,7 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniInterface, CniResult } from '../../shared/cni/types.ts';
-import { waitUntil } from '../../shared/kernel/clock.ts';
+import { waitUntil } from '../../shared/kernel/deadline.ts';
 import { openNamespace } from '../../shared/kernel/namespace.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { checkContainer } from './check-container.ts';

@@ -1,5 +1,5 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { waitUntil } from '../../shared/kernel/clock.ts';
+import { waitUntil } from '../../shared/kernel/deadline.ts';
 import { inNamespace, type NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addAddressRequest, addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { setLinkRequest } from '../../shared/kernel/rtnetlink/links.ts';

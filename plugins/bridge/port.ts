@@ -1,5 +1,5 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { waitUntil } from '../../shared/kernel/clock.ts';
+import { waitUntil } from '../../shared/kernel/deadline.ts';
 import { isErrno, KernelError } from '../../shared/kernel/libc.ts';
 import { linkByIndex, setLink, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import {

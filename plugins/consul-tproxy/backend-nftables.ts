@@ -1,6 +1,6 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
-import { withTableLock } from '../../shared/packetfilter/lock.ts';
+import { withNamespaceLock } from '../../shared/kernel/locks.ts';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
 import { ruleExpressions } from '../../shared/packetfilter/nftables/encode.ts';
 import {
@@ -17,7 +17,6 @@ import { nftPlan, TABLE } from './nft-plan.ts';
 import { nftListing, readTable, tablesOf } from './nft-read.ts';
 import type { TablePlan } from './plan.ts';
 
-const LOCK_TIMEOUT_MS = 20_000;
 
 /** The rules in a table of our own, straight over netlink: no child process, no lock of iptables. Each change is one transaction. */
 export function nftablesBackend(): Backend {
@@ -83,7 +82,7 @@ function isThere(connection: NftConnection): boolean {
 }
 
 function locked<T>(work: (connection: NftConnection) => T): T {
-  return withTableLock(LOCK_TIMEOUT_MS, () => connected(work));
+  return withNamespaceLock(() => connected(work));
 }
 
 function connected<T>(work: (connection: NftConnection) => T): T {

@@ -1,4 +1,5 @@
 import { allowsOwnNamespace, readVariables, type Environment } from './environment.ts';
+import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
 import { splitArgs } from './args.ts';
 import { CniCode, CniError, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
@@ -27,6 +28,10 @@ type Command = (typeof COMMANDS)[number];
  * refused before the work and not after it. The plugin is called only when everything about the call has been found valid.
  */
 export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
+  return withCallDeadline(() => runCall(plugin, edge));
+}
+
+function runCall<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
   const command = edge.environment['CNI_COMMAND'] ?? '';
   if (command === '') {
     edge.writeErr(versionLines(plugin));
@@ -34,11 +39,13 @@ export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): nu
   }
   const { text, exitCode, takeBack } = outcome(plugin, command, edge);
   try {
-    if (text !== '') edge.writeOut(text);
+    if (exitCode !== 0) withRollbackTime(() => edge.writeOut(text));
+    else if (text !== '') edge.writeOut(text);
     return exitCode;
   } catch (thrown) {
     takeBack?.();
-    edge.writeErr(`${plugin.name}: nobody reads the answer: ${toCniError(thrown).message}\n`);
+    const line = `${plugin.name}: cannot report the result: ${toCniError(thrown).message}\n`;
+    withRollbackTime(() => logger(edge)(line));
     return 1;
   }
 }
@@ -93,7 +100,8 @@ function answer<Config>(
   }
   const cniVersion = readVersion(command, network, plugin);
   known.version = cniVersion;
-  const warn = (line: string): void => log(edge, `${plugin.name}: ${line.replaceAll(/\s*\n\s*/g, ' ')}\n`);
+  const logLine = logger(edge);
+  const warn = (line: string): void => logLine(`${plugin.name}: ${line.replaceAll(/\s*\n\s*/g, ' ')}\n`);
   const call: Invocation<Config> = {
     ...variables,
     command,
@@ -111,13 +119,17 @@ function answer<Config>(
   return perform(plugin, call);
 }
 
-/** A log that is full, or that nobody reads, must not break off what a plugin is in the middle of. */
-function log(edge: ProcessEdge, line: string): void {
-  try {
-    edge.writeErr(line);
-  } catch {
-    // There is nowhere left to tell it.
-  }
+/** Writes lines to stderr. A log that is full or not read does not end the call; after the first failure, it is not tried again. */
+function logger(edge: ProcessEdge): (line: string) => void {
+  let works = true;
+  return (line) => {
+    if (!works) return;
+    try {
+      edge.writeErr(line);
+    } catch {
+      works = false;
+    }
+  };
 }
 
 function isCommand(command: string): command is Command {
@@ -186,7 +198,7 @@ function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
   const result = plugin.add(call);
   const takeBack = (): void => {
     try {
-      plugin.del({ ...call, command: 'DEL', prevResult: result });
+      withRollbackTime(() => plugin.del({ ...call, command: 'DEL', prevResult: result }));
     } catch (later) {
       call.warn(`while undoing ADD: ${toCniError(later).message}`);
     }

@@ -1,3 +1,4 @@
+import { withRollbackTime } from '../kernel/deadline.ts';
 import { toCniError } from './errors.ts';
 
 /**
@@ -29,7 +30,7 @@ export function withRollback<T>(warn: (line: string) => void, steps: (undo: Undo
   try {
     return steps(stack);
   } catch (thrown) {
-    stack.unwind(warn);
+    withRollbackTime(() => stack.unwind(warn));
     throw thrown;
   }
 }

@@ -1,20 +1,15 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { CniCode, CniError } from '../cni/errors.ts';
-import { withLock } from '../kernel/flock.ts';
+import { withFileLock } from '../kernel/locks.ts';
 import { Store } from './store.ts';
 
-/**
- * How long a call waits for others on the same network; Nomad holds its one lock meanwhile. A lock is held for milliseconds,
- * but a hundred first ADDs on a busy machine of two processors needed more than ten seconds for the last of them.
- */
-const LOCK_TIMEOUT_MS = 30_000;
 /** The reference's. */
 const LOCK_MODE = 0o750;
 
 /**
  * Runs `work` on the network's store while holding its lock, which the reference honours too (and holds for each of its steps).
  * @param options.create whether a missing store is made; without it, `work` is not run and undefined returned
- * @param options.patienceMs how long to wait for the lock, if not the usual time
+ * @param options.patienceMs how long to wait for the lock, if not until the call's deadline
  * @throws CniError 11 when the lock is not to be had, 5 when the file system refuses
  */
 export function withStore<T>(
@@ -25,12 +20,11 @@ export function withStore<T>(
   try {
     if (options.create) mkdirSync(folder, { recursive: true, mode: 0o755 });
     else if (!existsSync(folder)) return undefined;
-    return withLock(
-      `${folder}/lock`,
-      options.patienceMs ?? LOCK_TIMEOUT_MS,
-      () => workOn(folder, work),
-      LOCK_MODE,
-    );
+    const lock = {
+      mode: LOCK_MODE,
+      ...(options.patienceMs !== undefined && { timeoutMs: options.patienceMs }),
+    };
+    return withFileLock(`${folder}/lock`, lock, () => workOn(folder, work));
   } catch (thrown) {
     // Removed by an operator while we waited: then there is nothing to release.
     if (!options.create && !existsSync(folder)) return undefined;

@@ -1,102 +1,145 @@
-import { constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { CniCode, CniError } from '../cni/errors.ts';
-import { deadlineIn } from './clock.ts';
+import { deadlineIn, restartCallDeadline, timeoutError, type Deadline } from './deadline.ts';
+import { isErrno } from './errno.ts';
 import { libc } from './libc.ts';
 
-/** Milliseconds that the other side of a pipe may stand still before the plugin gives up: Nomad waits with its global lock held. */
-const PATIENCE = 10_000;
-/** Milliseconds for the whole of stdin, however steadily it comes. */
-const ALTOGETHER = 30_000;
-/** Fifty times a GC's list of ten thousand containers; a stream without an end must not eat the host's memory first. */
-const LARGEST_MIB = 64;
+/**
+ * Standard input and output of a plugin. Descriptors are used directly, never `process.stdin` and `process.stdout`: loading the stream
+ * classes costs several milliseconds.
+ */
+
+/** Fifty times a GC's list of ten thousand containers. */
+const INPUT_LIMIT_MIB = 64;
 /** poll.h */
 const POLLIN = 1;
 const POLLOUT = 4;
-const UNREAD = 'nobody reads the answer';
-const UNENDING = 'the configuration on stdin has no end';
+/** What a pipe takes without blocking when poll reports it as writable (PIPE_BUF of linux/limits.h). */
+const PIPE_BUF = 4096;
 
 /**
- * The whole of standard input, as text, until end of file. Descriptors are used directly, never `process.stdin`: loading the stream
- * classes would cost several milliseconds. A closed stdin reads as empty (Node opens /dev/null in its place).
- * @throws CniError 5 when nothing comes for ten seconds and the other side keeps its end open (at a terminal there is no limit), when it
- *   goes on for half a minute, or beyond 64 MiB
+ * All of standard input as text, up to end of file. A closed stdin reads as empty (Node opens /dev/null in its place).
+ * @throws CniError 5 when it does not end before the call's deadline (a terminal has no limit) or is larger than 64 MiB
  */
 export function readStdin(): string {
-  const fd = withoutBlocking(0);
-  const kind = fstatSync(fd);
-  const blocks = kind.isSocket();
-  const chunks: Buffer[] = [];
-  const deadline = deadlineIn(ALTOGETHER);
-  for (let room = LARGEST_MIB * 2 ** 20; ;) {
-    const chunk = Buffer.allocUnsafe(65_536);
-    if (blocks && !becomesReady(fd, POLLIN)) throw standstill(UNENDING);
-    const length = patiently(fd, POLLIN, UNENDING, () => readSync(fd, chunk));
-    if (length === 0) return Buffer.concat(chunks).toString('utf8');
-    chunks.push(chunk.subarray(0, length));
-    room -= length;
-    if (room < 0) throw endless(`it may have ${LARGEST_MIB} MiB, and more came`);
-    if (deadline.passed() && !kind.isCharacterDevice())
-      throw endless(`it still came after ${ALTOGETHER / 1000} s`);
-  }
-}
-
-/** What a pipe that is ready takes without blocking (PIPE_BUF of linux/limits.h). */
-const AT_ONCE = 4096;
-
-/**
- * Writes all of `text`, however little the pipe takes at once. Throws CniError 5 when nobody reads for ten seconds, also where the pipe
- * blocks, which a runtime's does: a long text goes in pieces that fit, each after asking.
- */
-export function writeAll(fd: number, text: string): void {
-  const bytes = Buffer.from(text);
-  for (let done = 0; done < bytes.length;) {
-    if (bytes.length > AT_ONCE && !becomesReady(fd, POLLOUT)) throw standstill(UNREAD);
-    const piece = Math.min(bytes.length - done, AT_ONCE);
-    done += patiently(fd, POLLOUT, UNREAD, () => writeSync(fd, bytes, done, piece));
-  }
-}
-
-/**
- * The same pipe by a descriptor of our own that does not block; switching `fd` itself would switch the runtime's end with it.
- * What cannot be opened again (a socket, which is asked before each read) and what a person types into (a terminal) stays as it is.
- */
-function withoutBlocking(fd: number): number {
-  if (!fstatSync(fd).isFIFO()) return fd;
+  const isTerminal = fstatSync(0).isCharacterDevice();
+  const wait = deadlineIn();
+  const input = openWithoutBlocking(0, constants.O_RDONLY);
   try {
-    return openSync(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_NONBLOCK);
-  } catch {
-    return fd;
+    return readToEnd(input, () => {
+      if (!isTerminal)
+        waitFor(input, POLLIN, wait, 'waiting for the end of stdin; does the runtime close it?');
+    });
+  } finally {
+    input.close();
+    if (isTerminal) restartCallDeadline();
   }
 }
 
-function patiently(fd: number, event: number, silence: string, attempt: () => number): number {
-  for (;;) {
+/**
+ * Writes all of `text`.
+ * @param fd 1 or 2
+ * @param limitMs default: until the call's deadline; outside a call without limit, because `weft` may feed a pager
+ * @throws CniError 5 when the reader does not take it before the call's deadline, or the write fails
+ */
+export function writeAll(fd: number, text: string, limitMs = Infinity): void {
+  const bytes = Buffer.from(text);
+  const wait = deadlineIn(limitMs);
+  const output = openWithoutBlocking(fd, constants.O_WRONLY);
+  const waitForReader = (): void =>
+    waitFor(output, POLLOUT, wait, `writing to ${nameOf(fd)}; is the runtime reading it?`);
+  try {
+    for (let done = 0; done < bytes.length;) {
+      if (output.mayBlock) waitForReader();
+      const length = output.mayBlock ? Math.min(bytes.length - done, PIPE_BUF) : bytes.length - done;
+      const written = attempt(fd, () => writeSync(output.fd, bytes, done, length));
+      if (written === undefined) waitForReader();
+      done += written ?? 0;
+    }
+  } finally {
+    output.close();
+  }
+}
+
+/** One end of standard input or output. */
+interface Stream {
+  readonly fd: number;
+  /** Whether a read or write must ask poll(2) first. */
+  readonly mayBlock: boolean;
+  readonly close: () => void;
+}
+
+/**
+ * The same pipe by a second descriptor that does not block; O_NONBLOCK on `fd` itself would affect the runtime's end of it too.
+ * Sockets and terminals cannot be opened again; regular files never block.
+ */
+function openWithoutBlocking(fd: number, flags: number): Stream {
+  const kind = fstatSync(fd);
+  if (kind.isFIFO()) {
     try {
-      return attempt();
-    } catch (thrown) {
-      const { code } = thrown as NodeJS.ErrnoException;
-      if (code !== 'EAGAIN') {
-        throw new CniError(CniCode.IoFailure, `descriptor ${fd}: ${code ?? String(thrown)}`, {
-          cause: thrown,
-        });
-      }
-      if (!becomesReady(fd, event)) throw standstill(silence);
+      const own = openSync(`/proc/self/fd/${fd}`, flags | constants.O_NONBLOCK);
+      return { fd: own, mayBlock: false, close: () => closeSync(own) };
+    } catch {
+      // No /proc, a pipe of another user, or its reader has closed: use the descriptor as it is.
     }
   }
+  return { fd, mayBlock: !kind.isFile(), close: () => undefined };
 }
 
-function endless(why: string): CniError {
-  return new CniError(CniCode.IoFailure, `${UNENDING}: ${why}`);
+function readToEnd(input: Stream, waitForInput: () => void): string {
+  const chunks: Buffer[] = [];
+  for (let left = INPUT_LIMIT_MIB * 2 ** 20; left >= 0;) {
+    const chunk = Buffer.allocUnsafe(65_536);
+    if (input.mayBlock) waitForInput();
+    const length = attempt(0, () => readSync(input.fd, chunk));
+    if (length === 0) return Buffer.concat(chunks).toString('utf8');
+    if (length === undefined) waitForInput();
+    chunks.push(chunk.subarray(0, length ?? 0));
+    left -= length ?? 0;
+  }
+  throw new CniError(CniCode.IoFailure, `the configuration on stdin is larger than ${INPUT_LIMIT_MIB} MiB`);
 }
 
-function standstill(silence: string): CniError {
-  return new CniError(CniCode.IoFailure, `${silence}: nothing moved for ${PATIENCE / 1000} s`);
+/** @returns undefined when nothing could be read or written without waiting */
+function attempt(fd: number, io: () => number): number | undefined {
+  try {
+    return io();
+  } catch (thrown) {
+    if (isErrno(thrown, 'EAGAIN')) return undefined;
+    const code = (thrown as NodeJS.ErrnoException).code ?? String(thrown);
+    const verb = fd === 0 ? 'read' : 'write to';
+    throw new CniError(CniCode.IoFailure, `cannot ${verb} ${nameOf(fd)}: ${code}`, { cause: thrown });
+  }
 }
 
-/** struct pollfd: 0 fd i32 | 4 events i16 | 6 revents i16 */
-function becomesReady(fd: number, event: number): boolean {
+/**
+ * Waits until poll(2) reports the event.
+ *
+ *    struct pollfd
+ *    0           4             6              8
+ *    +-----------+-------------+--------------+
+ *    | fd i32    | events i16  | revents i16  |
+ *    +-----------+-------------+--------------+
+ *
+ * @throws CniError 5 when the deadline has passed
+ */
+function waitFor({ fd }: Stream, event: number, wait: Deadline, activity: string): void {
   const request = Buffer.alloc(8);
   request.writeInt32LE(fd, 0);
   request.writeInt16LE(event, 4);
-  return libc().poll(request, 1, PATIENCE) !== 0;
+  do {
+    // Above 0 the event or an error condition, which the read or write then reports; below 0 a signal.
+    if (libc().poll(request, 1, pollTimeout(wait)) > 0 && !wait.passed()) return;
+  } while (!wait.passed());
+  throw timeoutError(activity, wait, { code: CniCode.IoFailure });
+}
+
+/** At least a moment, so that an error can be reported after the deadline; -1 waits without limit. */
+function pollTimeout(wait: Deadline): number {
+  const milliseconds = Math.ceil(wait.remainingMs());
+  return Number.isFinite(milliseconds) ? Math.max(0, milliseconds) : -1;
+}
+
+function nameOf(fd: number): string {
+  return ['stdin', 'stdout', 'stderr'][fd] ?? `descriptor ${fd}`;
 }

@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import type { Deadline } from './clock.ts';
+import type { Deadline } from './deadline.ts';
 import { checked, isErrno, KernelError, libc } from './libc.ts';
 
 /**
@@ -68,7 +68,7 @@ export class UnixSocket {
     polled.writeInt32LE(this.#fd, 0);
     polled.writeInt16LE(POLLIN, 4);
     do {
-      const patience = Math.max(0, Math.ceil(deadline.left()));
+      const patience = Math.max(0, Math.ceil(deadline.remainingMs()));
       if (this.#repeat('poll', () => libc().poll(polled, 1, patience)) > 0) return;
     } while (!deadline.passed());
     throw new KernelError(this.#what('recv'), ETIMEDOUT);
@@ -122,7 +122,7 @@ function socketAddress(path: string): Buffer {
 
 /** struct timeval; zero would mean for ever. */
 function setSendTimeout(fd: number, deadline: Deadline): void {
-  const milliseconds = Math.max(1, Math.ceil(deadline.left()));
+  const milliseconds = Math.max(1, Math.ceil(deadline.remainingMs()));
   const value = Buffer.alloc(16);
   value.writeBigInt64LE(BigInt(Math.floor(milliseconds / 1000)), 0);
   value.writeBigInt64LE(BigInt((milliseconds % 1000) * 1000), 8);

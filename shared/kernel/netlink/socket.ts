@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
 import { CniCode, CniError } from '../../cni/errors.ts';
-import { deadlineIn } from '../clock.ts';
+import { deadlineIn } from '../deadline.ts';
 import { closeLater } from '../close-later.ts';
 import { checked, isErrno, KernelError, libc } from '../libc.ts';
 import { decodeMessages, encodeRequests, type NetlinkRequest, type ReceivedMessage } from './message.ts';

@@ -1,6 +1,6 @@
 import { CniCode, CniError } from '../../cni/errors.ts';
-import type { Deadline } from '../../kernel/clock.ts';
-import { withFreeLock, withLock } from '../../kernel/flock.ts';
+import type { Deadline } from '../../kernel/deadline.ts';
+import { withFileLock, withFreeFileLock } from '../../kernel/locks.ts';
 
 export interface XtablesLock {
   /** As in select.ts. */
@@ -22,12 +22,18 @@ export function withXtablesLock<T extends object>(
 ): T | undefined {
   if (where === 'container') return work();
   const file = lockFile();
-  const patience = Math.max(0, Math.ceil(deadline.left()));
   return (
-    taking(file, work, (inside) => withFreeLock(file, inside)) ??
-    (isNeedless() ? undefined : taking(file, work, (inside) => withLock(file, patience, inside)))
+    taking(file, work, (inside) => withFreeFileLock(file, LOCK_OPTIONS, inside)) ??
+    (isNeedless()
+      ? undefined
+      : taking(file, work, (inside) =>
+          withFileLock(file, { ...LOCK_OPTIONS, timeoutMs: deadline.remainingMs() }, inside),
+        ))
   );
 }
+
+/** iptables follows symbolic links here. */
+const LOCK_OPTIONS = { followLinks: true };
 
 /** As iptables finds it: what XTABLES_LOCKFILE names, if anything. */
 function lockFile(): string {

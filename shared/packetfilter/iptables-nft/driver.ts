@@ -6,7 +6,7 @@ import { CniCode, CniError } from '../../cni/errors.ts';
 import { isErrno } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { operations } from '../diff.ts';
-import { withTableLock } from '../lock.ts';
+import { withNamespaceLock } from '../../kernel/locks.ts';
 import { namedChains } from '../named-chains.ts';
 import { NftConnection } from '../nftables/connection.ts';
 import { outcomeOfAll } from '../outcome.ts';
@@ -29,7 +29,7 @@ export function createIptablesNftDriver(options: IptablesNftOptions): PacketFilt
     read: (family, table, looksAt) => stateOf(kernelTable(NftConnection.open(), family, table, looksAt)),
     apply: (changes) => {
       if (changes.length === 0) return;
-      const left = withTableLock(options.timeoutMs, () => applyAll(changes));
+      const left = withNamespaceLock(() => applyAll(changes));
       // Outside of our lock: that driver takes it itself.
       if (left.length > 0) options.withWords.apply(left);
     },

@@ -2,11 +2,11 @@ import type { Family, PacketFilterDriver, PlannedChange, TableChange, TableName 
 import { operations, type Operation } from '../diff.ts';
 import { outcomeOfAll } from '../outcome.ts';
 import { stateOf, type Table } from '../table.ts';
-import { deadlineIn, type Deadline } from '../../kernel/clock.ts';
+import { deadlineIn, type Deadline } from '../../kernel/deadline.ts';
 import { KernelError } from '../../kernel/errno.ts';
 import { commitLegacy } from '../iptables-legacy/commit.ts';
 import { readLegacyTable } from '../iptables-legacy/read-table.ts';
-import { withTableLock } from '../lock.ts';
+import { withNamespaceLock } from '../../kernel/locks.ts';
 import { commitRefused, unreadable } from './failures.ts';
 import { restoreInput } from './restore.ts';
 import { emptyTable, parseSave } from './save.ts';
@@ -42,7 +42,7 @@ export function createIptablesDriver(options: IptablesDriverOptions): PacketFilt
       return stateOf(readInProcess(tools, table, options) ?? readTable(tools, table, options));
     },
     apply: (changes) => {
-      if (changes.length > 0) withTableLock(options.timeoutMs, () => applyAll(changes, options));
+      if (changes.length > 0) withNamespaceLock(() => applyAll(changes, options));
     },
   };
 }

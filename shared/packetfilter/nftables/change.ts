@@ -1,15 +1,13 @@
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { isErrno, KernelError } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
-import { withTableLock } from '../lock.ts';
+import { withNamespaceLock } from '../../kernel/locks.ts';
 import { NftConnection } from './connection.ts';
 import { NftView } from './view.ts';
 
 export interface ChangeOptions {
   /** For the error: `set up masquerading`. */
   readonly what: string;
-  /** Longest wait for other processes of ours, in milliseconds. */
-  readonly timeoutMs?: number;
 }
 
 /** What to commit, from what stands there. */
@@ -21,7 +19,7 @@ type Plan = (view: NftView) => readonly NetlinkRequest[];
  * @throws CniError 999 when the kernel refuses, with nothing changed; 11 when others never kept still
  */
 export function changeNft(options: ChangeOptions, plan: Plan): void {
-  withTableLock(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, () => {
+  withNamespaceLock(() => {
     using connection = NftConnection.open();
     lookAndCommit(connection, connection.generation(), options, plan);
   });
@@ -29,7 +27,7 @@ export function changeNft(options: ChangeOptions, plan: Plan): void {
 
 /** For what only takes away: a kernel without nf_tables holds nothing. */
 export function removeFromNft(options: ChangeOptions, plan: Plan): void {
-  withTableLock(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, () => {
+  withNamespaceLock(() => {
     const there = connectIfThere();
     if (there === undefined) return;
     using connection = there.connection;
@@ -50,8 +48,6 @@ export function hasNfTables(): boolean {
   return there !== undefined;
 }
 
-/** As for iptables' tables, whose changes take turns with these (select.ts). */
-const DEFAULT_TIMEOUT_MS = 60_000;
 const MOST_ATTEMPTS = 50;
 
 /** Asking for the generation makes the kernel load the module. @returns undefined where there is none to load */

@@ -1,4 +1,4 @@
-import type { Deadline } from '../../../../shared/kernel/clock.ts';
+import type { Deadline } from '../../../../shared/kernel/deadline.ts';
 import { KernelError } from '../../../../shared/kernel/errno.ts';
 import type { UnixSocket } from '../../../../shared/kernel/unix-socket.ts';
 

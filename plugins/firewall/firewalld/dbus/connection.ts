@@ -1,4 +1,4 @@
-import { deadlineIn, type Deadline } from '../../../../shared/kernel/clock.ts';
+import { deadlineIn, type Deadline } from '../../../../shared/kernel/deadline.ts';
 import { UnixSocket } from '../../../../shared/kernel/unix-socket.ts';
 import { authenticate } from './authenticate.ts';
 import { decodeReply, encodeCall, messageLength, type MethodCall, type Reply } from './message.ts';

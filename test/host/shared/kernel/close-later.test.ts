@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { waitUntil } from '../../../../shared/kernel/clock.ts';
+import { waitUntil } from '../../../../shared/kernel/deadline.ts';
 import { closeLater } from '../../../../shared/kernel/close-later.ts';
 import { NetlinkSocket } from '../../../../shared/kernel/netlink/socket.ts';
 import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';

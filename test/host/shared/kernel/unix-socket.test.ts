@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { deadlineIn } from '../../../../shared/kernel/clock.ts';
+import { deadlineIn } from '../../../../shared/kernel/deadline.ts';
 import { isErrno } from '../../../../shared/kernel/errno.ts';
 import { UnixSocket } from '../../../../shared/kernel/unix-socket.ts';
 import { suite } from '../../../support/suite.ts';

@@ -177,7 +177,7 @@ test("a line to the log is one line with the plugin's name", () => {
   assert.is(seen.err, 'sample: one two\n');
 });
 
-test('an ADD whose result nobody reads is undone', () => {
+test('an ADD whose result cannot be written is undone', () => {
   const calls: string[] = [];
   const note = (call: Invocation<unknown>): void => void calls.push(`${call.command} ${call.containerId}`);
   const plugin = {
@@ -205,10 +205,10 @@ test('an ADD whose result nobody reads is undone', () => {
     writeErr: (text) => (err += text),
   });
   assert.equal([exitCode, calls], [1, ['ADD c1', 'DEL c1']]);
-  assert.is(err, 'sample: while undoing ADD: busy\nsample: nobody reads the answer: ENOSPC\n');
+  assert.is(err, 'sample: while undoing ADD: busy\nsample: cannot report the result: ENOSPC\n');
 });
 
-test('a log that nobody reads changes nothing', () => {
+test('a log that cannot be written changes nothing', () => {
   let out = '';
   const plugin = {
     name: 'sample',
@@ -232,7 +232,7 @@ test('a log that nobody reads changes nothing', () => {
   assert.match(out, '10.0.0.2/24');
 });
 
-test('an answer that nobody reads is a failure', () => {
+test('an answer that cannot be written is a failure', () => {
   let err = '';
   const exitCode = runPlugin(
     { name: 'sample', supportedVersions: CNI_VERSIONS } as unknown as Plugin<unknown>,
@@ -246,7 +246,7 @@ test('an answer that nobody reads is a failure', () => {
       writeErr: (text) => (err += text),
     },
   );
-  assert.equal([exitCode, err], [1, 'sample: nobody reads the answer: EPIPE\n']);
+  assert.equal([exitCode, err], [1, 'sample: cannot report the result: EPIPE\n']);
 });
 
 test.run();

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { checked, libc } from '../../../../../shared/kernel/libc.ts';
-import { deadlineIn } from '../../../../../shared/kernel/clock.ts';
+import { deadlineIn } from '../../../../../shared/kernel/deadline.ts';
 import { CniError } from '../../../../../shared/cni/errors.ts';
 import { dump, type Transport } from '../../../../../shared/kernel/netlink/conversation.ts';
 import {

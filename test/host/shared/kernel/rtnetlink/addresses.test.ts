@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { waitUntil } from '../../../../../shared/kernel/clock.ts';
+import { waitUntil } from '../../../../../shared/kernel/deadline.ts';
 import {
   addAddress,
   addresses,

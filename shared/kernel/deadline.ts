@@ -1,0 +1,113 @@
+import { CniCode, CniError } from '../cni/errors.ts';
+
+/**
+ * Time limits. A plugin call has one deadline for everything it waits for: stdin, locks, the kernel's answers, other programs, stdout.
+ * Nomad holds a lock over the whole client while a plugin runs, so a call that waits forever stops every allocation of the node.
+ */
+
+/** A point in time on the monotonic clock. */
+export interface Deadline {
+  /** Milliseconds since the wait began. */
+  elapsedMs(): number;
+  /** Milliseconds left, with fractions; negative after the deadline. */
+  remainingMs(): number;
+  passed(): boolean;
+}
+
+/** What one call may wait, in total. */
+export const CALL_LIMIT_MS = 10_000;
+/** What a call may wait in addition, to undo its steps and to report the error after its deadline has passed. */
+const ROLLBACK_LIMIT_MS = 3_000;
+
+/** The running call; undefined between calls (`weft`, tests), where each wait has its own limit. */
+let call: { readonly end: number; readonly rollbackEnd: number } | undefined;
+
+/**
+ * Runs one plugin call: no wait in `work` goes beyond `limitMs` from now. Several calls may follow each other in one process.
+ */
+export function withCallDeadline<T>(work: () => T, limitMs: number = CALL_LIMIT_MS): T {
+  return during(callOf(limitMs), work);
+}
+
+/** Runs the rollback of a failed call, or its report, which may wait {@link ROLLBACK_LIMIT_MS} beyond the call's deadline. */
+export function withRollbackTime<T>(work: () => T): T {
+  return call === undefined ? work() : during({ ...call, end: call.rollbackEnd }, work);
+}
+
+/** Starts the running call's time again: after input typed at a terminal. */
+export function restartCallDeadline(limitMs: number = CALL_LIMIT_MS): void {
+  if (call !== undefined) call = callOf(limitMs);
+}
+
+/**
+ * The deadline of one wait: `milliseconds` from now, or the running call's deadline if that is earlier.
+ * @param milliseconds default: all that the call has left
+ */
+export function deadlineIn(milliseconds: number = CALL_LIMIT_MS): Deadline {
+  const start = now();
+  const end = Math.min(start + milliseconds, call?.end ?? Infinity);
+  const remainingMs = (): number => end - now();
+  return { elapsedMs: () => now() - start, remainingMs, passed: () => remainingMs() <= 0 };
+}
+
+/**
+ * The error for a wait that its deadline ended.
+ * @param activity what took too long, on which object: `waiting for lock /run/xtables.lock`
+ * @param options.code default 11, try again later
+ * @param options.holder who is in the way, if known: `process 4711 (iptables-restore)`
+ */
+export function timeoutError(
+  activity: string,
+  wait: Deadline,
+  options: { code?: number; holder?: string | undefined; details?: string; cause?: unknown } = {},
+): CniError {
+  const seconds = Math.round(wait.elapsedMs() / 100) / 10;
+  const holder = options.holder === undefined ? '' : `, held by ${options.holder}`;
+  return new CniError(
+    options.code ?? CniCode.TryAgainLater,
+    `timed out after ${seconds} s ${activity}${holder}`,
+    {
+      details: options.details ?? `a plugin call may take ${CALL_LIMIT_MS / 1000} s in total`,
+      ...(options.cause !== undefined && { cause: options.cause }),
+    },
+  );
+}
+
+/** Blocks the thread; fractions of a millisecond count. */
+export function sleep(milliseconds: number): void {
+  if (milliseconds > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
+}
+
+/**
+ * Asks until the answer is true or the time is up, with pauses from 1 ms up to 20 ms in between.
+ * @returns whether it became true
+ */
+export function waitUntil(milliseconds: number, isTrue: () => boolean): boolean {
+  const deadline = deadlineIn(milliseconds);
+  for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, 20)) {
+    if (isTrue()) return true;
+    if (deadline.passed()) return false;
+    sleep(Math.min(pauseMs, Math.max(deadline.remainingMs(), 0)));
+  }
+}
+
+function callOf(limitMs: number): NonNullable<typeof call> {
+  const end = now() + limitMs;
+  return { end, rollbackEnd: end + ROLLBACK_LIMIT_MS };
+}
+
+function during<T>(limits: typeof call, work: () => T): T {
+  const before = call;
+  call = limits;
+  try {
+    return work();
+  } finally {
+    call = before;
+  }
+}
+
+/** process.hrtime, because touching `performance` loads eleven more modules at start-up. */
+function now(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
+}
