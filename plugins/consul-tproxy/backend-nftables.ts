@@ -17,7 +17,6 @@ import { nftPlan, TABLE } from './nft-plan.ts';
 import { nftListing, readTable, tablesOf } from './nft-read.ts';
 import type { TablePlan } from './plan.ts';
 
-
 /** The rules in a table of our own, straight over netlink: no child process, no lock of iptables. Each change is one transaction. */
 export function nftablesBackend(): Backend {
   return {
