@@ -2,7 +2,7 @@
  * TypeScript -> one bundle -> startup snapshot -> one executable -> a hard link under every plugin's name in dist/bin.
  * usage: node build.mjs [--no-tune] [--no-timing]
  * Runs on plain Node >= 20 after `npm ci`; continues by itself in the Node 26 that the executable is built around.
- * docs/packaging.md has the reasons and the figures.
+ * docs/internals/packaging.md has the reasons and the figures.
  */
 import { spawnSync } from 'node:child_process';
 import { linkSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';

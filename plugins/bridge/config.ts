@@ -6,7 +6,7 @@ import { mtuSchema } from '../../shared/config/node-config.ts';
 import { MAC_RULE, stationMac } from './mac.ts';
 import { expandTrunk, trunkSchema, vlanGatewayName } from './trunk.ts';
 
-/** The bridge plugin's part of a network's configuration, checked, defaults filled in (docs/plugins/bridge.md). */
+/** The bridge plugin's part of a network's configuration, checked, defaults filled in (docs/reference/plugins/bridge.md). */
 export interface BridgeConfig {
   readonly bridge: string;
   /** Also true when only isDefaultGateway was given. */

@@ -7,7 +7,7 @@ import { del } from './del.ts';
 import { gc } from './gc.ts';
 import { status } from './status.ts';
 
-/** Connects containers to a Linux bridge: docs/plugins/bridge.md. */
+/** Connects containers to a Linux bridge: docs/reference/plugins/bridge.md. */
 export const plugin: Plugin<BridgeConfig> = {
   name: 'bridge',
   supportedVersions: CNI_VERSIONS,

@@ -64,6 +64,6 @@ function needProgram(name: string): string {
   if (program !== undefined) return program;
   throw new CniError(CniCode.Internal, `this host has no ${name}, needed to match users in this namespace`, {
     details:
-      'install util-linux, or set "backend": "nftables" for consul-tproxy (docs/plugins/consul-tproxy.md)',
+      'install util-linux, or set "backend": "nftables" for consul-tproxy (docs/reference/plugins/consul-tproxy.md)',
   });
 }

@@ -3,7 +3,7 @@ import { decodeConfig } from '../../shared/config/decode.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { NODE_CONFIG_FILE, readNodeConfig } from '../../shared/config/node-config.ts';
 
-/** What an operator chooses about the rules; what a job asks for is {@link ./request.ts}. docs/plugins/consul-tproxy.md explains each. */
+/** What an operator chooses about the rules; what a job asks for is {@link ./request.ts}. docs/reference/plugins/consul-tproxy.md explains each. */
 export interface TproxyOptions {
   /** `consul`: exactly consul-cni's rules. `full`: also all of 127.0.0.0/8, and TCP port 53 to resolvers that are not captured. */
   readonly exemptions: 'full' | 'consul';

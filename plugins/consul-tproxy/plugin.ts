@@ -18,7 +18,7 @@ type Config = () => Partial<TproxyOptions>;
 
 /**
  * Sends an allocation's TCP through its Consul sidecar, and its DNS to Consul. Also installed as consul-cni, the name by which Nomad calls it.
- * See docs/plugins/consul-tproxy.md.
+ * See docs/reference/plugins/consul-tproxy.md.
  */
 export const plugin: Plugin<Config> = {
   name: 'consul-tproxy',

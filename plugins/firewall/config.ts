@@ -3,7 +3,7 @@ import { decodeConfig } from '../../shared/config/decode.ts';
 import { readSettings, type Settings } from '../../shared/cni/settings.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
 
-/** The firewall plugin's part of a network's configuration, checked, defaults filled in (docs/plugins/firewall.md). */
+/** The firewall plugin's part of a network's configuration, checked, defaults filled in (docs/reference/plugins/firewall.md). */
 export interface FirewallSettings {
   /** As written; the reference takes any word that it does not know for "choose yourself". */
   readonly backend: string;

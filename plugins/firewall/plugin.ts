@@ -9,7 +9,7 @@ import { configure, DEFAULT_ZONE, type FirewallConfig } from './config.ts';
 import { hostsByFamily, subjectOf } from './subject.ts';
 import { addressesOf } from './whose-addresses.ts';
 
-/** Lets containers' traffic through the host's firewall: docs/plugins/firewall.md. */
+/** Lets containers' traffic through the host's firewall: docs/reference/plugins/firewall.md. */
 export const plugin: Plugin<FirewallConfig> = {
   name: 'firewall',
   supportedVersions: CNI_VERSIONS,

@@ -16,7 +16,7 @@ const NAME = 'lo';
 const Config = z.object({});
 type Config = z.output<typeof Config>;
 
-/** Brings the loopback interface of a namespace up, and down again. See docs/plugins/loopback.md. */
+/** Brings the loopback interface of a namespace up, and down again. See docs/reference/plugins/loopback.md. */
 export const plugin: Plugin<Config> = {
   name: 'loopback',
   supportedVersions: CNI_VERSIONS,

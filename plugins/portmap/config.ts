@@ -8,7 +8,7 @@ import { claimOf, collide, describeMapping, mappingsSchema, readMappings, type M
 
 export type Backend = 'iptables' | 'nftables';
 
-/** The portmap plugin's part of a network's configuration, checked, defaults filled in (docs/plugins/portmap.md). */
+/** The portmap plugin's part of a network's configuration, checked, defaults filled in (docs/reference/plugins/portmap.md). */
 export interface PortmapSettings {
   /** Undefined: what is implied decides, else the node's default. */
   readonly backend: Backend | undefined;

@@ -14,7 +14,7 @@ import { nftablesBackend } from './nftables-backend.ts';
 import { needPrevResult, targetOf } from './target.ts';
 import { forgetFlowsOf, forgetFlowsTo } from './udp-flows.ts';
 
-/** Leads ports of the host to containers: docs/plugins/portmap.md. */
+/** Leads ports of the host to containers: docs/reference/plugins/portmap.md. */
 export const plugin: Plugin<PortmapConfig> = {
   name: 'portmap',
   supportedVersions: CNI_VERSIONS,

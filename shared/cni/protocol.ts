@@ -24,7 +24,7 @@ type Command = (typeof COMMANDS)[number];
 
 /**
  * One call of `plugin`, from environment and stdin to stdout: a result, an error document, or nothing. Returns the exit code.
- * The order of the checks is the reference's (docs/protocol.md), except that a call on the plugin's own namespace is
+ * The order of the checks is the reference's (docs/reference/protocol.md), except that a call on the plugin's own namespace is
  * refused before the work and not after it. The plugin is called only when everything about the call has been found valid.
  */
 export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {

@@ -5,7 +5,7 @@ import { CniCode, CniError } from '../cni/errors.ts';
 
 /**
  * Defaults of this node, for what a generated network list cannot carry (Nomad's has no mtu and no backend).
- * What a network's own configuration says wins. Described for operators in docs/configuration.md.
+ * What a network's own configuration says wins. Described for operators in docs/reference/configuration.md.
  */
 export interface NodeConfig {
   /** Of new bridges and both ends of every pair, in bytes; `auto`: that of the device that the default route leaves by. */

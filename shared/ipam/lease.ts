@@ -1,6 +1,6 @@
 /**
  * Contents of a lease file: `<container id>\r\n<ifname>`, without a newline at the end. Files of old releases of the
- * reference hold the container id alone. Documented in docs/on-disk.md.
+ * reference hold the container id alone. Documented in docs/reference/files.md.
  */
 export type LeaseText =
   | { readonly kind: 'exact'; readonly containerId: string; readonly ifname: string }

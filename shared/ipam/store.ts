@@ -37,7 +37,7 @@ export type LeaseStore = Pick<
   | 'refresh'
 >;
 
-/** One network's leases: a folder in the reference's format (docs/on-disk.md). Only to be used while its lock is held. */
+/** One network's leases: a folder in the reference's format (docs/reference/files.md). Only to be used while its lock is held. */
 export class Store {
   readonly #folder: string;
   #opened: OpenCatalog | undefined;

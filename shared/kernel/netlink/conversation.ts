@@ -59,7 +59,7 @@ export function neverStill(what: string): CniError {
 }
 
 /**
- * A thousand links are listed in some milliseconds, and a change takes about as long (see docs/kernel.md): under a storm of
+ * A thousand links are listed in some milliseconds, and a change takes about as long (see docs/internals/kernel.md): under a storm of
  * changes on a busy machine many attempts in a row meet one, fifty hardly do.
  */
 export const DUMP_ATTEMPTS = 50;
