@@ -3,15 +3,14 @@ import { join } from 'node:path';
 import { DEFAULT_CACHE_DIR, readCachedAttachment, readCachedResult } from '../../conflist/result-cache.ts';
 import { compareAddresses, formatAddress, parseAddress } from '../../shared/net/address.ts';
 import type { CniResult } from '../../shared/cni/types.ts';
-import { DEFAULT_DATA_DIR } from '../../shared/ipam/config.ts';
-import { addressesInUse } from '../../shared/ipam/in-use.ts';
-import { scanStore, type FoundLease } from '../../shared/ipam/scan.ts';
+import { addressesInUse } from '../../shared/attachments/namespaces.ts';
+import { scanStore, type FoundLease } from '../../shared/attachments/lease-files.ts';
 import { namespaceState } from '../../shared/kernel/namespace.ts';
 import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 
 /** host-local's own default, and the folder of Nomad's networks. */
-export const DATA_DIRS: readonly string[] = [DEFAULT_DATA_DIR, '/var/run/cni'];
+export { USUAL_DATA_DIRS as DATA_DIRS } from '../../shared/attachments/attachments.ts';
 
 export interface LeaseState {
   readonly network: string;
@@ -36,7 +35,7 @@ export function findLeases(dataDirs: readonly string[], network?: string): Lease
   const stores = dataDirs.flatMap(storesIn).filter(({ name }) => network === undefined || name === network);
   const found = stores.flatMap(({ name, path }) => leasesOf(path).map((lease) => ({ name, ...lease })));
   if (found.length === 0) return [];
-  const inUse = addressesInUse();
+  const inUse = addressesInUse().byAddress;
   using rtnetlink = Rtnetlink.open();
   return found.map((lease) => describe(lease, inUse, (link) => linkByName(rtnetlink, link) !== undefined));
 }

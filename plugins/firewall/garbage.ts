@@ -1,8 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { canonicalAddress } from '../../shared/net/address.ts';
-import { leasesOfAddress, leasesOfNetwork } from '../../shared/attachments/leases.ts';
-import { DEFAULT_DATA_DIR } from '../../shared/ipam/config.ts';
-import { addressesInUse } from '../../shared/ipam/in-use.ts';
+import { KnownAttachments } from '../../shared/attachments/attachments.ts';
 import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 
@@ -19,18 +15,18 @@ type Valid = readonly { readonly containerID: string; readonly ifname: string }[
  * Networks whose addresses host-local does not manage leave no trace to go by: their rules go with DEL only.
  */
 export function garbageAddresses(network: string, valid: Valid, candidates: readonly string[]): string[] {
+  const known = new KnownAttachments({ network, thorough: true });
   const unleased: string[] = [];
   const stale: string[] = [];
   for (const address of candidates) {
-    const leases = leasesOfAddress(address);
+    const leases = known.leasesOfAddress(address);
     if (leases.length === 0) unleased.push(address);
     else if (leases.every((lease) => lease.network === network && !isValid(lease, valid)))
       stale.push(address);
   }
   if (unleased.length === 0) return stale;
-  const inUse = addressesInUse();
-  const dead = unleased.filter((address) => !inUse.has(address));
-  return [...stale, ...ofNetwork(network, dead)];
+  const dead = unleased.filter((address) => !known.mayBeAlive({ address }));
+  return [...stale, ...ofNetwork(known, dead)];
 }
 
 function isValid(
@@ -40,33 +36,16 @@ function isValid(
   return valid.some((one) => one.containerID === containerId && (ifname ?? one.ifname) === one.ifname);
 }
 
-function ofNetwork(network: string, addresses: readonly string[]): string[] {
+function ofNetwork(network: KnownAttachments, addresses: readonly string[]): string[] {
   if (addresses.length === 0) return [];
   using rtnetlink = Rtnetlink.open();
   const linkTo = (address: string): number | undefined => {
     const route = lookupRoute(rtnetlink, address);
     return route?.gateway === undefined ? route?.link : undefined;
   };
-  const known = new Set(addressesOfNetwork(network).map(linkTo));
+  const known = new Set(
+    [...network.lastReserved(), ...network.leases().map(({ address }) => address)].map(linkTo),
+  );
   known.delete(undefined);
   return addresses.filter((address) => known.has(linkTo(address)));
-}
-
-/** Addresses that the network has, or had when it last gave one out. */
-function addressesOfNetwork(network: string): string[] {
-  const folder = `${DEFAULT_DATA_DIR}/${network}`;
-  const last = filesOf(folder)
-    .filter((name) => name.startsWith('last_reserved_ip.'))
-    .map((name) => canonicalAddress(readFileSync(`${folder}/${name}`, 'utf8').trim()))
-    .filter((address) => address !== undefined);
-  return [...last, ...leasesOfNetwork(network).map(({ address }) => address)];
-}
-
-function filesOf(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw thrown;
-  }
 }

@@ -1,6 +1,5 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import { leasesOfAddress, leasesOfNetwork } from '../../shared/attachments/leases.ts';
-import { keptResults } from '../../shared/attachments/results.ts';
+import { KnownAttachments, type Lease } from '../../shared/attachments/attachments.ts';
 import { namespaceState } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
@@ -10,6 +9,7 @@ import { masqueradeChain } from '../../shared/packetfilter/names.ts';
 import type { PacketFilterDriver } from '../../shared/packetfilter/ruleset.ts';
 
 type Call = Invocation<unknown>;
+type Source = (call: Call, driver: PacketFilterDriver, known: KnownAttachments) => string[];
 
 /**
  * The addresses whose rules a DEL is to take away. The rules name nothing but an address (a comment would make them another rule to
@@ -24,17 +24,21 @@ type Call = Invocation<unknown>;
  * An address that is leased to another container by now is left out: its rules are that container's.
  */
 export function addressesOf(call: Call, driver: PacketFilterDriver): string[] {
-  const found = SOURCES.map((source) => () => source(call, driver)).reduce<string[]>(
+  const { network, containerId } = call;
+  const known = new KnownAttachments({ network, containerId });
+  const found = SOURCES.map((source) => () => source(call, driver, known)).reduce<string[]>(
     (before, look) => (before.length > 0 ? before : look()),
     [],
   );
-  return found.map(withoutPrefix).filter((address) => !isLeasedToAnother(address, call.containerId));
+  return found
+    .map(withoutPrefix)
+    .filter((address) => !isLeasedToAnother(known.leasesOfAddress(address), containerId));
 }
 
-const SOURCES: readonly ((call: Call, driver: PacketFilterDriver) => string[])[] = [
+const SOURCES: readonly Source[] = [
   ({ prevResult }) => prevResult?.ips.map(({ address }) => address) ?? [],
-  (call) => [...inNamespace(call), ...leased(call)],
-  kept,
+  (call, _driver, known) => [...inNamespace(call), ...leased(call, known)],
+  (call, _driver, known) => cached(call, known),
   masqueraded,
 ];
 
@@ -51,14 +55,16 @@ function inNamespace({ netns, ifname }: Call): string[] {
 /** RT_SCOPE_UNIVERSE of linux/rtnetlink.h: link-local addresses never get rules. */
 const GLOBAL = 0;
 
-function leased({ network, containerId, ifname }: Call): string[] {
-  return leasesOfNetwork(network)
+function leased({ containerId, ifname }: Call, known: KnownAttachments): string[] {
+  return known
+    .leases()
     .filter((lease) => lease.containerId === containerId && (lease.ifname ?? ifname) === ifname)
     .map(({ address }) => address);
 }
 
-function kept({ network, containerId, ifname }: Call): string[] {
-  return keptResults(network, containerId)
+function cached({ containerId, ifname }: Call, known: KnownAttachments): string[] {
+  return known
+    .cachedResults(containerId)
     .filter((result) => result.ifname === ifname)
     .flatMap((result) => result.addresses);
 }
@@ -71,8 +77,7 @@ function masqueraded(call: Call, driver: PacketFilterDriver): string[] {
     .flatMap((rule) => (isForeign(rule) || rule.source === undefined ? [] : [rule.source.value]));
 }
 
-function isLeasedToAnother(address: string, containerId: string): boolean {
-  const leases = leasesOfAddress(address);
+function isLeasedToAnother(leases: readonly Lease[], containerId: string): boolean {
   return leases.length > 0 && leases.every((lease) => lease.containerId !== containerId);
 }
 

@@ -1,9 +1,6 @@
 import { formatAddress } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { leasesOfAddress } from '../../shared/attachments/leases.ts';
-import { keptResults } from '../../shared/attachments/results.ts';
-import { addressesInUse } from '../../shared/ipam/in-use.ts';
-import { namespaceState } from '../../shared/kernel/namespace.ts';
+import { KnownAttachments } from '../../shared/attachments/attachments.ts';
 import type { Attachment } from '../../shared/packetfilter/names.ts';
 import type { Forwarding } from './backend.ts';
 import type { Claim } from './mapping.ts';
@@ -29,9 +26,9 @@ export function refuseOrTakeOver<Found extends Conflict>(
   warn: (line: string) => void,
 ): Found[] {
   if (conflicts.length === 0) return [];
-  const inUse = addressesInUse();
+  const known = new KnownAttachments(forwarding);
   for (const conflict of conflicts) {
-    const why = whyDead(conflict, forwarding, inUse);
+    const why = whyDead(conflict, forwarding, known);
     if (why === undefined) throw held(conflict);
     warn(`taking over ${portText(conflict)} from ${holderText(conflict)}: ${why}`);
   }
@@ -44,23 +41,23 @@ export function refuseOrTakeOver<Found extends Conflict>(
  *
  * 1. its address is this container's now, or leased to yet another one: it cannot have it any more;
  * 2. some network namespace has its address: it lives;
- * 3. the runtime keeps a result for it whose namespace exists: it may live (its interface may be down or moved);
+ * 3. the runtime's cached result names a namespace that exists, or one is named after it: it may live (its interface may be down);
  * 4. otherwise nothing on this host has the address that its port leads to.
  */
 function whyDead(
   { holder, containerAddress }: Conflict,
   { container }: Forwarding,
-  inUse: ReadonlyMap<string, string>,
+  known: KnownAttachments,
 ): string | undefined {
   if (formatAddress(container.address) === containerAddress)
     return `${containerAddress} is this container's now`;
-  const heir = leasesOfAddress(containerAddress).find((lease) => lease.containerId !== holder?.containerId);
-  if (heir !== undefined && holder !== undefined) {
-    return `${containerAddress} is leased to container ${heir.containerId} of network ${heir.network} now`;
+  const newLease = known
+    .leasesOfAddress(containerAddress)
+    .find((lease) => lease.containerId !== holder?.containerId);
+  if (newLease !== undefined && holder !== undefined) {
+    return `${containerAddress} is leased to container ${newLease.containerId} of network ${newLease.network} now`;
   }
-  if (inUse.has(containerAddress)) return undefined;
-  const results = holder?.network === undefined ? [] : keptResults(holder.network, holder.containerId);
-  if (results.some(({ netns }) => netns !== '' && namespaceState(netns) === 'present')) return undefined;
+  if (known.mayBeAlive({ ...holder, address: containerAddress })) return undefined;
   return `no network namespace of this host has ${containerAddress}`;
 }
 

@@ -8,10 +8,9 @@ import {
 } from '../net/address.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { reclaimable } from './dead.ts';
-import { ownerKey } from './lease.ts';
 import { describeSet, rangeOf, type RangeSet } from './ranges.ts';
 import { nextFree } from './ring.ts';
-import type { FoundLease } from './scan.ts';
+import { ownerKey, type FoundLease } from '../attachments/lease-files.ts';
 import type { LeaseStore, Owner } from './store.ts';
 
 export interface Request {

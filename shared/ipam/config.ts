@@ -1,5 +1,6 @@
 import * as z from 'zod/mini';
 import { formatAddress, formatCidr, parseAddress, parseCidr, type IpAddress } from '../net/address.ts';
+import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';
 import { decodeConfig } from '../config/decode.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { CniRoute } from '../cni/types.ts';
@@ -18,8 +19,6 @@ export interface IpamConfig {
   /** What is wrong with the pool. ADD, CHECK and STATUS throw it; DEL and GC need only the store and go on. */
   readonly problem: CniError | undefined;
 }
-
-export const DEFAULT_DATA_DIR = '/var/lib/cni/networks';
 
 /**
  * @param raw the plugin's whole configuration: `ipam`, `runtimeConfig` and `args` are read

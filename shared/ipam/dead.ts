@@ -1,8 +1,8 @@
 import { lstatSync } from 'node:fs';
 import { formatAddress } from '../net/address.ts';
 import { bootBegan } from './boot.ts';
-import type { FoundLease } from './scan.ts';
-import { addressesInUse } from './in-use.ts';
+import type { FoundLease } from '../attachments/lease-files.ts';
+import { addressesInUse } from '../attachments/namespaces.ts';
 
 /**
  * Those of the leases that nobody can be using, with the reason. Asked only when a range has run out.
@@ -14,10 +14,10 @@ import { addressesInUse } from './in-use.ts';
  */
 export function reclaimable(leases: readonly FoundLease[]): { found: FoundLease; why: string }[] {
   const files = leases.filter(({ isFile }) => isFile);
-  const unreadable = files.filter(({ lease }) => lease.kind === 'unreadable');
+  const unreadable = files.filter(({ lease }) => lease.kind === 'invalid');
   const began = bootBegan();
   const old = files.filter((found) => isLease(found) && began !== undefined && isOlderThan(found, began));
-  const inUse = old.length > 0 ? addressesInUse() : new Map<string, string>();
+  const inUse: ReadonlyMap<string, string> = old.length > 0 ? addressesInUse().byAddress : new Map();
   return [
     ...unreadable.map((found) => ({ found, why: 'its text is no lease, so no DEL could release it' })),
     ...old

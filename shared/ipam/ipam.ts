@@ -6,11 +6,10 @@ import type { CniDns, CniIp, CniRoute } from '../cni/types.ts';
 import { withRollback } from '../cni/undo.ts';
 import { allocate, hasRoom, release } from './allocate.ts';
 import type { IpamConfig } from './config.ts';
-import { formatLease, ownerKey, type LeaseText } from './lease.ts';
 import { describeSet, rangeOf, type RangeSet } from './ranges.ts';
 import { requestedPerSet } from './requested.ts';
 import { dnsFromResolvConf } from './resolv-conf.ts';
-import { readLease, scanStore } from './scan.ts';
+import { formatLease, ownerKey, readLease, scanStore, type LeaseText } from '../attachments/lease-files.ts';
 import type { Owner } from './store.ts';
 import { withStore } from './with-store.ts';
 

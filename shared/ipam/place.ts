@@ -1,7 +1,7 @@
 import { closeSync, fsyncSync, lstatSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname, basename } from 'node:path';
 import { CniCode, CniError } from '../cni/errors.ts';
-import { TEMPORARY_NAME } from './scan.ts';
+import { TEMPORARY_NAME } from '../attachments/lease-files.ts';
 
 /**
  * Puts a file with this text into a store, whole or not at all: written under a temporary name, brought to disk, and only

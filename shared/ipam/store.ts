@@ -11,10 +11,17 @@ import {
 import { formatAddress, parseAddress, type IpAddress } from '../net/address.ts';
 import { Catalog } from './catalog.ts';
 import { dropCatalog, keepCatalog, openCatalog, type OpenCatalog } from './catalog-file.ts';
-import { formatLease, ownerKey } from './lease.ts';
 import type { Interval } from './ring.ts';
 import { placeFile, removeLeftovers } from './place.ts';
-import { readLease, readSmallFile, scanStore, type FoundLease, type StoreContents } from './scan.ts';
+import {
+  formatLease,
+  ownerKey,
+  readLease,
+  readStoreFile,
+  scanStore,
+  type FoundLease,
+  type StoreContents,
+} from '../attachments/lease-files.ts';
 import { MemorySlots } from './slots.ts';
 
 export interface Owner {
@@ -107,7 +114,7 @@ export class Store {
 
   /** Undefined when there is none, or no address in it. */
   lastReserved(set: number): IpAddress | undefined {
-    return parseAddress((readSmallFile(this.#lastReservedPath(set)) ?? '').trim());
+    return parseAddress((readStoreFile(this.#lastReservedPath(set), 100) || '').trim());
   }
 
   /**

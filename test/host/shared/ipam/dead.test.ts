@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { lstatSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { bootBegan } from '../../../../shared/ipam/boot.ts';
-import { addressesInUse } from '../../../../shared/ipam/in-use.ts';
+import { addressesInUse } from '../../../../shared/attachments/namespaces.ts';
 import { ipamAdd } from '../../../../shared/ipam/ipam.ts';
 import { suite } from '../../../support/suite.ts';
 import { callOn, leasesIn, newDataDir } from './calls.ts';
@@ -80,7 +80,7 @@ test('one whose address some network namespace has is left alone, however old it
   age(`${store}/10.1.2.2`);
   execFileSync('ip', ['netns', 'add', 'living']);
   execFileSync('ip', ['-n', 'living', 'address', 'add', '10.1.2.2/29', 'dev', 'lo']);
-  assert.is(addressesInUse().get('10.1.2.2'), '/run/netns/living');
+  assert.is(addressesInUse().byAddress.get('10.1.2.2'), '/run/netns/living');
   const dataDir = store.replace(/\/net$/, '');
   assert.throws(() => ipamAdd(callOn(dataDir, { id: 'b', ipam })), /no IP addresses available/);
   assert.is(leasesIn(store)['10.1.2.2'], 'old\r\neth0');

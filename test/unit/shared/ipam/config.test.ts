@@ -1,7 +1,8 @@
 import * as assert from 'uvu/assert';
 import { formatAddress } from '../../../../shared/net/address.ts';
 import { CniError } from '../../../../shared/cni/errors.ts';
-import { configureIpam, DEFAULT_DATA_DIR } from '../../../../shared/ipam/config.ts';
+import { DEFAULT_DATA_DIR } from '../../../../shared/attachments/lease-files.ts';
+import { configureIpam } from '../../../../shared/ipam/config.ts';
 import { requestedPerSet } from '../../../../shared/ipam/requested.ts';
 import { describeSet } from '../../../../shared/ipam/ranges.ts';
 import { suite } from '../../../support/suite.ts';

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { formatLease, ownerKey, parseLease } from '../../../../shared/ipam/lease.ts';
+import { formatLease, ownerKey, parseLease } from '../../../../shared/attachments/lease-files.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('lease texts');
@@ -38,7 +38,7 @@ test('what is no owner cannot be released by one', () => {
     'a\r\nb/c',
   ];
   for (const text of texts) {
-    assert.is(parseLease(text).kind, 'unreadable', JSON.stringify(text));
+    assert.is(parseLease(text).kind, 'invalid', JSON.stringify(text));
     assert.is(ownerKey(parseLease(text)), undefined);
   }
 });

@@ -1,0 +1,116 @@
+import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import * as z from 'zod/mini';
+import { parseCidr } from '../net/address.ts';
+
+/** The last ADD of an attachment as libcni caches it, as far as it tells whether the container is alive and where its lease is. */
+export interface CachedResult {
+  readonly network: string;
+  readonly containerId: string;
+  readonly ifname: string;
+  /** Path of the network namespace; '' in files of libcni before 1.2. */
+  readonly netns: string;
+  /** With prefix length, as the plugins reported them. */
+  readonly addresses: readonly string[];
+  /** Interfaces that the result reports outside of the container. */
+  readonly hostInterfaces: readonly string[];
+  /** `ipam.dataDir` of the plugins of the configuration that was added. */
+  readonly dataDirs: readonly string[];
+}
+
+/** libcni's folder. Nomad, Podman and CRI-O use it; containerd does not cache results. */
+export const RESULTS_DIR = '/var/lib/cni/results';
+
+/**
+ * Cached results of the network, or of one container on it. Files that cannot be read, or are no cached results, are skipped.
+ * @param most read no more than this many, in the order of the file names
+ */
+export function cachedResults(network: string, containerId?: string, most = Infinity): CachedResult[] {
+  const found: CachedResult[] = [];
+  for (const file of filesOf(containerId === undefined ? `${network}-` : `${network}-${containerId}-`)) {
+    if (found.length >= most) break;
+    const result = readCachedFile(file);
+    if (result?.network !== network) continue;
+    if (containerId === undefined || result.containerId === containerId) found.push(result);
+  }
+  return found;
+}
+
+const fileSchema = z.object({
+  containerId: z.string(),
+  ifName: z.string(),
+  networkName: z.string(),
+  netns: z._default(z.string(), ''),
+  config: z._default(z.string(), ''),
+  result: z._default(
+    z.object({
+      ips: z._default(z.array(z.object({ address: z.string() })), []),
+      interfaces: z._default(z.array(z.object({ name: z.string(), sandbox: z.optional(z.string()) })), []),
+    }),
+    { ips: [], interfaces: [] },
+  ),
+});
+
+/** A network configuration or a list of them. */
+const ipamSchema = z.object({ ipam: z.optional(z.object({ dataDir: z.optional(z.string()) })) });
+const listSchema = z.extend(ipamSchema, { plugins: z._default(z.array(z.unknown()), []) });
+
+function readCachedFile(file: string): CachedResult | undefined {
+  try {
+    const cached = z.safeParse(fileSchema, JSON.parse(readLimited(file)));
+    if (!cached.success) return undefined;
+    const { containerId, ifName, networkName, netns, config, result } = cached.data;
+    return {
+      network: networkName,
+      containerId,
+      ifname: ifName,
+      netns,
+      addresses: result.ips.flatMap(({ address }) => (parseCidr(address) === undefined ? [] : [address])),
+      hostInterfaces: result.interfaces.flatMap(({ name, sandbox = '' }) => (sandbox === '' ? [name] : [])),
+      dataDirs: dataDirsIn(config),
+    };
+  } catch {
+    return undefined;
+  }
+}
+
+function dataDirsIn(base64: string): string[] {
+  if (base64 === '') return [];
+  try {
+    const list = listSchema.parse(JSON.parse(Buffer.from(base64, 'base64').toString('utf8')));
+    return [list, ...list.plugins].flatMap((plugin) => dataDirOf(plugin) ?? []);
+  } catch {
+    return [];
+  }
+}
+
+/** `ipam.dataDir` of a plugin's configuration, if it is an absolute path. */
+export function dataDirOf(config: unknown): string | undefined {
+  const parsed = z.safeParse(ipamSchema, config);
+  const dataDir = parsed.success ? parsed.data.ipam?.dataDir : undefined;
+  return dataDir?.startsWith('/') === true ? dataDir : undefined;
+}
+
+/** More than any list, its capability arguments and its result take; 65,535 port mappings are 6 MB. */
+const LONGEST_FILE = 16 * 1024 * 1024;
+
+/** Neither a FIFO nor a device in the folder can block the call or fill the memory. */
+function readLimited(file: string): string {
+  const fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile() || stat.size > LONGEST_FILE) return '';
+    const bytes = Buffer.alloc(stat.size);
+    return bytes.toString('utf8', 0, readSync(fd, bytes, 0, stat.size, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function filesOf(prefix: string): string[] {
+  try {
+    const names = readdirSync(RESULTS_DIR).filter((name) => name.startsWith(prefix));
+    return names.sort().map((name) => `${RESULTS_DIR}/${name}`);
+  } catch {
+    return [];
+  }
+}

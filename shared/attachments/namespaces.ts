@@ -1,0 +1,91 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { isErrno } from '../kernel/errno.ts';
+import { addresses } from '../kernel/rtnetlink/addresses.ts';
+import { Rtnetlink } from '../kernel/rtnetlink/rtnetlink.ts';
+
+export interface AddressesInUse {
+  /** Address without prefix length -> path of a network namespace that has it. */
+  readonly byAddress: ReadonlyMap<string, string>;
+  /** False if a namespace exists that this process may not enter: an address that was not found may still be in use. */
+  readonly isComplete: boolean;
+}
+
+/**
+ * The addresses of every network namespace of this host that has a name, a bind mount or a process. One netlink dump per
+ * namespace: for decisions about containers that may be dead, not for every call.
+ */
+export function addressesInUse(): AddressesInUse {
+  const byAddress = new Map<string, string>();
+  const { paths, isComplete } = visibleNamespaces();
+  let isEachReadable = true;
+  for (const path of paths) {
+    const found = addressesOf(path);
+    if (found === undefined) isEachReadable = false;
+    else for (const address of found) byAddress.set(address, path);
+  }
+  return { byAddress, isComplete: isComplete && isEachReadable };
+}
+
+/** Folders in which runtimes bind-mount namespaces under a name. */
+const NAMED = ['/run/netns', '/var/run/netns', '/run/docker/netns', '/var/run/docker/netns'];
+
+/** One path per namespace. */
+function visibleNamespaces(): { paths: string[]; isComplete: boolean } {
+  const byIdentity = new Map<string, string>();
+  let isComplete = true;
+  for (const path of [...NAMED.flatMap(entriesOf), ...mountedNamespaces(), ...processNamespaces()]) {
+    try {
+      const { dev, ino } = statSync(path, { bigint: true });
+      const identity = `${dev}:${ino}`;
+      if (!byIdentity.has(identity)) byIdentity.set(identity, path);
+    } catch (thrown) {
+      // Otherwise the process or the namespace ended meanwhile.
+      if (isForbidden(thrown)) isComplete = false;
+    }
+  }
+  return { paths: [...byIdentity.values()], isComplete };
+}
+
+/** proc_pid_mountinfo(5): field 4 is `net:[inode]` and field 5 the mount point of a bind-mounted network namespace. */
+function mountedNamespaces(): string[] {
+  try {
+    const text = readFileSync('/proc/self/mountinfo', 'utf8');
+    return [...text.matchAll(/^\d+ \d+ \S+ net:\[\d+\] (\S+) /gm)].map(([, path = '']) =>
+      path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),
+    );
+  } catch {
+    return [];
+  }
+}
+
+function processNamespaces(): string[] {
+  return listFolder('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => `/proc/${name}/ns/net`);
+}
+
+function entriesOf(folder: string): string[] {
+  return listFolder(folder).map((name) => `${folder}/${name}`);
+}
+
+/** Undefined if this process lacks the permission; none if the namespace ended meanwhile or the path is none. */
+function addressesOf(path: string): string[] | undefined {
+  try {
+    using rtnetlink = Rtnetlink.openIn(path);
+    return addresses(rtnetlink).map(({ address }) => address.replace(/\/\d+$/, ''));
+  } catch (thrown) {
+    return isForbidden(thrown) ? undefined : [];
+  }
+}
+
+function isForbidden(thrown: unknown): boolean {
+  return isErrno(thrown, 'EPERM', 'EACCES') || (thrown instanceof Error && isForbidden(thrown.cause));
+}
+
+function listFolder(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
