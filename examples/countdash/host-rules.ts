@@ -1,10 +1,10 @@
 import { linesOf, tool, toolIfThere, tryTool } from './tool.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
-import { changeNft, hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
+import { changeNft, hasNftables } from '../../shared/packetfilter/nftables/change.ts';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
 import { deleteTable } from '../../shared/packetfilter/nftables/messages.ts';
 import type { NftFamily, NftTable } from '../../shared/packetfilter/nftables/model.ts';
-import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 
 export type Xtables = 'iptables' | 'ip6tables';
 
@@ -82,7 +82,7 @@ function adminRule(bridge: string, subnet: string): string[] {
  * @param before `takeFootprint().rules` from before the example
  */
 export function removeSharedTables(before: readonly string[]): void {
-  if (!hasNfTables()) return;
+  if (!hasNftables()) return;
   const fresh = SHARED_TABLES.filter(
     ({ table: { family, name } }) => !before.some((rule) => rule.startsWith(`nft table ${family} ${name} `)),
   );
@@ -119,7 +119,7 @@ const SHARED_TABLES: readonly SharedTable[] = [
   hostports('ip6'),
 ];
 
-function isIdle(view: NftView, { table, chains, rulesOfContainers, maps }: SharedTable): boolean {
+function isIdle(view: NftReader, { table, chains, rulesOfContainers, maps }: SharedTable): boolean {
   return (
     view.hasTable(table) &&
     view.chains(table).every(({ name }) => chains.includes(name)) &&

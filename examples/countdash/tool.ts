@@ -52,13 +52,13 @@ export function isMountPoint(path: string, mountinfo: string): boolean {
   for (let above = current; above !== undefined;) {
     current = above;
     above = mounts
-      .filter(({ id, parent, point }) => parent === current?.id && id !== parent && leadsTo(point, path))
+      .filter(({ id, parent, point }) => parent === current?.id && id !== parent && jumpsTo(point, path))
       // Of two on the same mount, the one nearer to the root hides the other.
       .sort((one, other) => one.point.length - other.point.length)[0];
   }
   return current?.point === path;
 }
 
-function leadsTo(point: string, path: string): boolean {
+function jumpsTo(point: string, path: string): boolean {
   return point === '/' || point === path || path.startsWith(`${point}/`);
 }

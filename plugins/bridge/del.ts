@@ -5,7 +5,7 @@ import { openNamespace, type NetworkNamespace } from '../../shared/kernel/namesp
 import { deleteLink, linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { removeMacSpoofCheck } from './nftables/macspoof.ts';
-import { hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
+import { hasNftables } from '../../shared/packetfilter/nftables/change.ts';
 import type { BridgeConfig } from './config.ts';
 import { otherAddresses } from './container.ts';
 import { identify } from './identity.ts';
@@ -30,7 +30,7 @@ export function del(call: Call): void {
         if (call.config.ipMasq) removeMasquerade(call, keep);
       },
       () => {
-        if (call.config.macspoofchk && hasNfTables()) removeMacSpoofCheck(call);
+        if (call.config.macspoofchk && hasNftables()) removeMacSpoofCheck(call);
       },
     ],
     call.warn,

@@ -3,7 +3,7 @@ import { runAll } from '../../shared/cni/undo.ts';
 import { deleteLink, linkByName, links } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { macSpoofGarbage, removeMacSpoofCheck } from './nftables/macspoof.ts';
-import { hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
+import { hasNftables } from '../../shared/packetfilter/nftables/change.ts';
 import type { BridgeConfig } from './config.ts';
 import { attachmentOfAlias, type Attachment } from './identity.ts';
 import { ipamOf } from './ipam.ts';
@@ -52,7 +52,7 @@ function isValid({ containerId, ifname }: Attachment, valid: Valid): boolean {
 }
 
 function removeSpoofChecks(): void {
-  if (!hasNfTables()) return;
+  if (!hasNftables()) return;
   using host = Rtnetlink.open();
   for (const check of macSpoofGarbage((name) => linkByName(host, name) !== undefined))
     removeMacSpoofCheck(check);

@@ -13,7 +13,7 @@ import {
   removeNftMasquerade,
   removeNftMasqueradeGarbage,
 } from './nftables/masquerade.ts';
-import { hasNfTables } from '../../shared/packetfilter/nftables/change.ts';
+import { hasNftables } from '../../shared/packetfilter/nftables/change.ts';
 import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
 import { runAll } from '../../shared/cni/undo.ts';
 import type { BridgeConfig } from './config.ts';
@@ -52,7 +52,7 @@ export function missingMasqueradeOf(call: Call, { addresses, keep }: Masqueraded
   const driver = chooseDriver();
   const looks = [
     () => missingMasquerade({ ...call, addresses, keep }, (...table) => driver.read(...table)),
-    () => (hasNfTables() ? missingNftMasquerade(call, addresses) : 'this kernel has no nf_tables'),
+    () => (hasNftables() ? missingNftMasquerade(call, addresses) : 'this kernel has no nf_tables'),
   ];
   if (call.config.ipMasqBackend === 'nftables') looks.reverse();
   let missing: string | undefined;

@@ -72,7 +72,7 @@ class IptablesTables {
     return chooseDriver({
       where: 'container',
       onlyPrograms,
-      ...(launcher.length === 0 ? {} : { launcher }),
+      ...(launcher.length === 0 ? {} : { commandPrefix: launcher }),
       ...(variant === undefined ? {} : { variant }),
     });
   }
@@ -123,7 +123,7 @@ class IptablesTables {
   /** Only what concerns us: the namespace may hold rules of others. */
   listing(): string {
     const { variant, launcher } = this.#options;
-    const options = { where: 'container', timeoutMs: LISTING_TIMEOUT_MS, launcher: launcher() } as const;
+    const options = { where: 'container', timeoutMs: LISTING_TIMEOUT_MS, commandPrefix: launcher() } as const;
     const ours = this.inUse().filter((key) => holdsOurs(this.read(key)));
     const lines = ours.reverse().flatMap(([family, table]) => {
       const tools = findTools(family, variant);

@@ -1,4 +1,4 @@
-import type { Family, ForeignRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
+import type { Family, UnmanagedRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
 import type { TablePlan } from './plan.ts';
 
 /**
@@ -28,5 +28,5 @@ export interface Backend {
 export interface OwnTable {
   readonly family: Family;
   readonly table: TableName;
-  readonly chains: ReadonlyMap<string, readonly (Rule | ForeignRule)[]>;
+  readonly chains: ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]>;
 }

@@ -28,16 +28,16 @@ export class View {
   ): Rule[] {
     const rules = this.rules(family, table, hook);
     const end =
-      protocol === 'tcp' ? rules.findIndex((rule) => !leadsTo(rule, chain) && takesAllTcp(rule)) : -1;
+      protocol === 'tcp' ? rules.findIndex((rule) => !jumpsTo(rule, chain) && takesAllTcp(rule)) : -1;
     return (end < 0 ? rules : rules.slice(0, end)).filter(
-      (rule) => leadsTo(rule, chain) && rule.protocol === protocol,
+      (rule) => jumpsTo(rule, chain) && rule.protocol === protocol,
     );
   }
 
   /** The port that TCP is redirected to, and the rules that exempt some of it; undefined when none gets that far. */
   redirect(family: Family, hook: string, chain: string, redirectChain: string): Redirect | undefined {
     if (this.hooked(family, 'nat', hook, chain, 'tcp').length === 0) return undefined;
-    const exempt = before(this.rules(family, 'nat', chain), (rule) => leadsTo(rule, redirectChain));
+    const exempt = before(this.rules(family, 'nat', chain), (rule) => jumpsTo(rule, redirectChain));
     const [target] = this.rules(family, 'nat', redirectChain).map((rule) => rule.target);
     return exempt === undefined || target?.kind !== 'redirect' ? undefined : { port: target.port, exempt };
   }
@@ -68,7 +68,7 @@ function before(rules: readonly Rule[], isEnd: (rule: Rule) => boolean): Rule[] 
     : exempt.filter(({ target, protocol }) => target.kind === 'return' && protocol !== 'udp');
 }
 
-function leadsTo({ target }: Rule, chain: string): boolean {
+function jumpsTo({ target }: Rule, chain: string): boolean {
   return target.kind === 'jump' && target.chain === chain;
 }
 

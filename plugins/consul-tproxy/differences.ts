@@ -1,6 +1,6 @@
-import { isForeign, jumpOf } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged, jumpOf } from '../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
-import type { Family, ForeignRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
+import type { Family, UnmanagedRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from './backend.ts';
 import { CHAINS_OF, HOOKS_OF } from './names.ts';
 import type { TablePlan } from './plan.ts';
@@ -53,10 +53,10 @@ function chainDifferences({ family, table, chains }: TablePlan, found: Chains): 
 function compared(
   where: Omit<Difference, 'text'>,
   wanted: readonly Rule[],
-  found: readonly (Rule | ForeignRule)[],
+  found: readonly (Rule | UnmanagedRule)[],
 ): Difference[] {
   const wantedTexts = wanted.map((rule) => ruleText(rule));
-  const foundTexts = found.map((rule) => (isForeign(rule) ? rule.foreign : ruleText(rule)));
+  const foundTexts = found.map((rule) => (isUnmanaged(rule) ? rule.unmanaged : ruleText(rule)));
   const missing = without(wantedTexts, foundTexts).map((text) => `missing ${text}`);
   const surplus = without(foundTexts, wantedTexts).map((text) => `not planned ${text}`);
   const parts = [...missing, ...surplus];

@@ -47,7 +47,7 @@ export function standingDns(tables: readonly OwnTable[]): DnsRequest | undefined
   for (const { family, table, chains } of tables) {
     const targets =
       table === 'nat'
-        ? (chains.get(CHAINS.dns) ?? []).map((rule) => ('foreign' in rule ? undefined : rule.target))
+        ? (chains.get(CHAINS.dns) ?? []).map((rule) => ('unmanaged' in rule ? undefined : rule.target))
         : [];
     const dnat = targets.find((target) => target?.kind === 'dnat');
     if (dnat === undefined) continue;

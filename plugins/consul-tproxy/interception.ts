@@ -1,6 +1,6 @@
-import { isForeign } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
-import type { ForeignRule, Rule } from '../../shared/packetfilter/ruleset.ts';
+import type { UnmanagedRule, Rule } from '../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from './backend.ts';
 import { CHAINS } from './names.ts';
 import type { ProxyRequest, UidRange } from './request.ts';
@@ -60,13 +60,13 @@ export function standingProxy(nat: OwnTable | undefined): { port: number | undef
 }
 
 /** The rules that we can read. */
-export function ours(rules: readonly (Rule | ForeignRule)[] = []): Rule[] {
-  return rules.filter((rule): rule is Rule => !isForeign(rule));
+export function ours(rules: readonly (Rule | UnmanagedRule)[] = []): Rule[] {
+  return rules.filter((rule): rule is Rule => !isUnmanaged(rule));
 }
 
-function problemIn(rules: readonly (Rule | ForeignRule)[], { chain, rule }: KeyRule): string | undefined {
+function problemIn(rules: readonly (Rule | UnmanagedRule)[], { chain, rule }: KeyRule): string | undefined {
   const text = ruleText(rule);
-  const at = rules.findIndex((one) => !isForeign(one) && ruleText(one) === text);
+  const at = rules.findIndex((one) => !isUnmanaged(one) && ruleText(one) === text);
   if (at < 0) return `chain ${chain} lacks the rule: ${text}`;
   const obstacle = ours(rules.slice(0, at)).find(takesAllTcp);
   // The uid's return must come before the redirect, so the redirect itself is an obstacle to it.

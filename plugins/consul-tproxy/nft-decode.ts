@@ -1,5 +1,5 @@
 import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
-import { attributeOf, attributesOf, textOf } from '../../shared/packetfilter/nftables/tree.ts';
+import { attributeOf, attributesOf, textOf } from '../../shared/packetfilter/nftables/nlattr.ts';
 import { MetaKey, PayloadBase, VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
 import type { Family, Match, Rule, Target } from '../../shared/packetfilter/ruleset.ts';
 

@@ -1,8 +1,8 @@
 import type { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
 import { Message, request } from '../../shared/packetfilter/nftables/messages.ts';
 import { ruleText } from '../../shared/packetfilter/nftables/text.ts';
-import { attributeOf, textOf } from '../../shared/packetfilter/nftables/tree.ts';
-import type { Family, ForeignRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
+import { attributeOf, textOf } from '../../shared/packetfilter/nftables/nlattr.ts';
+import type { Family, UnmanagedRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from './backend.ts';
 import { CHAINS_OF, HOOKS_OF } from './names.ts';
 import { decodeNftRule, type DecodedRule } from './nft-decode.ts';
@@ -75,8 +75,8 @@ function chainsOf(
   { chains: found, hooked, dormant }: NftContents,
   family: Family,
   table: TableName,
-): Map<string, readonly (Rule | ForeignRule)[]> {
-  const chains = new Map<string, readonly (Rule | ForeignRule)[]>();
+): Map<string, readonly (Rule | UnmanagedRule)[]> {
+  const chains = new Map<string, readonly (Rule | UnmanagedRule)[]>();
   if (dormant) return chains;
   for (const chain of CHAINS_OF[table]) {
     const rules = found.get(ownChainName(chain, family));
@@ -99,8 +99,8 @@ function chainsOf(
 }
 
 /** In the plan's words: chains without their family's suffix, refusals named as iptables names them. */
-function asPlanned(decoded: DecodedRule | undefined, family: Family): Rule | ForeignRule {
-  if (decoded === undefined) return { foreign: 'a rule that is not ours' };
+function asPlanned(decoded: DecodedRule | undefined, family: Family): Rule | UnmanagedRule {
+  if (decoded === undefined) return { unmanaged: 'a rule that is not ours' };
   const { rule } = decoded;
   if (rule.target.kind === 'jump') {
     return { ...rule, target: { kind: 'jump', chain: plannedName(rule.target.chain, family) } };

@@ -1,4 +1,4 @@
-import { isForeign, jumpOf } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged, jumpOf } from '../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
 import type {
   Family,
@@ -27,7 +27,7 @@ export function replaceTable(
   return {
     family,
     table,
-    looksAt: chainsLookedAt(table),
+    reads: chainsLookedAt(table),
     plan: (state) => {
       seen(state);
       const hooks = HOOKS_OF[table].map((hook) => hookChange(state, table, hook, rulesAt(plan, hook)));
@@ -83,12 +83,12 @@ function hookChange(state: TableState, table: TableName, hook: string, rules: re
 }
 
 function standsAs(state: TableState, own: readonly string[], hook: string, rules: readonly Rule[]): boolean {
-  const strange = own.some((to) => state.jumps(hook, to).some(isForeign));
+  const strange = own.some((to) => state.jumps(hook, to).some(isUnmanaged));
   const standing = (state.chains.get(hook) ?? []).filter((rule) => own.includes(jumpOf(rule) ?? ''));
   if (strange) return false;
   if (standing.length !== rules.length) return false;
   return standing.every((rule, at) => {
     const wanted = rules[at];
-    return wanted !== undefined && !isForeign(rule) && ruleText(rule) === ruleText(wanted);
+    return wanted !== undefined && !isUnmanaged(rule) && ruleText(rule) === ruleText(wanted);
   });
 }

@@ -1,7 +1,7 @@
 import { withRollback } from '../../shared/cni/undo.ts';
-import { isForeign } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { missingFrom } from '../../shared/packetfilter/missing.ts';
-import { namedChains } from '../../shared/packetfilter/named-chains.ts';
+import { namedChains } from '../../shared/packetfilter/changed-table.ts';
 import type {
   Family,
   PlannedChange,
@@ -78,7 +78,7 @@ function rulesOf(hosts: readonly string[]): RemovedRules[] {
 /** Addresses that rules of ours, or of the reference's, let through. */
 function acceptedHosts(state: TableState): string[] {
   const hosts = (state.chains.get(FORWARD_CHAIN) ?? []).map((rule) =>
-    isForeign(rule) ? undefined : acceptedAddress(rule),
+    isUnmanaged(rule) ? undefined : acceptedAddress(rule),
   );
   const whole = state.family === 'ipv4' ? '/32' : '/128';
   const addresses = hosts.flatMap((host) =>

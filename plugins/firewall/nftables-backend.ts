@@ -1,9 +1,9 @@
 import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
-import { changeNft, removeFromNft, viewNft } from '../../shared/packetfilter/nftables/change.ts';
-import { deleteElements } from '../../shared/packetfilter/nftables/set-messages.ts';
-import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import { changeNft, removeFromNft, readNft } from '../../shared/packetfilter/nftables/change.ts';
+import { deleteElements } from '../../shared/packetfilter/nftables/messages.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { FirewallBackend, Garbage } from './backend.ts';
 import type { FirewallSettings } from './config.ts';
@@ -23,7 +23,7 @@ import type { Departing, Subject } from './subject.ts';
 
 /** A table of our own in nf_tables (see nftables-objects.ts), written over netlink: no program is needed. */
 export const nftablesBackend: FirewallBackend = {
-  ready: () => viewNft((view) => void view.tables()),
+  ready: () => readNft((view) => void view.tables()),
 
   allow: (settings, subject, warn) => {
     refuseOwnName(settings);
@@ -37,7 +37,7 @@ export const nftablesBackend: FirewallBackend = {
   forget: (departing) =>
     removeFromNft({ what: "remove the container's firewall rules" }, (view) => removal(view, departing)),
 
-  missing: (settings, subject) => viewNft((view) => missingFromTable(view, settings, subject)),
+  missing: (settings, subject) => readNft((view) => missingFromTable(view, settings, subject)),
 
   collect: (garbage) =>
     removeFromNft({ what: 'remove stale firewall rules' }, (view) =>
@@ -58,7 +58,7 @@ export const ingressPolicy = {
   missing: (settings: FirewallSettings, subject: Subject): string | undefined =>
     settings.ingressPolicy === 'open'
       ? undefined
-      : viewNft((view) => missingFromTable(view, settings, withoutAddresses(subject))),
+      : readNft((view) => missingFromTable(view, settings, withoutAddresses(subject))),
 };
 
 function withoutAddresses(subject: Subject): Subject {
@@ -75,7 +75,7 @@ function refuseOwnName({ adminChain }: FirewallSettings): void {
 }
 
 /** Elements are asked for by address, and go when they are this container's by their comment. */
-function removal(view: NftView, departing: Departing): NetlinkRequest[] {
+function removal(view: NftReader, departing: Departing): NetlinkRequest[] {
   const own = FAMILIES.flatMap((family) =>
     departing.addresses[family].map((host) => containerElement(departing, family, host)),
   );
@@ -88,7 +88,7 @@ function removal(view: NftView, departing: Departing): NetlinkRequest[] {
 }
 
 /** GC alone looks at every element. One whose comment was cut within the network's name says nothing certain, and stays. */
-function garbageRemoval(view: NftView, family: Family, { network, valid }: Garbage): NetlinkRequest[] {
+function garbageRemoval(view: NftReader, family: Family, { network, valid }: Garbage): NetlinkRequest[] {
   const prefix = networkPrefix(network);
   if (prefix === undefined) return [];
   const live = new Set(valid.map(({ containerID }) => ownerComment({ network, containerId: containerID })));

@@ -4,11 +4,11 @@ import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { readSysctl } from '../../shared/kernel/sysctl.ts';
 import { jumpTarget } from '../../shared/packetfilter/iptables-nft/decode-rule.ts';
-import { viewNft } from '../../shared/packetfilter/nftables/change.ts';
+import { readNft } from '../../shared/packetfilter/nftables/change.ts';
 import { VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
-import { parseExpression } from '../../shared/packetfilter/nftables/raw-expressions.ts';
-import { attributeOf, attributesOf } from '../../shared/packetfilter/nftables/tree.ts';
-import type { NftView, StandingRule } from '../../shared/packetfilter/nftables/view.ts';
+import { parseExpression } from '../../shared/packetfilter/nftables/decode-expressions.ts';
+import { attributeOf, attributesOf } from '../../shared/packetfilter/nftables/nlattr.ts';
+import type { NftReader, StandingRule } from '../../shared/packetfilter/nftables/reader.ts';
 import type { FirewallSettings } from './config.ts';
 import { FAMILIES, TABLE } from './nftables-objects.ts';
 import { FORWARD_CHAIN } from './rules.ts';
@@ -22,7 +22,7 @@ export function warnOfIneffective(
 ): void {
   try {
     if (settings.ingressPolicy === 'isolated') warnOfBridging(subject, warn);
-    viewNft((view) => warnOfUnaskedChain(view, settings.adminChain, warn));
+    readNft((view) => warnOfUnaskedChain(view, settings.adminChain, warn));
   } catch (thrown) {
     warn(
       `could not look whether the host's settings agree with the firewall's: ${toCniError(thrown).message}`,
@@ -59,7 +59,7 @@ function hasIsolatedPort(hostLinks: readonly string[]): boolean {
 }
 
 /** An operator's chain of iptables that the iptables backend would have asked, and that holds more than acceptance. */
-function warnOfUnaskedChain(view: NftView, name: string, warn: (line: string) => void): void {
+function warnOfUnaskedChain(view: NftReader, name: string, warn: (line: string) => void): void {
   for (const family of ['ip', 'ip6'] as const) {
     const table = { family, name: 'filter' } as const;
     const rules = view.rules({ table, name });
@@ -73,7 +73,7 @@ function warnOfUnaskedChain(view: NftView, name: string, warn: (line: string) =>
 }
 
 /** As the iptables backend leads there, or directly. */
-function isAsked(view: NftView, family: 'ip' | 'ip6', name: string): boolean {
+function isAsked(view: NftReader, family: 'ip' | 'ip6', name: string): boolean {
   const table = { family, name: 'filter' } as const;
   return ['FORWARD', FORWARD_CHAIN].some((chain) =>
     view.rules({ table, name: chain }).some((rule) => jumpTarget(rule.expressions) === name),

@@ -1,6 +1,6 @@
 import { ruleText } from '../../shared/packetfilter/nftables/text.ts';
 import type { NftElement, NftTable } from '../../shared/packetfilter/nftables/model.ts';
-import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import type { FirewallSettings } from './config.ts';
 import { ADMIN_CHAINS, FIXED_CHAINS, TABLE, type FixedChain } from './nftables-objects.ts';
 import { containerElements, isEnough, jumpTo, policyOf } from './nftables-put.ts';
@@ -8,7 +8,7 @@ import type { Subject } from './subject.ts';
 
 /** For CHECK: the first thing that is missing, in words. */
 export function missingFromTable(
-  view: NftView,
+  view: NftReader,
   settings: FirewallSettings,
   subject: Subject,
 ): string | undefined {
@@ -22,7 +22,7 @@ export function missingFromTable(
   );
 }
 
-function missingRule(view: NftView, { chain, rules }: FixedChain): string | undefined {
+function missingRule(view: NftReader, { chain, rules }: FixedChain): string | undefined {
   const where = `chain ${chain.name} of table ${nameOf(chain.table)}`;
   if (!view.hasChain(chain)) return `${where} is missing`;
   const standing = view.rules(chain);
@@ -33,20 +33,20 @@ function missingRule(view: NftView, { chain, rules }: FixedChain): string | unde
   return `${where} holds rules of others, or its own in another order`;
 }
 
-function missingJump(view: NftView, { adminChain }: FirewallSettings): string | undefined {
+function missingJump(view: NftReader, { adminChain }: FirewallSettings): string | undefined {
   const statements = jumpTo(adminChain);
   if (view.rules(ADMIN_CHAINS).some((rule) => rule.is({ statements }))) return undefined;
   return `rule is missing from chain ${ADMIN_CHAINS.name} of table ${nameOf(ADMIN_CHAINS.table)}: ${ruleText({ statements })}`;
 }
 
-function missingPolicy(view: NftView, settings: FirewallSettings, subject: Subject): string | undefined {
+function missingPolicy(view: NftReader, settings: FirewallSettings, subject: Subject): string | undefined {
   const lost = policyOf(settings, subject).find(
     (element) => !isEnough(element, view.element(element.set, element.key)),
   );
   return lost === undefined ? undefined : `${elementText(lost)} is missing from ${setText(lost)}`;
 }
 
-function missingContainer(view: NftView, subject: Subject): string | undefined {
+function missingContainer(view: NftReader, subject: Subject): string | undefined {
   for (const element of containerElements(subject)) {
     const standing = view.element(element.set, element.key);
     if (standing === undefined) return `${elementText(element)} is missing from ${setText(element)}`;

@@ -1,10 +1,16 @@
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
-import { ruleRequest } from '../../shared/packetfilter/nftables/encode-rule.ts';
+import {
+  addChain,
+  addElements,
+  addSet,
+  addTable,
+  deleteElements,
+  flushChain,
+  ruleRequest,
+} from '../../shared/packetfilter/nftables/messages.ts';
 import { VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
-import { addChain, addTable, flushChain } from '../../shared/packetfilter/nftables/messages.ts';
 import type { NftElement, NftStatement } from '../../shared/packetfilter/nftables/model.ts';
-import { addElements, addSet, deleteElements } from '../../shared/packetfilter/nftables/set-messages.ts';
-import type { NftView, StandingElement } from '../../shared/packetfilter/nftables/view.ts';
+import type { NftReader, StandingElement } from '../../shared/packetfilter/nftables/reader.ts';
 import type { FirewallSettings } from './config.ts';
 import {
   ADMIN_CHAINS,
@@ -21,7 +27,7 @@ import {
 import type { Subject } from './subject.ts';
 
 /** What is to be committed so that the container is let through; nothing when it is. */
-export function putRequests(view: NftView, settings: FirewallSettings, subject: Subject): NetlinkRequest[] {
+export function putRequests(view: NftReader, settings: FirewallSettings, subject: Subject): NetlinkRequest[] {
   return [
     ...skeleton(view),
     ...admin(view, settings.adminChain),
@@ -51,7 +57,7 @@ export function jumpTo(chain: string): NftStatement[] {
 }
 
 /** Rules that stand cannot do so without the sets and chains that they name, so looking at them is enough. */
-function skeleton(view: NftView): NetlinkRequest[] {
+function skeleton(view: NftReader): NetlinkRequest[] {
   const broken = FIXED_CHAINS.filter((fixed) => !isAsFixed(view, fixed));
   if (broken.length === 0) return [];
   return [
@@ -66,7 +72,7 @@ function skeleton(view: NftView): NetlinkRequest[] {
 }
 
 /** Nothing but our rules, in their order. */
-function isAsFixed(view: NftView, { chain, rules }: FixedChain): boolean {
+function isAsFixed(view: NftReader, { chain, rules }: FixedChain): boolean {
   const standing = view.rules(chain);
   return (
     standing.length === rules.length &&
@@ -75,19 +81,19 @@ function isAsFixed(view: NftView, { chain, rules }: FixedChain): boolean {
 }
 
 /** The operator's chain is made once and never looked into. */
-function admin(view: NftView, name: string): NetlinkRequest[] {
+function admin(view: NftReader, name: string): NetlinkRequest[] {
   const statements = jumpTo(name);
   if (view.rules(ADMIN_CHAINS).some((standing) => standing.is({ statements }))) return [];
   return [addChain(adminChain(name)), ruleRequest({ chain: ADMIN_CHAINS, statements })];
 }
 
-function policyRequests(view: NftView, element: NftElement): NetlinkRequest[] {
+function policyRequests(view: NftReader, element: NftElement): NetlinkRequest[] {
   const standing = view.element(element.set, element.key);
   return isEnough(element, standing) ? [] : replaced(element, standing);
 }
 
 /** An address that another container had, whose DEL never came, is this one's now. */
-function containerRequests(view: NftView, element: NftElement): NetlinkRequest[] {
+function containerRequests(view: NftReader, element: NftElement): NetlinkRequest[] {
   const standing = view.element(element.set, element.key);
   return standing?.comment === element.comment && standing !== undefined ? [] : replaced(element, standing);
 }

@@ -4,7 +4,7 @@ import { namespaceState } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { isForeign } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { masqueradeChain } from '../../shared/packetfilter/names.ts';
 import type { PacketFilterDriver } from '../../shared/packetfilter/ruleset.ts';
 
@@ -74,7 +74,7 @@ function masqueraded(call: Call, driver: PacketFilterDriver): string[] {
   return (['ipv4', 'ipv6'] as const)
     .filter((family) => driver.supports(family))
     .flatMap((family) => driver.read(family, 'nat').jumps('POSTROUTING', chain))
-    .flatMap((rule) => (isForeign(rule) || rule.source === undefined ? [] : [rule.source.value]));
+    .flatMap((rule) => (isUnmanaged(rule) || rule.source === undefined ? [] : [rule.source.value]));
 }
 
 function isLeasedToAnother(leases: readonly Lease[], containerId: string): boolean {

@@ -7,7 +7,7 @@ import {
   parseCidr,
   type AddressFamily,
 } from '../../shared/net/address.ts';
-import { parseWords, type RuleParts } from '../../shared/packetfilter/iptables/parse.ts';
+import { parseRuleArgs, type RuleParts } from '../../shared/packetfilter/iptables/parse.ts';
 import type { Family, Negatable } from '../../shared/packetfilter/ruleset.ts';
 
 /** Parts of a rule that an operator's conditions make; several when they list several addresses. */
@@ -24,7 +24,7 @@ export function checkConditions(key: string, words: readonly string[]): string[]
   const reserved = words.find((word) => RESERVED.has(word));
   if (reserved !== undefined)
     return [`"${key}" may only narrow the rule down, and ${reserved} does something else`];
-  const parts = parseWords(words);
+  const parts = parseRuleArgs(words);
   if (parts === undefined) {
     return [`"${key}" has something that is neither -s, -d, -i, -o nor a match (-m …): ${words.join(' ')}`];
   }
@@ -40,7 +40,7 @@ export function checkConditions(key: string, words: readonly string[]): string[]
  * command line, a list of addresses makes a rule for each.
  */
 export function readConditions(family: Family, words: readonly string[]): Conditions[] {
-  const { source: from, destination: to, ...parts } = parseWords(words) ?? {};
+  const { source: from, destination: to, ...parts } = parseRuleArgs(words) ?? {};
   return alternatives(family, from).flatMap((source) =>
     alternatives(family, to).map((destination) => ({
       ...parts,

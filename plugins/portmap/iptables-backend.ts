@@ -1,6 +1,6 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { commentOf, isForeign } from '../../shared/packetfilter/compare.ts';
-import { namedChains } from '../../shared/packetfilter/named-chains.ts';
+import { commentOf, isUnmanaged } from '../../shared/packetfilter/compare.ts';
+import { namedChains } from '../../shared/packetfilter/changed-table.ts';
 import { oldPortmapSourceChain, portmapChain, portmapComment } from '../../shared/packetfilter/names.ts';
 import type { Family, PlannedChange, TableChange, TableState } from '../../shared/packetfilter/ruleset.ts';
 import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
@@ -18,7 +18,7 @@ export const iptablesBackend: PortmapBackend = {
   prepare: () => undefined,
 
   put: (forwarding, warn) => {
-    chooseDriver({ words: hasWords(forwarding) }).apply([putChange(forwarding, warn)]);
+    chooseDriver({ rawArgs: hasRawArgs(forwarding) }).apply([putChange(forwarding, warn)]);
   },
 
   makeWay: (forwarding, warn) => {
@@ -46,7 +46,7 @@ export const iptablesBackend: PortmapBackend = {
 
   missing: (forwardings) => {
     for (const forwarding of forwardings) {
-      const driver = chooseDriver({ words: hasWords(forwarding) });
+      const driver = chooseDriver({ rawArgs: hasRawArgs(forwarding) });
       const state = driver.read(forwarding.family, 'nat', namedChains(portmapChange(forwarding)));
       const missing = missingPorts(state, forwarding);
       if (missing !== undefined) return missing;
@@ -60,7 +60,7 @@ export const iptablesBackend: PortmapBackend = {
       deletion(family, released, [DNAT_CHAIN], (state) => garbageChains(state, network, valid)),
     );
     // Any container's conditions may be in words, and without its rule's comment a chain is not known to be garbage.
-    applyWherePossible(chooseDriver({ words: true }), changes, warn);
+    applyWherePossible(chooseDriver({ rawArgs: true }), changes, warn);
     return released;
   },
 };
@@ -73,7 +73,7 @@ function putChange(forwarding: Forwarding, warn: (line: string) => void): Planne
     needChain(settings.externalSetMarkChain, settings.snat, state);
     return { ...wanted, deleteChains: deadHolders(state, forwarding, warn) };
   };
-  return { family, table: 'nat', looksAt: [DNAT_CHAIN, ...namedChains(wanted)], plan };
+  return { family, table: 'nat', reads: [DNAT_CHAIN, ...namedChains(wanted)], plan };
 }
 
 /** Chains of dead containers that hold ports which this one wants. @throws CniError 11 when one of them lives */
@@ -85,7 +85,7 @@ function deadHolders(state: TableState, forwarding: Forwarding, warn: (line: str
 function deletion(
   family: Family,
   released: Released[],
-  looksAt: readonly string[],
+  reads: readonly string[],
   doomed: (state: TableState) => readonly string[],
 ): PlannedChange {
   const plan = (state: TableState): Omit<TableChange, 'family' | 'table'> => {
@@ -93,7 +93,7 @@ function deletion(
     released.push(...chains.flatMap((chain) => releasedOf(state, chain)));
     return { deleteChains: chains };
   };
-  return { family, table: 'nat', looksAt, plan };
+  return { family, table: 'nat', reads, plan };
 }
 
 /** Chains that a rule of CNI-HOSTPORT-DNAT says to be for a container of this network that is not valid any more. */
@@ -105,7 +105,7 @@ function garbageChains(
   const live = new Set(valid.map(({ containerID }) => portmapChain({ network, containerId: containerID })));
   const ours = portmapComment({ network, containerId: '' }).slice(0, -1);
   const chains = (state.chains.get(DNAT_CHAIN) ?? []).flatMap((rule) => {
-    if (isForeign(rule) || rule.target.kind !== 'jump') return [];
+    if (isUnmanaged(rule) || rule.target.kind !== 'jump') return [];
     return commentOf(rule)?.startsWith(ours) === true && !live.has(rule.target.chain)
       ? [rule.target.chain]
       : [];
@@ -114,9 +114,9 @@ function garbageChains(
 }
 
 /** Conditions that name a match we do not know: iptables' extensions are many. */
-function hasWords({ family, settings }: Forwarding): boolean {
+function hasRawArgs({ family, settings }: Forwarding): boolean {
   return readConditions(family, settings.conditions[family]).some(({ matches }) =>
-    matches?.some(({ kind }) => kind === 'words'),
+    matches?.some(({ kind }) => kind === 'rawArgs'),
   );
 }
 

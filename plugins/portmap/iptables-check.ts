@@ -1,8 +1,8 @@
-import { isForeign } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
 import { missingFrom, standsAmong } from '../../shared/packetfilter/missing.ts';
 import { portmapChain } from '../../shared/packetfilter/names.ts';
-import type { ForeignRule, PortRange, Rule, TableState } from '../../shared/packetfilter/ruleset.ts';
+import type { UnmanagedRule, PortRange, Rule, TableState } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding } from './backend.ts';
 import { DNAT_CHAIN, portmapChange } from './iptables-rules.ts';
 
@@ -23,8 +23,8 @@ export function missingPorts(state: TableState, forwarding: Forwarding): string 
   return `rule is missing from chain ${DNAT_CHAIN} of table nat (${state.family}): ${ruleText(missing)}`;
 }
 
-function isRule(rule: Rule | ForeignRule): rule is Rule {
-  return !isForeign(rule);
+function isRule(rule: Rule | UnmanagedRule): rule is Rule {
+  return !isUnmanaged(rule);
 }
 
 /** Ports that are mapped in this family. */

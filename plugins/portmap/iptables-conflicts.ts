@@ -1,4 +1,4 @@
-import { commentOf, isForeign } from '../../shared/packetfilter/compare.ts';
+import { commentOf, isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { attachmentOfComment, portmapChain } from '../../shared/packetfilter/names.ts';
 import type { Rule, TableState } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding } from './backend.ts';
@@ -14,7 +14,7 @@ import { claimOf, collide } from './mapping.ts';
 export function conflictsOf(state: TableState, forwarding: Forwarding): (Conflict & { chain: string })[] {
   const own = portmapChain(forwarding);
   const claims = forwarding.mappings.map(claimOf);
-  const entries = state.forPorts(DNAT_CHAIN, claims).filter((rule): rule is Rule => !isForeign(rule));
+  const entries = state.forPorts(DNAT_CHAIN, claims).filter((rule): rule is Rule => !isUnmanaged(rule));
   const suspects = new Map<string, Rule>();
   for (const rule of entries) {
     if (rule.target.kind !== 'jump' || rule.target.chain === own) continue;

@@ -1,5 +1,5 @@
 import { parseAddress, parseCidr, formatAddress } from '../../shared/net/address.ts';
-import { isForeign } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import type { Rule, TableState } from '../../shared/packetfilter/ruleset.ts';
 import type { Released } from './backend.ts';
 import type { Claim, Protocol } from './mapping.ts';
@@ -11,7 +11,7 @@ export interface Forwarded extends Claim {
 
 export function forwardedBy(state: TableState, chain: string): Forwarded[] {
   return (state.chains.get(chain) ?? []).flatMap((rule) => {
-    const forwarded = isForeign(rule) ? undefined : readForwarded(rule);
+    const forwarded = isUnmanaged(rule) ? undefined : readForwarded(rule);
     return forwarded === undefined ? [] : [forwarded];
   });
 }

@@ -1,6 +1,6 @@
 import { portmapChain, type Attachment } from '../../shared/packetfilter/names.ts';
-import { changeNft, removeFromNft, viewNft } from '../../shared/packetfilter/nftables/change.ts';
-import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import { changeNft, removeFromNft, readNft } from '../../shared/packetfilter/nftables/change.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { PortmapBackend, Released } from './backend.ts';
 import { containerRules, ownerText, tableOf } from './nftables-objects.ts';
@@ -54,7 +54,7 @@ export const nftablesBackend: PortmapBackend = {
   },
 
   missing: (forwardings) =>
-    viewNft((view) => {
+    readNft((view) => {
       for (const forwarding of forwardings) {
         const missing = missingForwarding(view, forwarding);
         if (missing !== undefined && !referenceForwards(view, forwarding)) return missing;
@@ -78,12 +78,12 @@ export const nftablesBackend: PortmapBackend = {
 const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
 
 /** As on every host that forwards ports with iptables. */
-function isUnused(view: NftView, families: readonly Family[]): boolean {
+function isUnused(view: NftReader, families: readonly Family[]): boolean {
   return !view.hasAnyTable(families.flatMap((family) => [tableOf(family), referenceTable(family)]));
 }
 
 function garbageChains(
-  view: NftView,
+  view: NftReader,
   family: Family,
   network: string,
   valid: readonly { readonly containerID: string }[],

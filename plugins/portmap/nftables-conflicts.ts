@@ -1,7 +1,7 @@
 import { formatAddress, parseCidr } from '../../shared/net/address.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding } from './backend.ts';
 import type { Conflict } from './holders.ts';
@@ -14,7 +14,7 @@ import { portStates } from './nftables-sharing.ts';
 const LINK_SCOPE = 253;
 
 /** Other containers' chains that lead away a port this one wants, found by looking up those very ports. */
-export function conflictsOf(view: NftView, forwarding: Forwarding): (Conflict & { chain: string })[] {
+export function conflictsOf(view: NftReader, forwarding: Forwarding): (Conflict & { chain: string })[] {
   const { family } = forwarding;
   // Most hosts have mappings of one backend only, and this may be asked about ten thousand ports.
   if (!view.hasTable(tableOf(family))) return [];

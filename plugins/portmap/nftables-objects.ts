@@ -1,6 +1,6 @@
 import { formatAddress, formatCidr, networkOf, parseAddress } from '../../shared/net/address.ts';
 import { portmapChain, type Attachment } from '../../shared/packetfilter/names.ts';
-import { compileWords } from '../../shared/packetfilter/nftables/compile.ts';
+import { compileRawArgs } from '../../shared/packetfilter/nftables/compile.ts';
 import type {
   NftChain,
   NftElement,
@@ -159,12 +159,12 @@ const COMMENT_BYTES = 127;
 
 function conditionsOf(words: readonly string[], family: Family): NftStatement[] {
   if (words.length === 0) return [];
-  const expressions = compileWords(
+  const expressions = compileRawArgs(
     tableOf(family).family,
     words,
     family === 'ipv4' ? 'conditionsV4' : 'conditionsV6',
   );
-  return [{ kind: 'words', words, expressions }];
+  return [{ kind: 'rawArgs', args: words, expressions }];
 }
 
 function recordText({ container }: Forwarding, mapping: Mapping): string {

@@ -1,9 +1,15 @@
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import { encodeStatements } from '../../shared/packetfilter/nftables/encode.ts';
-import { addChain, addRule, addTable, flushChain } from '../../shared/packetfilter/nftables/messages.ts';
+import {
+  addChain,
+  addElements,
+  addRule,
+  addSet,
+  addTable,
+  flushChain,
+} from '../../shared/packetfilter/nftables/messages.ts';
 import type { NftElement, NftRule, NftStatement } from '../../shared/packetfilter/nftables/model.ts';
-import { addElements, addSet } from '../../shared/packetfilter/nftables/set-messages.ts';
-import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding } from './backend.ts';
 import { refuseOrTakeOver } from './holders.ts';
@@ -26,7 +32,7 @@ import { chunks, portStates, sharing, type Way } from './nftables-sharing.ts';
 
 /** What is to be committed so that the container's ports lead to it; nothing when they do. */
 export function putRequests(
-  view: NftView,
+  view: NftReader,
   given: Forwarding,
   warn: (line: string) => void,
 ): NetlinkRequest[] {
@@ -41,13 +47,13 @@ export function putRequests(
 }
 
 /** Chains of dead containers that hold ports which this one wants. @throws CniError 11 when one of them lives */
-export function deadHolders(view: NftView, forwarding: Forwarding, warn: (line: string) => void): string[] {
+export function deadHolders(view: NftReader, forwarding: Forwarding, warn: (line: string) => void): string[] {
   if (forwarding.settings.portConflict === 'reference') return [];
   return refuseOrTakeOver(forwarding, conflictsOf(view, forwarding), warn).map(({ chain }) => chain);
 }
 
 /** For CHECK: what is missing, in words. */
-export function missingForwarding(view: NftView, given: Forwarding): string | undefined {
+export function missingForwarding(view: NftReader, given: Forwarding): string | undefined {
   const forwarding = { ...given, mappings: splitShifted(given.mappings) };
   const { family } = forwarding;
   const chain = containerChain(forwarding, family);
@@ -64,7 +70,7 @@ export function missingForwarding(view: NftView, given: Forwarding): string | un
     : `${lost.key.join(' . ')} is missing from map ${lost.set.name} of ${where}`;
 }
 
-function skeleton(view: NftView, family: Family): NetlinkRequest[] {
+function skeleton(view: NftReader, family: Family): NetlinkRequest[] {
   const table = tableOf(family);
   const lookups = (['prerouting', 'output'] as const).map((name) => baseChain(family, name));
   const complete = lookups.every((chain) => {
@@ -90,7 +96,7 @@ function skeleton(view: NftView, family: Family): NetlinkRequest[] {
 }
 
 /** One rule for each mark bit that anybody uses. */
-function postrouting(view: NftView, { settings, family }: Forwarding): NetlinkRequest[] {
+function postrouting(view: NftReader, { settings, family }: Forwarding): NetlinkRequest[] {
   if (!settings.snat) return [];
   const chain = baseChain(family, 'postrouting');
   const statements = masqueradeRule(settings.markMasqBit);
@@ -101,7 +107,7 @@ function postrouting(view: NftView, { settings, family }: Forwarding): NetlinkRe
 
 /** The chain filled anew unless it is right already, and the ways that do not lead to it yet. */
 function containerRequests(
-  view: NftView,
+  view: NftReader,
   forwarding: Forwarding,
   gone: ReadonlySet<string>,
 ): NetlinkRequest[] {
@@ -130,14 +136,14 @@ function containerRequests(
 }
 
 /** Ways that an earlier ADD of this container made and this one does not want any more. */
-function staleWays(view: NftView, forwarding: Forwarding): Way[] {
+function staleWays(view: NftReader, forwarding: Forwarding): Way[] {
   const { family } = forwarding;
   const { name } = containerChain(forwarding, family);
   const wanted = new Set(wantedElements(forwarding).map(keyText));
   return waysOf(family, name, claimsOf(view, family, name)).filter(({ port }) => !wanted.has(keyText(port)));
 }
 
-function hasRules(view: NftView, forwarding: Forwarding): boolean {
+function hasRules(view: NftReader, forwarding: Forwarding): boolean {
   const chain = containerChain(forwarding, forwarding.family);
   const standing = view.rules(chain);
   const wanted = containerRules(forwarding);

@@ -1,9 +1,9 @@
 import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import type { NftTable } from '../../shared/packetfilter/nftables/model.ts';
-import { parseExpression } from '../../shared/packetfilter/nftables/raw-expressions.ts';
-import { attributeOf, attributesOf } from '../../shared/packetfilter/nftables/tree.ts';
-import type { NftView, StandingRule } from '../../shared/packetfilter/nftables/view.ts';
+import { parseExpression } from '../../shared/packetfilter/nftables/decode-expressions.ts';
+import { attributeOf, attributesOf } from '../../shared/packetfilter/nftables/nlattr.ts';
+import type { NftReader, StandingRule } from '../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding, Released } from './backend.ts';
 import { refuseOrTakeOver } from './holders.ts';
@@ -14,7 +14,7 @@ import type { Removal } from './nftables-removal.ts';
  * What the reference's nftables backend made: table `cni_hostport`, a rule for each mapping in `hostports`, all of a container's
  * found by a comment that is the bare container id. It is looked at only on a host where that table exists.
  */
-export function referenceRemoval(view: NftView, family: Family, containerId: string): Removal {
+export function referenceRemoval(view: NftReader, family: Family, containerId: string): Removal {
   const own = rulesOf(view, family).filter(({ comment }) => comment === containerId);
   return { requests: own.map((rule) => rule.deletion()), released: own.flatMap((rule) => claim(rule) ?? []) };
 }
@@ -25,7 +25,7 @@ export function referenceRemoval(view: NftView, family: Family, containerId: str
  * @throws CniError 11 when a live container holds one of the ports
  */
 export function replaceReference(
-  view: NftView,
+  view: NftReader,
   forwarding: Forwarding,
   warn: (line: string) => void,
 ): NetlinkRequest[] {
@@ -44,7 +44,7 @@ export function replaceReference(
 }
 
 /** Whether the reference made what is wanted; as its own CHECK does, by the number of the container's rules. */
-export function referenceForwards(view: NftView, { family, containerId, mappings }: Forwarding): boolean {
+export function referenceForwards(view: NftReader, { family, containerId, mappings }: Forwarding): boolean {
   const own = rulesOf(view, family).filter(
     (rule) => rule.comment === containerId && claim(rule) !== undefined,
   );
@@ -57,7 +57,7 @@ export function referenceTable(family: Family): NftTable {
   return { family: family === 'ipv4' ? 'ip' : 'ip6', name: 'cni_hostport' };
 }
 
-function rulesOf(view: NftView, family: Family): StandingRule[] {
+function rulesOf(view: NftReader, family: Family): StandingRule[] {
   const table = referenceTable(family);
   return view.hasTable(table) ? CHAINS.flatMap((name) => view.rules({ table, name })) : [];
 }

@@ -1,6 +1,6 @@
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import { deleteChain, flushChain } from '../../shared/packetfilter/nftables/messages.ts';
-import type { NftView } from '../../shared/packetfilter/nftables/view.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Released } from './backend.ts';
 import type { Claim } from './mapping.ts';
@@ -17,7 +17,7 @@ export interface Removal {
  * @param also further ways to be taken out in the same transaction
  */
 export function removal(
-  view: NftView,
+  view: NftReader,
   family: Family,
   names: readonly string[],
   also: readonly Way[] = [],
@@ -35,7 +35,7 @@ export function removal(
 }
 
 /** What a container's chain says that it leads where. */
-export function claimsOf(view: NftView, family: Family, name: string): (Claim & Released)[] {
+export function claimsOf(view: NftReader, family: Family, name: string): (Claim & Released)[] {
   return view.rules({ table: tableOf(family), name }).flatMap(({ comment }) => readRecord(comment) ?? []);
 }
 

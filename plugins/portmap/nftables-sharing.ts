@@ -1,9 +1,14 @@
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
-import { ruleRequest } from '../../shared/packetfilter/nftables/encode-rule.ts';
-import { addChain, deleteChain, flushChain } from '../../shared/packetfilter/nftables/messages.ts';
+import {
+  addChain,
+  addElements,
+  deleteChain,
+  deleteElements,
+  flushChain,
+  ruleRequest,
+} from '../../shared/packetfilter/nftables/messages.ts';
 import type { NftChain, NftElement } from '../../shared/packetfilter/nftables/model.ts';
-import { addElements, deleteElements } from '../../shared/packetfilter/nftables/set-messages.ts';
-import type { NftView, StandingRule } from '../../shared/packetfilter/nftables/view.ts';
+import type { NftReader, StandingRule } from '../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import { keyText, tableOf, type PortKey } from './nftables-objects.ts';
 
@@ -24,7 +29,7 @@ export interface PortState {
 }
 
 /** In the order of the ports. */
-export function portStates(view: NftView, family: Family, ports: readonly PortKey[]): PortState[] {
+export function portStates(view: NftReader, family: Family, ports: readonly PortKey[]): PortState[] {
   const states = new Map<PortKey, PortState>();
   for (const together of Map.groupBy(ports, ({ set }) => set.name).values()) {
     const [{ set } = {}] = together;
@@ -41,7 +46,7 @@ export function portStates(view: NftView, family: Family, ports: readonly PortKe
 
 const FREE: PortState = { chains: [], jumps: undefined };
 
-function portState(view: NftView, family: Family, port: PortKey, chain: string | undefined): PortState {
+function portState(view: NftReader, family: Family, port: PortKey, chain: string | undefined): PortState {
   if (chain === undefined) return FREE;
   const shared = sharedChain(family, port);
   if (chain !== shared.name) return { chains: [chain], jumps: undefined };
@@ -56,7 +61,7 @@ export interface Way {
 }
 
 /** Takes these ways out, and nothing else: a port that leads elsewhere by now is somebody else's. */
-export function withdrawal(view: NftView, family: Family, ways: readonly Way[]): NetlinkRequest[] {
+export function withdrawal(view: NftReader, family: Family, ways: readonly Way[]): NetlinkRequest[] {
   const freed: PortKey[] = [];
   const rest: NetlinkRequest[] = [];
   const groups = [...Map.groupBy(ways, ({ port }) => keyText(port)).values()].flatMap((together) =>

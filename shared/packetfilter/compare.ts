@@ -1,4 +1,4 @@
-import type { ForeignRule, Rule } from './ruleset.ts';
+import type { UnmanagedRule, Rule } from './ruleset.ts';
 import { matchText, ruleText } from './iptables/render.ts';
 
 /** Whether two rules do the same: everything equal, in whatever order their matches and conntrack states stand. */
@@ -15,8 +15,8 @@ export function ruleKey(rule: Rule): string {
   return ruleText({ ...rule, matches: keyed.map(({ match }) => match) });
 }
 
-export function isForeign(rule: Rule | ForeignRule): rule is ForeignRule {
-  return 'foreign' in rule;
+export function isUnmanaged(rule: Rule | UnmanagedRule): rule is UnmanagedRule {
+  return 'unmanaged' in rule;
 }
 
 /** The text of the rule's first comment. */
@@ -25,8 +25,8 @@ export function commentOf(rule: Rule): string | undefined {
 }
 
 /** The chain that the rule jumps to. */
-export function jumpOf(rule: Rule | ForeignRule): string | undefined {
-  return !isForeign(rule) && rule.target.kind === 'jump' ? rule.target.chain : undefined;
+export function jumpOf(rule: Rule | UnmanagedRule): string | undefined {
+  return !isUnmanaged(rule) && rule.target.kind === 'jump' ? rule.target.chain : undefined;
 }
 
 /** The rules in their order, without those that do the same as an earlier one. */

@@ -1,6 +1,5 @@
-import { EditedRules } from './edited-rules.ts';
-import { NewRule, type Entry, type Rules } from './rules.ts';
-import type { Table } from './table.ts';
+import { EditedRules } from './changed-table.ts';
+import { type Entry, NewRule, type Rules, type Table } from './table.ts';
 
 /**
  * One step of the way from one table to another. The order of the list matters: chains exist before rules jump to them, and
@@ -14,7 +13,7 @@ export type Operation =
   | { readonly do: 'appendRule'; readonly chain: string; readonly entry: NewRule };
 
 /**
- * The steps that turn `before` into `after`, which must have been made from it by `outcomeOf`. Empty when nothing changes.
+ * The steps that turn `before` into `after`, which must have been made from it by `tableAfter`. Empty when nothing changes.
  * Rules are deleted by what they say and not by their number: between reading and committing another program may have
  * inserted one, and deleting its rule would be worse than failing.
  */
@@ -103,6 +102,6 @@ function insertions(chain: string, kept: ReadonlySet<Entry>, wanted: readonly En
 /** Only a rule of ours can be put back (see survivors): changes never make copies of foreign ones. */
 function renewed(entry: Entry): NewRule {
   if (entry instanceof NewRule) return entry;
-  if ('foreign' in entry.rule) throw new Error(`would have to rewrite the foreign rule ${entry.text}`);
+  if ('unmanaged' in entry.rule) throw new Error(`would have to rewrite the unmanaged rule ${entry.text}`);
   return new NewRule(entry.rule);
 }

@@ -1,5 +1,5 @@
-import type { ForeignRule, Rule, TableChange, TableState } from './ruleset.ts';
-import { isForeign, sameRule } from './compare.ts';
+import type { UnmanagedRule, Rule, TableChange, TableState } from './ruleset.ts';
+import { isUnmanaged, sameRule } from './compare.ts';
 import { ruleText } from './iptables/render.ts';
 
 /**
@@ -15,9 +15,9 @@ export function missingFrom(
   const needChain = (chain: string): void => {
     if (!state.chains.has(chain)) missing.push(`chain ${chain} is missing from ${where}`);
   };
-  const needRule = (chain: string, rule: Rule, candidates: () => readonly (Rule | ForeignRule)[]): void => {
+  const needRule = (chain: string, rule: Rule, candidates: () => readonly (Rule | UnmanagedRule)[]): void => {
     if (state.holds(chain, rule)) return;
-    if (hasWords(rule) && standsAmong(candidates(), rule)) return;
+    if (hasRawArgs(rule) && standsAmong(candidates(), rule)) return;
     missing.push(`rule is missing from chain ${chain} of ${where}: ${ruleText(rule)}`);
   };
   for (const chain of change.ensureChains ?? []) needChain(chain);
@@ -39,17 +39,17 @@ export function missingFrom(
  * Words that an operator wrote may come back from the kernel in another spelling that we cannot know to be the same, so there a
  * rule that agrees in everything else counts.
  */
-export function standsAmong(candidates: readonly (Rule | ForeignRule)[], wanted: Rule): boolean {
-  const rules = candidates.filter((rule): rule is Rule => !isForeign(rule));
+export function standsAmong(candidates: readonly (Rule | UnmanagedRule)[], wanted: Rule): boolean {
+  const rules = candidates.filter((rule): rule is Rule => !isUnmanaged(rule));
   if (rules.some((rule) => sameRule(rule, wanted))) return true;
-  if (!hasWords(wanted)) return false;
-  return rules.some((rule) => hasWords(rule) && sameRule(withoutWords(rule), withoutWords(wanted)));
+  if (!hasRawArgs(wanted)) return false;
+  return rules.some((rule) => hasRawArgs(rule) && sameRule(withoutRawArgs(rule), withoutRawArgs(wanted)));
 }
 
-function hasWords(rule: Rule): boolean {
-  return rule.matches?.some(({ kind }) => kind === 'words') === true;
+function hasRawArgs(rule: Rule): boolean {
+  return rule.matches?.some(({ kind }) => kind === 'rawArgs') === true;
 }
 
-function withoutWords(rule: Rule): Rule {
-  return { ...rule, matches: rule.matches?.filter(({ kind }) => kind !== 'words') ?? [] };
+function withoutRawArgs(rule: Rule): Rule {
+  return { ...rule, matches: rule.matches?.filter(({ kind }) => kind !== 'rawArgs') ?? [] };
 }

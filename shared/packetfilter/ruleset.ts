@@ -36,7 +36,7 @@ export type Match =
   | { readonly kind: 'mark'; readonly value: number; readonly mask: number; readonly negated?: boolean }
   | { readonly kind: 'owner'; readonly uid: { readonly first: number; readonly last: number } }
   /** Words an operator wrote (portmap's conditionsV4/V6), passed on as they are. */
-  | { readonly kind: 'words'; readonly words: readonly string[] };
+  | { readonly kind: 'rawArgs'; readonly args: readonly string[] };
 
 export interface PortRange {
   readonly first: number;
@@ -107,7 +107,7 @@ export interface PlannedChange {
   readonly family: Family;
   readonly table: TableName;
   /** Chains that `plan`, or what it answers, is going to look at, as far as they are known: a driver may read them in one go. */
-  readonly looksAt?: readonly string[];
+  readonly reads?: readonly string[];
   readonly plan: (state: TableState) => Omit<TableChange, 'family' | 'table'>;
 }
 
@@ -115,17 +115,17 @@ export interface PlannedChange {
 export interface TableState {
   readonly family: Family;
   readonly table: TableName;
-  readonly chains: ReadonlyMap<string, readonly (Rule | ForeignRule)[]>;
+  readonly chains: ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]>;
   /** The rules of `chain` that jump or go to chain `to`: cheaper than looking through all of a long chain. */
-  jumps(chain: string, to: string): readonly (Rule | ForeignRule)[];
+  jumps(chain: string, to: string): readonly (Rule | UnmanagedRule)[];
   /** Whether this very rule stands in the chain; cheaper than looking for it. */
   holds(chain: string, rule: Rule): boolean;
   /** The rules of `chain` that may be for one of these destination ports (multiport): the others surely are not. */
-  forPorts(chain: string, ports: readonly PortRange[]): readonly (Rule | ForeignRule)[];
+  forPorts(chain: string, ports: readonly PortRange[]): readonly (Rule | UnmanagedRule)[];
 }
 
-export interface ForeignRule {
-  readonly foreign: string;
+export interface UnmanagedRule {
+  readonly unmanaged: string;
 }
 
 export interface PacketFilterDriver {
@@ -133,8 +133,23 @@ export interface PacketFilterDriver {
   readonly name: string;
   /** Throws CniError when the family's tool or table is not to be had on this host. */
   apply(changes: readonly (TableChange | PlannedChange)[]): void;
-  /** @param looksAt as in {@link PlannedChange} */
-  read(family: Family, table: TableName, looksAt?: readonly string[]): TableState;
+  /** @param reads as in {@link PlannedChange} */
+  read(family: Family, table: TableName, reads?: readonly string[]): TableState;
   /** Whether the family can be driven at all (no ip6tables on an IPv4-only host is no error for IPv4). */
   supports(family: Family): boolean;
 }
+
+export type Protocol = NonNullable<Rule['protocol']>;
+
+/** Numbers of protocols, netinet/in.h. */
+export const PROTOCOLS: Readonly<Record<Protocol, number>> = {
+  icmp: 1,
+  tcp: 6,
+  udp: 17,
+  icmpv6: 58,
+  sctp: 132,
+};
+
+export const PROTOCOL_NAMES: ReadonlyMap<number, Protocol> = new Map(
+  Object.entries(PROTOCOLS).map(([name, number]) => [number, name as Protocol]),
+);

@@ -18,10 +18,10 @@ export interface DriverOptions {
   /** The tables of this variant of iptables; that of the host's `iptables` when left out. */
   readonly variant?: IptablesVariant;
   /** Rules may hold words of an operator's that only iptables itself can read: always through its programs then. */
-  readonly words?: boolean;
+  readonly rawArgs?: boolean;
   /** Words put before every program that is run. */
-  readonly launcher?: readonly string[];
-  /** Nothing in process: in a network namespace of another user namespace, which a child enters by its `launcher`. */
+  readonly commandPrefix?: readonly string[];
+  /** Nothing in process: in a network namespace of another user namespace, which a child enters by its `commandPrefix`. */
   readonly onlyPrograms?: boolean;
 }
 
@@ -34,10 +34,10 @@ export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const programs = createIptablesDriver({ ...options, where: options.where ?? 'host', timeoutMs });
   if (options.onlyPrograms === true) return programs;
-  const netlink = createIptablesNftDriver({ timeoutMs, withWords: programs, supports: programs.supports });
+  const netlink = createIptablesNftDriver({ timeoutMs, withRawArgs: programs, supports: programs.supports });
   const driverOf = (family: Family): PacketFilterDriver => {
     const tools = findTools(family, options.variant);
-    if (options.words === true && tools !== undefined) return programs;
+    if (options.rawArgs === true && tools !== undefined) return programs;
     return (options.variant ?? tools?.variant) === 'nft' ? netlink : programs;
   };
   return {
@@ -45,7 +45,7 @@ export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
       return programs.name;
     },
     supports: programs.supports,
-    read: (family, table, looksAt) => driverOf(family).read(family, table, looksAt),
+    read: (family, table, reads) => driverOf(family).read(family, table, reads),
     apply: (changes) => {
       for (const [driver, own] of Map.groupBy(changes, ({ family }) => driverOf(family))) driver.apply(own);
     },

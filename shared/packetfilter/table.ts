@@ -1,9 +1,84 @@
-import type { Family, ForeignRule, Rule, TableName, TableState } from './ruleset.ts';
-import { doing, leadingTo, maybeFor, type Rules } from './rules.ts';
+import { isUnmanaged, sameRule } from './compare.ts';
+import { ruleText } from './iptables/render.ts';
+import type { Family, UnmanagedRule, PortRange, Rule, TableName, TableState } from './ruleset.ts';
+
+/** A rule in its chain. Drivers subclass it to remember how the kernel knows the rule. */
+export interface Entry {
+  /** In iptables' words; unique among the rules of a chain that do different things. */
+  readonly text: string;
+  readonly rule: Rule | UnmanagedRule;
+  /** Whether the rule jumps or goes to this chain; unmanaged rules are looked at too. */
+  jumpsTo(chain: string): boolean;
+  /** True only for a rule that surely does something else; spares understanding it. */
+  cannotBe?(wanted: Rule): boolean;
+  /** True only for a rule whose multiport list surely has none of these ports. */
+  cannotBeFor?(ports: readonly PortRange[]): boolean;
+  /** The kernel's own number for the rule: it is deleted by this and not by what it says, so copies do not matter. */
+  readonly handle?: bigint;
+}
+
+/**
+ * The rules of a chain in their order: a plain array, or a list that knows how to find some without looking at each, because a chain may
+ * hold ten thousand. What the optional questions give, in the chain's order, is every rule that may be meant, and few others. An answer may
+ * be looked at one by one: the rest is found when it is asked for.
+ */
+export interface Rules extends Iterable<Entry> {
+  /** All that do what the rule says. */
+  mayDo?(wanted: Rule): Iterable<Entry>;
+  /** All that jump or go to the chain. */
+  mayJumpTo?(chain: string): Iterable<Entry>;
+  /** All but those that {@link Entry.cannotBeFor} excludes. */
+  mayBeFor?(ports: readonly PortRange[]): Iterable<Entry>;
+}
+
+/** A rule that is not in the kernel yet. */
+export class NewRule implements Entry {
+  readonly rule: Rule;
+  readonly text: string;
+
+  constructor(rule: Rule) {
+    this.rule = rule;
+    this.text = ruleText(rule);
+  }
+
+  jumpsTo(chain: string): boolean {
+    return this.rule.target.kind === 'jump' && this.rule.target.chain === chain;
+  }
+}
+
+/** The rules that do what a rule says. */
+export function* doing(rules: Rules, wanted: Rule): Generator<Entry> {
+  const text = ruleText(wanted);
+  for (const entry of rules.mayDo?.(wanted) ?? rules) if (does(entry, wanted, text)) yield entry;
+}
+
+/** The rules that jump or go to a chain. */
+export function* jumpingTo(rules: Rules, chain: string): Generator<Entry> {
+  for (const entry of rules.mayJumpTo?.(chain) ?? rules) if (entry.jumpsTo(chain)) yield entry;
+}
+
+/** The rules that are not surely for other destination ports than these. */
+export function* maybeFor(rules: Rules, ports: readonly PortRange[]): Generator<Entry> {
+  for (const entry of rules.mayBeFor?.(ports) ?? rules) if (entry.cannotBeFor?.(ports) !== true) yield entry;
+}
+
+/** Whether an entry does what a rule says. Texts first: nearly always they decide, and the entry need not be parsed. */
+export function does(entry: Entry, wanted: Rule, text = ruleText(wanted)): boolean {
+  if (entry.cannotBe?.(wanted) === true) return false;
+  if (entry.text === text) return true;
+  // A rule with fewer than two matches has only one spelling.
+  if ((wanted.matches?.length ?? 0) < 2) return false;
+  return !isUnmanaged(entry.rule) && sameRule(entry.rule, wanted);
+}
+
+/** Whether two lists have a port in common. */
+export function haveCommonPort(some: readonly PortRange[], others: readonly PortRange[]): boolean {
+  return some.some((one) => others.some((other) => one.first <= other.last && other.first <= one.last));
+}
 
 /**
  * A table on its way from what stands in the kernel to what shall stand there. Entries that survive stay the same objects in
- * the same order, so that the difference (diff.ts) is a matter of identity and foreign rules are never moved or rewritten.
+ * the same order, so that the difference (diff.ts) is a matter of identity and unmanaged rules are never moved or rewritten.
  */
 export interface Table {
   readonly family: Family;
@@ -35,15 +110,15 @@ export function stateOf({ family, table, chains }: Table): TableState {
     family,
     table,
     chains: new ParsedChains(chains),
-    jumps: (chain, to) => Array.from(leadingTo(rules(chain), to), ({ rule }) => rule),
+    jumps: (chain, to) => Array.from(jumpingTo(rules(chain), to), ({ rule }) => rule),
     holds: (chain, wanted) => doing(rules(chain), wanted).next().done !== true,
     forPorts: (chain, ports) => Array.from(maybeFor(rules(chain), ports), ({ rule }) => rule),
   };
 }
 
-class ParsedChains implements ReadonlyMap<string, readonly (Rule | ForeignRule)[]> {
+class ParsedChains implements ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]> {
   readonly #chains: ReadonlyMap<string, Rules>;
-  readonly #parsed = new Map<string, readonly (Rule | ForeignRule)[]>();
+  readonly #parsed = new Map<string, readonly (Rule | UnmanagedRule)[]>();
 
   constructor(chains: ReadonlyMap<string, Rules>) {
     this.#chains = chains;
@@ -57,7 +132,7 @@ class ParsedChains implements ReadonlyMap<string, readonly (Rule | ForeignRule)[
     return this.#chains.has(chain);
   }
 
-  get(chain: string): readonly (Rule | ForeignRule)[] | undefined {
+  get(chain: string): readonly (Rule | UnmanagedRule)[] | undefined {
     const rules = this.#chains.get(chain);
     if (rules === undefined) return undefined;
     const parsed = this.#parsed.get(chain) ?? Array.from(rules, ({ rule }) => rule);
@@ -69,23 +144,23 @@ class ParsedChains implements ReadonlyMap<string, readonly (Rule | ForeignRule)[
     return this.#chains.keys();
   }
 
-  *entries(): MapIterator<[string, readonly (Rule | ForeignRule)[]]> {
+  *entries(): MapIterator<[string, readonly (Rule | UnmanagedRule)[]]> {
     for (const chain of this.#chains.keys()) yield [chain, this.get(chain) ?? []];
   }
 
-  *values(): MapIterator<readonly (Rule | ForeignRule)[]> {
+  *values(): MapIterator<readonly (Rule | UnmanagedRule)[]> {
     for (const [, rules] of this.entries()) yield rules;
   }
 
-  [Symbol.iterator](): MapIterator<[string, readonly (Rule | ForeignRule)[]]> {
+  [Symbol.iterator](): MapIterator<[string, readonly (Rule | UnmanagedRule)[]]> {
     return this.entries();
   }
 
   forEach(
     visit: (
-      rules: readonly (Rule | ForeignRule)[],
+      rules: readonly (Rule | UnmanagedRule)[],
       chain: string,
-      map: ReadonlyMap<string, readonly (Rule | ForeignRule)[]>,
+      map: ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]>,
     ) => void,
   ): void {
     for (const [chain, rules] of this.entries()) visit(rules, chain, this);

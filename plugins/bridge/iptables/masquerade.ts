@@ -11,14 +11,14 @@ import {
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type {
   Family,
-  ForeignRule,
+  UnmanagedRule,
   Match,
   PlannedChange,
   Rule,
   TableChange,
   TableState,
 } from '../../../shared/packetfilter/ruleset.ts';
-import { commentOf, distinctRules, isForeign, sameRule } from '../../../shared/packetfilter/compare.ts';
+import { commentOf, distinctRules, isUnmanaged, sameRule } from '../../../shared/packetfilter/compare.ts';
 import { missingFrom } from '../../../shared/packetfilter/missing.ts';
 import { masqueradeChain, masqueradeComment, type Attachment } from '../../../shared/packetfilter/names.ts';
 
@@ -48,8 +48,8 @@ export function masqueradeChange(masquerade: Masquerade): PlannedChange[] {
   return FAMILIES.flatMap((family) => {
     const own = addresses.filter(({ address }) => address.family === family);
     if (own.length === 0) return [];
-    const looksAt = [masqueradeChain(masquerade), 'POSTROUTING'];
-    return [{ family, table: 'nat' as const, looksAt, plan: (state) => planFamily(masquerade, own, state) }];
+    const reads = [masqueradeChain(masquerade), 'POSTROUTING'];
+    return [{ family, table: 'nat' as const, reads, plan: (state) => planFamily(masquerade, own, state) }];
   });
 }
 
@@ -65,7 +65,7 @@ export function masqueradeRemoval(attachment: Attachment & Pick<Masquerade, 'kee
     if (kept.length === 0) return { deleteChains: [chain] };
     return { setJumps: [{ chain: 'POSTROUTING', to: chain, rules: kept }] };
   };
-  return FAMILIES.map((family) => ({ family, table: 'nat', looksAt: [chain, 'POSTROUTING'], plan }));
+  return FAMILIES.map((family) => ({ family, table: 'nat', reads: [chain, 'POSTROUTING'], plan }));
 }
 
 /**
@@ -84,7 +84,7 @@ export function masqueradeGarbage(
     const isGarbage = (chain: string): boolean => {
       if (!/^CNI-[0-9a-f]{24}$/.test(chain) || live.has(chain)) return false;
       const rules = [...(state.chains.get(chain) ?? []), ...state.jumps('POSTROUTING', chain)];
-      return rules.some((rule) => !isForeign(rule) && commentOf(rule)?.startsWith(ours) === true);
+      return rules.some((rule) => !isUnmanaged(rule) && commentOf(rule)?.startsWith(ours) === true);
     };
     return { deleteChains: [...state.chains.keys()].filter(isGarbage) };
   };
@@ -94,10 +94,10 @@ export function masqueradeGarbage(
 /** For CHECK: what of the masquerading is missing, in words, or undefined. `read` gives the nat table of a family. */
 export function missingMasquerade(
   masquerade: Masquerade,
-  read: (family: Family, table: 'nat', looksAt?: readonly string[]) => TableState,
+  read: (family: Family, table: 'nat', reads?: readonly string[]) => TableState,
 ): string | undefined {
-  for (const { family, plan, looksAt } of masqueradeChange(masquerade)) {
-    const state = read(family, 'nat', looksAt);
+  for (const { family, plan, reads } of masqueradeChange(masquerade)) {
+    const state = read(family, 'nat', reads);
     const [first] = missingFrom(state, plan(state));
     if (first !== undefined) return first;
   }
@@ -131,7 +131,7 @@ function planFamily(
 function inStandingOrder(state: TableState, chain: string, jumps: readonly Rule[]): Rule[] {
   const standing = state.jumps('POSTROUTING', chain);
   const wanted = standing.filter(
-    (rule): rule is Rule => !isForeign(rule) && jumps.some((jump) => sameRule(jump, rule)),
+    (rule): rule is Rule => !isUnmanaged(rule) && jumps.some((jump) => sameRule(jump, rule)),
   );
   return distinctRules([...wanted, ...jumps]);
 }
@@ -140,7 +140,7 @@ function inStandingOrder(state: TableState, chain: string, jumps: readonly Rule[
 function keptJumps(state: TableState, chain: string, keep: readonly string[] = []): Rule[] {
   const addresses = keep.map((text) => parseCidr(text)?.address ?? parseAddress(text));
   return state.jumps('POSTROUTING', chain).filter((rule): rule is Rule => {
-    if (isForeign(rule) || rule.source === undefined) return false;
+    if (isUnmanaged(rule) || rule.source === undefined) return false;
     const source = parseCidr(rule.source.value);
     return addresses.some((address) => address && source && containsAddress(source, address));
   });
@@ -171,8 +171,8 @@ function jumpRule({ address }: Cidr, comment: Match, chain: string): Rule {
   };
 }
 
-function isAccept(rule: Rule | ForeignRule): rule is Rule {
-  return !isForeign(rule) && rule.target.kind === 'accept';
+function isAccept(rule: Rule | UnmanagedRule): rule is Rule {
+  return !isUnmanaged(rule) && rule.target.kind === 'accept';
 }
 
 function needCidr(text: string): Cidr {

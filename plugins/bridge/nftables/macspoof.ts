@@ -1,16 +1,16 @@
 import { sha512 } from '../../../shared/cni/sha512.ts';
-import { changeNft, viewNft } from '../../../shared/packetfilter/nftables/change.ts';
-import { ruleRequest } from '../../../shared/packetfilter/nftables/encode-rule.ts';
+import { changeNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
 import {
   addChain,
   addTable,
   deleteChain,
   flushChain,
+  ruleRequest,
 } from '../../../shared/packetfilter/nftables/messages.ts';
 import type { NftChain, NftRule, NftTable } from '../../../shared/packetfilter/nftables/model.ts';
-import { parseExpression } from '../../../shared/packetfilter/nftables/raw-expressions.ts';
-import { attributeOf, attributesOf, textOf } from '../../../shared/packetfilter/nftables/tree.ts';
-import type { NftView, StandingRule } from '../../../shared/packetfilter/nftables/view.ts';
+import { parseExpression } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
+import { attributeOf, attributesOf, textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 
 /**
  * Frames that a container sends under another MAC than its own are dropped where they enter the bridge; names and shape
@@ -60,7 +60,7 @@ export function removeMacSpoofCheck(check: MacSpoofCheck): void {
 
 /** For CHECK: what is missing, in words, or undefined. */
 export function missingMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): string | undefined {
-  return viewNft((view) => missing(view, check, port));
+  return readNft((view) => missing(view, check, port));
 }
 
 /**
@@ -69,7 +69,7 @@ export function missingMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): 
  * @param exists whether the host has an interface of this name
  */
 export function macSpoofGarbage(exists: (hostInterface: string) => boolean): MacSpoofCheck[] {
-  return viewNft((view) => view.rules(PREROUTING)).flatMap((standing) => {
+  return readNft((view) => view.rules(PREROUTING)).flatMap((standing) => {
     const owner = /^macspoofchk-(.+)-([^-]+)$/.exec(standing.comment ?? '');
     const hostInterface = comparedText(standing);
     if (owner === null || hostInterface === undefined || exists(hostInterface)) return [];
@@ -121,7 +121,7 @@ function rulesOf(check: MacSpoofCheck, { hostInterface, mac: address }: MacSpoof
   ];
 }
 
-function missing(view: NftView, check: MacSpoofCheck, port: MacSpoofPort): string | undefined {
+function missing(view: NftReader, check: MacSpoofCheck, port: MacSpoofPort): string | undefined {
   if (!view.hasTable(TABLE)) return `table bridge ${TABLE.name} is missing`;
   const { own, mac } = chainsOf(check);
   const wanted = rulesOf(check, port);
@@ -139,7 +139,7 @@ function are(standing: readonly StandingRule[], wanted: readonly NftRule[]): boo
   return standing.length === wanted.length && wanted.every((rule, at) => standing[at]?.is(rule) === true);
 }
 
-function entries(view: NftView, check: MacSpoofCheck): StandingRule[] {
+function entries(view: NftReader, check: MacSpoofCheck): StandingRule[] {
   const comment = commentOf(check);
   return view.rules(PREROUTING).filter((standing) => standing.comment === comment);
 }

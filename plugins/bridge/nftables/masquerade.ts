@@ -1,16 +1,20 @@
 import { formatAddress, formatCidr, networkOf, parseCidr } from '../../../shared/net/address.ts';
 import { sha512 } from '../../../shared/cni/sha512.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
-import { changeNft, removeFromNft, viewNft } from '../../../shared/packetfilter/nftables/change.ts';
-import { ruleRequest } from '../../../shared/packetfilter/nftables/encode-rule.ts';
-import { addChain, addTable, flushChain } from '../../../shared/packetfilter/nftables/messages.ts';
+import { changeNft, removeFromNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
+import {
+  addChain,
+  addTable,
+  flushChain,
+  ruleRequest,
+} from '../../../shared/packetfilter/nftables/messages.ts';
 import type {
   NftChain,
   NftRule,
   NftStatement,
   NftTable,
 } from '../../../shared/packetfilter/nftables/model.ts';
-import type { NftView, StandingRule } from '../../../shared/packetfilter/nftables/view.ts';
+import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 
 /**
  * Masquerading with nftables in the reference's shape (pkg/ip/ipmasq_nftables_linux.go), table inet cni_plugins_masquerade:
@@ -67,7 +71,7 @@ export function missingNftMasquerade(
   attachment: NftAttachment,
   addresses: readonly string[],
 ): string | undefined {
-  return viewNft((view) => {
+  return readNft((view) => {
     if (!view.hasTable(TABLE)) return `table inet ${TABLE.name} is missing`;
     if (!isComplete(view))
       return `chain postrouting of table inet ${TABLE.name} does not lead to masq_checks`;
@@ -105,7 +109,7 @@ function skeleton(): NetlinkRequest[] {
   ];
 }
 
-function isComplete(view: NftView): boolean {
+function isComplete(view: NftReader): boolean {
   const present = view.rules(POSTROUTING);
   return (
     view.hasChain(CHECKS) &&
@@ -128,7 +132,7 @@ function masqueradeRule(attachment: NftAttachment, text: string): NftRule {
   };
 }
 
-function ownRules(view: NftView, attachment: NftAttachment): StandingRule[] {
+function ownRules(view: NftReader, attachment: NftAttachment): StandingRule[] {
   return view.rulesCommented(CHECKS, tag(attachment));
 }
 

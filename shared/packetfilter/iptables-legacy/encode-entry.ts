@@ -1,8 +1,7 @@
 /** The other way of legacy-rule.ts: what is written here is read there as the same rule, and is what iptables-legacy itself writes. */
 import { addressBytes, networkOf, parseAddress, parseCidr } from '../../net/address.ts';
 import { xtTarget } from '../iptables-nft/xtables.ts';
-import { PROTOCOLS } from '../protocols.ts';
-import type { Family, Negatable, Rule, Target } from '../ruleset.ts';
+import { type Family, type Negatable, PROTOCOLS, type Rule, type Target } from '../ruleset.ts';
 import { encodeMatch, hasPorts, isPort } from './encode-match.ts';
 import { Inverted, LAYOUTS, VERDICTS, type Layout } from './layout.ts';
 import { encodePart } from './part.ts';

@@ -9,7 +9,7 @@ import { encodePart } from './part.ts';
  */
 export function encodeMatch(protocol: Rule['protocol'], match: Match): Buffer | undefined {
   switch (match.kind) {
-    case 'words':
+    case 'rawArgs':
       return undefined;
     case 'mark':
       return encodePart({ name: 'mark', revision: 1, info: mark(match) });

@@ -2,11 +2,18 @@ import { addressBytes, addressFromBytes, formatAddress, networkOf, parseCidr } f
 import { portsOf, readXtMatch, readXtTarget } from '../iptables-nft/decode-xtables.ts';
 import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
 import { ruleText } from '../iptables/render.ts';
-import { PROTOCOL_NAMES } from '../protocols.ts';
-import type { Family, ForeignRule, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
-import { haveCommonPort, type Entry } from '../rules.ts';
-import type { BlobView } from './blob-view.ts';
-import { Inverted, nameAt, VERDICTS, type Layout } from './layout.ts';
+import {
+  type Family,
+  type UnmanagedRule,
+  type Match,
+  type Negatable,
+  PROTOCOL_NAMES,
+  type PortRange,
+  type Rule,
+  type Target,
+} from '../ruleset.ts';
+import { haveCommonPort, type Entry } from '../table.ts';
+import { type BlobView, Inverted, type Layout, VERDICTS, nameAt } from './layout.ts';
 
 /** A rule as it stands in the kernel's blob; decoded when somebody looks, because a table may hold ten thousand. */
 export class LegacyRule implements Entry {
@@ -17,7 +24,7 @@ export class LegacyRule implements Entry {
   readonly number: number;
   readonly #view: BlobView;
   #bytes: Buffer | undefined;
-  #rule: Rule | ForeignRule | undefined;
+  #rule: Rule | UnmanagedRule | undefined;
 
   constructor(view: BlobView, offset: number, next: number, number: number) {
     this.#view = view;
@@ -36,27 +43,27 @@ export class LegacyRule implements Entry {
     return this.#view.layout;
   }
 
-  get rule(): Rule | ForeignRule {
+  get rule(): Rule | UnmanagedRule {
     // The number keeps two such rules apart: the difference goes by what rules say.
     this.#rule ??= this.#decode() ?? {
-      foreign: `entry ${this.number} of the table, that only iptables-save can put into words`,
+      unmanaged: `entry ${this.number} of the table, that only iptables-save can put into words`,
     };
     return this.#rule;
   }
 
   get text(): string {
     const { rule } = this;
-    return 'foreign' in rule ? rule.foreign : ruleText(rule);
+    return 'unmanaged' in rule ? rule.unmanaged : ruleText(rule);
   }
 
-  leadsTo(chain: string): boolean {
+  jumpsTo(chain: string): boolean {
     return this.#jump() === chain;
   }
 
   /** Cheap and sure when it says no: where it jumps, its addresses, the text of its comment. */
   cannotBe(wanted: Rule): boolean {
     const { source, destination } = this.#layout;
-    if (wanted.target.kind === 'jump' && !this.leadsTo(wanted.target.chain)) return true;
+    if (wanted.target.kind === 'jump' && !this.jumpsTo(wanted.target.chain)) return true;
     if (!this.#mayHold(source, wanted.source) || !this.#mayHold(destination, wanted.destination)) return true;
     return (wanted.matches ?? []).some(
       (match) => match.kind === 'comment' && !this.bytes.includes(match.comment),
@@ -214,7 +221,7 @@ function readMatch(name: string, revision: number, info: Buffer): Match | undefi
   if (name === 'tcp' || name === 'udp') return revision === 0 ? portMatch(info) : undefined;
   if (name === 'mark') return revision === 1 ? markMatch(info) : undefined;
   const match = readXtMatch(name, info);
-  if (match === undefined || match.kind === 'mark' || match.kind === 'words') return undefined;
+  if (match === undefined || match.kind === 'mark' || match.kind === 'rawArgs') return undefined;
   return agrees(xtMatch(match), revision, info) ? match : undefined;
 }
 

@@ -1,9 +1,8 @@
 import { makeXtables, readXtables, type XtablesBlob } from '../../kernel/xtables.ts';
 import type { Family, TableName } from '../ruleset.ts';
 import type { Table } from '../table.ts';
-import { BlobView } from './blob-view.ts';
+import { BlobView, PART_DATA, nameAt } from './layout.ts';
 import { LegacyRule } from './legacy-rule.ts';
-import { nameAt, PART_DATA } from './layout.ts';
 
 /** A table with what else of it has to be known to write it anew. */
 export interface LegacyTable extends Table {

@@ -1,10 +1,18 @@
 import type { Listing } from '../../kernel/netlink/listing.ts';
-import { attributeOf, textOf } from '../nftables/tree.ts';
-import type { Family, PortRange, Rule } from '../ruleset.ts';
-import type { Rules } from '../rules.ts';
-import { handleOf, KernelRule } from './kernel-rule.ts';
-import { bestNeedle, chainNeedle, messagesOf, messagesWith } from './needles.ts';
-import { PortSearch } from './port-lists.ts';
+import { decodeRule, jumpTarget } from './decode-rule.ts';
+import {
+  PortSearch,
+  longestPattern,
+  chainPattern,
+  isSurelyNotFor,
+  messagesOf,
+  messagesWith,
+  bytePatternsOf,
+} from './byte-search.ts';
+import { ruleText } from '../iptables/render.ts';
+import { attributeOf, textOf } from '../nftables/nlattr.ts';
+import type { Family, UnmanagedRule, PortRange, Rule } from '../ruleset.ts';
+import type { Entry, Rules } from '../table.ts';
 
 export interface ChainSource {
   readonly family: Family;
@@ -12,7 +20,7 @@ export interface ChainSource {
   /** Asks the kernel for the chain's rules; undefined when there are none. */
   readonly open: () => Listing | undefined;
   /** At most so many rules of the table lead to a chain: whoever has found as many need not look on. */
-  readonly leadingTo: (chain: string) => number;
+  readonly jumpingTo: (chain: string) => number;
 }
 
 /**
@@ -45,15 +53,15 @@ export class ChainRules implements Rules {
   }
 
   mayDo(wanted: Rule): Iterable<KernelRule> {
-    const needle = bestNeedle(wanted);
+    const needle = longestPattern(wanted);
     if (needle === undefined) return this;
     const found = this.#among((datagram) => messagesWith(datagram, needle));
-    return wanted.target.kind === 'jump' ? this.#leadingTo(wanted.target.chain, found) : found;
+    return wanted.target.kind === 'jump' ? this.#jumpingTo(wanted.target.chain, found) : found;
   }
 
-  mayLeadTo(chain: string): Iterable<KernelRule> {
-    const needle = chainNeedle(chain);
-    return this.#leadingTo(
+  mayJumpTo(chain: string): Iterable<KernelRule> {
+    const needle = chainPattern(chain);
+    return this.#jumpingTo(
       chain,
       this.#among((datagram) => messagesWith(datagram, needle)),
     );
@@ -64,11 +72,11 @@ export class ChainRules implements Rules {
     return this.#among((datagram) => search.in(datagram));
   }
 
-  *#leadingTo(chain: string, some: Iterable<KernelRule>): Generator<KernelRule> {
-    let left = this.#source.leadingTo(chain);
+  *#jumpingTo(chain: string, some: Iterable<KernelRule>): Generator<KernelRule> {
+    let left = this.#source.jumpingTo(chain);
     if (left <= 0) return;
     for (const rule of some) {
-      if (!rule.leadsTo(chain)) continue;
+      if (!rule.jumpsTo(chain)) continue;
       yield rule;
       left -= 1;
       if (left === 0) return;
@@ -118,3 +126,51 @@ export class ChainRules implements Rules {
 const HEADERS = 16 + 4;
 const RULE_CHAIN = 2;
 const EMPTY = Buffer.alloc(0);
+
+/** A rule as the kernel listed it; decoded only when its bytes leave a doubt, because a chain may hold ten thousand. */
+export class KernelRule implements Entry {
+  readonly handle: bigint;
+  readonly #family: Family;
+  readonly #list: Buffer;
+  #rule: Rule | UnmanagedRule | undefined;
+
+  /** @param body NFTA_RULE_* attributes, in memory that stays as it is */
+  constructor(family: Family, body: Buffer) {
+    this.#family = family;
+    this.handle = handleOf(body);
+    this.#list = attributeOf(body, RULE_EXPRESSIONS) ?? Buffer.alloc(0);
+  }
+
+  get rule(): Rule | UnmanagedRule {
+    this.#rule ??= decodeRule(this.#family, this.#list) ?? {
+      unmanaged: `nf_tables rule with handle ${this.handle}`,
+    };
+    return this.#rule;
+  }
+
+  get text(): string {
+    const { rule } = this;
+    return 'unmanaged' in rule ? rule.unmanaged : ruleText(rule);
+  }
+
+  jumpsTo(chain: string): boolean {
+    return this.#list.includes(chainPattern(chain)) && jumpTarget(this.#list) === chain;
+  }
+
+  /** Cheap and sure when it says no. */
+  cannotBe(wanted: Rule): boolean {
+    return bytePatternsOf(wanted).some((needle) => !this.#list.includes(needle));
+  }
+
+  cannotBeFor(ports: readonly PortRange[]): boolean {
+    return isSurelyNotFor(this.#list, ports);
+  }
+}
+
+/** Unique in a table, also among rules that are gone. @param body NFTA_RULE_* attributes */
+export function handleOf(body: Buffer): bigint {
+  return attributeOf(body, RULE_HANDLE)?.readBigUInt64BE() ?? 0n;
+}
+
+const RULE_HANDLE = 3;
+const RULE_EXPRESSIONS = 4;

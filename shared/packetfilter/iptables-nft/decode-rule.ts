@@ -1,17 +1,23 @@
 /**
  * Rules of iptables-nft read back as data. Decoding is generous and then proved: what was understood is encoded again, and
- * only if that gives the very bytes of the kernel's rule is it taken; anything else stays a foreign rule that nobody here rewrites.
+ * only if that gives the very bytes of the kernel's rule is it taken; anything else stays a unmanaged rule that nobody here rewrites.
  */
-import { PROTOCOL_NAMES } from '../protocols.ts';
+import {
+  type Family,
+  type Match,
+  type Negatable,
+  PROTOCOL_NAMES,
+  type Rule,
+  type Target,
+} from '../ruleset.ts';
 import { addressFromBytes, formatAddress } from '../../net/address.ts';
 import {
   parseExpression as parse,
   sameExpressions,
   type RawExpression,
-} from '../nftables/raw-expressions.ts';
-import { attributeOf, attributesOf, encodeTree, textOf } from '../nftables/tree.ts';
+} from '../nftables/decode-expressions.ts';
+import { attributeOf, attributesOf, encodeTree, textOf } from '../nftables/nlattr.ts';
 import { CompareOp, MetaKey, PayloadBase, VerdictCode } from '../nftables/expressions.ts';
-import type { Family, Match, Negatable, Rule, Target } from '../ruleset.ts';
 import { encodeRule, IP_PROTOCOL, type HeaderTest } from './encode-rule.ts';
 import { decodeXtMatch, decodeXtTarget } from './decode-xtables.ts';
 

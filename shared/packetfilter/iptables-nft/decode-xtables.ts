@@ -1,6 +1,6 @@
 /** The other way of xtables.ts. What is read here is encoded again and compared, so fields that nobody sets need no look. */
 import { addressFromBytes, formatAddress } from '../../net/address.ts';
-import { attributeOf, textOf } from '../nftables/tree.ts';
+import { attributeOf, textOf } from '../nftables/nlattr.ts';
 import type { Family, Match, PortRange, Target } from '../ruleset.ts';
 
 /** @param data NFTA_EXPR_DATA of a `match` expression */

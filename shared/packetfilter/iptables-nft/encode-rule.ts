@@ -4,8 +4,7 @@
  * of its own makes `iptables -S` fail for everybody.
  */
 import * as expr from '../nftables/expressions.ts';
-import { address, be16, host32 } from '../nftables/encode.ts';
-import { protocolNumber } from '../nftables/fields.ts';
+import { address, be16, host32, protocolNumber } from '../nftables/encode.ts';
 import type { RuleBody } from '../nftables/messages.ts';
 import type { Family, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
 import { encodeXtMatch, encodeXtTarget } from './xtables.ts';
@@ -94,7 +93,7 @@ function encodeMatch(rule: Rule, match: Match): expr.Expression[] | undefined {
       return [expr.payloadLoad(expr.PayloadBase.transport, 2, 2), portTest(match.destinationPort)];
     case 'mark':
       return markTest(match.value, match.mask, match.negated);
-    case 'words':
+    case 'rawArgs':
       return undefined;
     default:
       return [encodeXtMatch(match)];

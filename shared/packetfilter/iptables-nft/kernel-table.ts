@@ -6,10 +6,9 @@ import type { Listing } from '../../kernel/netlink/listing.ts';
 import type { NftConnection } from '../nftables/connection.ts';
 import { Message, request } from '../nftables/messages.ts';
 import type { NftTable } from '../nftables/model.ts';
-import { attributeOf, textOf } from '../nftables/tree.ts';
+import { attributeOf, textOf } from '../nftables/nlattr.ts';
 import type { Family, TableName } from '../ruleset.ts';
-import type { Rules } from '../rules.ts';
-import type { Table } from '../table.ts';
+import type { Rules, Table } from '../table.ts';
 import { ChainRules } from './chain-rules.ts';
 
 export const NFT_FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
@@ -97,7 +96,7 @@ class KernelChains implements ReadonlyMap<string, Rules> {
       if (left <= 0) break;
       if (seen.has(candidate)) continue;
       seen.add(candidate);
-      const jumps = [...(this.get(candidate)?.mayLeadTo(chain) ?? [])].length;
+      const jumps = [...(this.get(candidate)?.mayJumpTo(chain) ?? [])].length;
       if (jumps > 0) holders.push(candidate);
       left -= jumps;
     }
@@ -139,7 +138,7 @@ class KernelChains implements ReadonlyMap<string, Rules> {
       family: this.#family,
       chain,
       open: () => this.#list(chain),
-      leadingTo: (to) => (this.#usesOf(to) ?? 0) - (this.#known.get(to)?.knownLength ?? 0),
+      jumpingTo: (to) => (this.#usesOf(to) ?? 0) - (this.#known.get(to)?.knownLength ?? 0),
     });
   }
 

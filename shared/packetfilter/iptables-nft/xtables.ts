@@ -3,7 +3,7 @@ import { addressBytes, parseAddress } from '../../net/address.ts';
 import * as expr from '../nftables/expressions.ts';
 import type { Family, Match, PortRange, Target } from '../ruleset.ts';
 
-type XtMatch = Exclude<Match, { kind: 'mark' | 'words' }>;
+type XtMatch = Exclude<Match, { kind: 'mark' | 'rawArgs' }>;
 type XtTarget =
   Extract<Target, { kind: 'dnat' | 'redirect' | 'mark' | 'reject' }> | { readonly kind: 'masquerade' };
 

@@ -1,16 +1,16 @@
-import type { Family, PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';
-import { operations, type Operation } from '../diff.ts';
-import { outcomeOfAll } from '../outcome.ts';
-import { stateOf, type Table } from '../table.ts';
-import { deadlineIn, type Deadline } from '../../kernel/deadline.ts';
+import { CniCode, CniError } from '../../cni/errors.ts';
+import { type Deadline, deadlineIn } from '../../kernel/deadline.ts';
 import { KernelError } from '../../kernel/errno.ts';
+import { tableAfterAll } from '../changed-table.ts';
+import { type Operation, operations } from '../diff.ts';
 import { commitLegacy } from '../iptables-legacy/commit.ts';
 import { readLegacyTable } from '../iptables-legacy/read-table.ts';
+import { emptyTable, parseSave, restoreInput } from './save-restore.ts';
+import { type Tools, findTools, isUnused, legacyToolsOnDemand, needTools, runTool } from './tools.ts';
 import { withNamespaceLock } from '../../kernel/locks.ts';
-import { commitRefused, unreadable } from './failures.ts';
-import { restoreInput } from './restore.ts';
-import { emptyTable, parseSave } from './save.ts';
-import { findTools, isUnused, legacyToolsOnDemand, needTools, runTool, type Tools } from './tools.ts';
+import type { Family, PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';
+import { type Table, stateOf } from '../table.ts';
+import type { RunResult } from '../../process/run.ts';
 
 export interface IptablesDriverOptions {
   readonly where: 'host' | 'container';
@@ -18,11 +18,11 @@ export interface IptablesDriverOptions {
   /** The programs of this variant, whatever the host's `iptables` leads to. */
   readonly variant?: 'nft' | 'legacy';
   /** Words put before every program: `nsenter --user=…`. */
-  readonly launcher?: readonly string[];
+  readonly commandPrefix?: readonly string[];
   /** As in select.ts. */
   readonly onlyPrograms?: boolean;
   /** Rules may hold words of an operator's: tables are read through iptables-save, which knows how they are spelled. */
-  readonly words?: boolean;
+  readonly rawArgs?: boolean;
 }
 
 /**
@@ -83,7 +83,7 @@ function applyToTable(
     applyByPrograms(tools, table, changes, options);
     return;
   }
-  const outcome = commitLegacy(tools.family, table, (before) => outcomeOfAll(before, changes), options);
+  const outcome = commitLegacy(tools.family, table, (before) => tableAfterAll(before, changes), options);
   if (outcome.is === 'left') applyByPrograms(tools, table, changes, options, outcome.cause);
 }
 
@@ -119,14 +119,14 @@ function stepsFor(
 ): Operation[] {
   const read = readInProcess(tools, table, options);
   const steps = read && difference(read, changes);
-  if (steps?.every((step) => !('entry' in step) || !('foreign' in step.entry.rule)) === true) return steps;
+  if (steps?.every((step) => !('entry' in step) || !('unmanaged' in step.entry.rule)) === true) return steps;
   return difference(readTable(tools, table, options), changes);
 }
 
 /** Not the nft variant, not namespaces that only the programs enter, and not where words of an operator's are compared. */
 function isInProcess({ family, variant }: Tools, options: IptablesDriverOptions): boolean {
   if (variant !== 'legacy' || options.onlyPrograms === true) return false;
-  return options.words !== true || findTools(family, options.variant) === undefined;
+  return options.rawArgs !== true || findTools(family, options.variant) === undefined;
 }
 
 /** @returns undefined where only the programs can read */
@@ -141,7 +141,7 @@ function readInProcess(tools: Tools, table: TableName, options: IptablesDriverOp
 }
 
 function difference(before: Table, changes: readonly Change[]): Operation[] {
-  return operations(before, outcomeOfAll(before, changes));
+  return operations(before, tableAfterAll(before, changes));
 }
 
 function readTable(tools: Tools, table: TableName, options: IptablesDriverOptions): Table {
@@ -174,3 +174,47 @@ function tablesOf(changes: readonly Change[]): [Family, TableName][] {
   const keys = new Set(changes.map(({ family, table }) => `${family} ${table}`));
   return [...keys].map((key) => key.split(' ') as [Family, TableName]);
 }
+
+/** For a table that iptables-save does not show. */
+export function unreadable(
+  tools: Tools,
+  table: TableName,
+  { exitCode, stdout, stderr }: RunResult,
+): CniError {
+  const message = `cannot read table ${table} (${tools.family}): ${tools.save} ended with status ${exitCode}`;
+  const said = [...stdout.split('\n').filter((line) => line.startsWith('#')), stderr].join(' ').trim();
+  return new CniError(CniCode.Internal, exitCode === 0 ? `${message} without showing it` : message, {
+    details:
+      exitCode === 0
+        ? `somebody put rules into it that iptables cannot express; look at it with: nft list table ${FAMILIES[tools.family]} ${table}. ${said}`
+        : said,
+  });
+}
+
+/**
+ * For a transaction that iptables-restore did not take: nothing of it is in the kernel.
+ * @param cause what the kernel refused to us before
+ */
+export function commitRefused(
+  tools: Tools,
+  table: TableName,
+  input: string,
+  { exitCode, stderr }: RunResult,
+  cause?: Error,
+): CniError {
+  const said = stderr.trim().replaceAll(/\s*\n\s*/g, '; ');
+  const code = exitCode === RESOURCE_PROBLEM ? CniCode.TryAgainLater : CniCode.Internal;
+  return new CniError(
+    code,
+    `${tools.restore} refused to change table ${table} (${tools.family}), status ${exitCode}; nothing was changed`,
+    {
+      details: `${said} | the change: ${input.trim().replaceAll('\n', '; ')}`.slice(0, LONGEST_DETAILS),
+      cause,
+    },
+  );
+}
+
+const FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
+/** include/xtables.h RESOURCE_PROBLEM: the lock is taken, or the kernel's answer to a conflicting change. */
+const RESOURCE_PROBLEM = 4;
+const LONGEST_DETAILS = 4000;

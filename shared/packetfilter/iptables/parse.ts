@@ -1,21 +1,20 @@
-import type { ForeignRule, Match, PortRange, Rule, Target } from '../ruleset.ts';
-import { PROTOCOL_NAMES } from './render.ts';
-import { splitWords } from './words.ts';
+import type { UnmanagedRule, Match, PortRange, Rule, Target } from '../ruleset.ts';
+import { PROTOCOL_NAMES, splitArgs } from './render.ts';
 
 /**
  * A rule out of the text that iptables-save prints behind `-A CHAIN `. A match of an unknown kind keeps its words; a rule
- * whose target or protocol is unknown, or that has none, is foreign as a whole.
+ * whose target or protocol is unknown, or that has none, is unmanaged as a whole.
  */
-export function parseRule(text: string): Rule | ForeignRule {
-  const parts = parseWords(splitWords(text));
-  return parts?.target === undefined ? { foreign: text } : { ...parts, target: parts.target };
+export function parseRule(text: string): Rule | UnmanagedRule {
+  const parts = parseRuleArgs(splitArgs(text));
+  return parts?.target === undefined ? { unmanaged: text } : { ...parts, target: parts.target };
 }
 
 /** A rule's parts; words may come in any order, and in the long forms that an operator may have written. */
 export type RuleParts = Omit<Rule, 'target'> & { readonly target?: Target };
 
 /** @returns undefined when something is neither a match nor a target that ends the rule */
-export function parseWords(words: readonly string[]): RuleParts | undefined {
+export function parseRuleArgs(words: readonly string[]): RuleParts | undefined {
   const parts: Writable<RuleParts> = {};
   const matches: Match[] = [];
   for (let at = 0; at < words.length;) {
@@ -86,7 +85,7 @@ function endOfMatch(words: readonly string[], from: number): number {
 }
 
 function parseMatch(module: string, options: readonly string[]): Match {
-  return MATCHES.get(module)?.(options) ?? { kind: 'words', words: ['-m', module, ...options] };
+  return MATCHES.get(module)?.(options) ?? { kind: 'rawArgs', args: ['-m', module, ...options] };
 }
 
 /** What each known match prints, and nothing else: an option more, or less, leaves the match as words. */

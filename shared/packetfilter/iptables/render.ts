@@ -1,5 +1,4 @@
 import type { Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
-import { savedText, savedWord } from './words.ts';
 
 /**
  * A rule as iptables-save prints it behind `-A CHAIN `, byte for byte (iptables 1.8, both variants print the same), which
@@ -35,8 +34,8 @@ export function matchText(match: Match, protocol: Rule['protocol']): string {
       return `-m mark ${match.negated === true ? '! ' : ''}--mark ${markText(match.value, match.mask)}`;
     case 'owner':
       return `-m owner --uid-owner ${rangeText(match.uid, '-')}`;
-    case 'words':
-      return match.words.map(savedWord).join(' ');
+    case 'rawArgs':
+      return match.args.map(savedArg).join(' ');
   }
 }
 
@@ -56,7 +55,7 @@ const WHOLE_MARK = 0xffff_ffff;
 
 function negatable(flag: string, value: Negatable | undefined): string[] {
   if (value === undefined) return [];
-  return [`${value.negated === true ? '! ' : ''}${flag} ${savedWord(value.value)}`];
+  return [`${value.negated === true ? '! ' : ''}${flag} ${savedArg(value.value)}`];
 }
 
 function targetText(target: Target): string {
@@ -94,4 +93,46 @@ function portText(range: PortRange): string {
 
 function rangeText({ first, last }: PortRange, separator: string): string {
   return first === last ? String(first) : `${first}${separator}${last}`;
+}
+
+/**
+ * The words of a line of iptables-save, split the way iptables-restore splits them: at blanks, `"` opens and closes a
+ * quotation, and inside of one a backslash takes the next character as it is.
+ */
+export function splitArgs(line: string): string[] {
+  if (!line.includes('"')) return line.split(' ').filter((word) => word !== '');
+  const words: string[] = [];
+  let word: string | undefined;
+  let quoted = false;
+  for (let at = 0; at < line.length; at++) {
+    const character = line.charAt(at);
+    if (character === '"') {
+      quoted = !quoted;
+      word ??= '';
+    } else if (quoted && character === '\\') {
+      at += 1;
+      word = `${word ?? ''}${line.charAt(at)}`;
+    } else if (!quoted && character === ' ') {
+      if (word !== undefined) words.push(word);
+      word = undefined;
+    } else {
+      word = `${word ?? ''}${character}`;
+    }
+  }
+  if (word !== undefined) words.push(word);
+  return words;
+}
+
+/** Free text (a comment) as iptables-save prints it: bare when it is made of word characters, else quoted and escaped. */
+export function savedText(text: string): string {
+  return /^[\w-]+$/.test(text) ? text : quoted(text);
+}
+
+/** Any other word: bare unless iptables-restore would read it as something else. */
+export function savedArg(word: string): string {
+  return word === '' || /[\s"'\\]/.test(word) ? quoted(word) : word;
+}
+
+function quoted(text: string): string {
+  return `"${text.replaceAll(/["'\\]/g, '\\$&')}"`;
 }

@@ -75,12 +75,12 @@ export interface ToolRun {
   readonly where: 'host' | 'container';
   readonly timeoutMs: number;
   readonly input?: string;
-  readonly launcher?: readonly string[];
+  readonly commandPrefix?: readonly string[];
 }
 
 /** Runs one of the programs; its answer is for the caller to judge. */
 export function runTool(file: string, args: readonly string[], run: ToolRun): RunResult {
-  const [first = file, ...rest] = [...(run.launcher ?? []), file, ...args];
+  const [first = file, ...rest] = [...(run.commandPrefix ?? []), file, ...args];
   return runProgram(first, rest, {
     env: { ...process.env, LC_ALL: 'C', ...lockFile(run.where) },
     timeoutMs: run.timeoutMs,

@@ -3,7 +3,7 @@ import { isErrno, KernelError } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { withNamespaceLock } from '../../kernel/locks.ts';
 import { NftConnection } from './connection.ts';
-import { NftView } from './view.ts';
+import { NftReader } from './reader.ts';
 
 export interface ChangeOptions {
   /** For the error: `set up masquerading`. */
@@ -11,7 +11,7 @@ export interface ChangeOptions {
 }
 
 /** What to commit, from what stands there. */
-type Plan = (view: NftView) => readonly NetlinkRequest[];
+type Plan = (view: NftReader) => readonly NetlinkRequest[];
 
 /**
  * Makes nf_tables what `plan` wants: it looks at what stands there and answers with requests, which are committed as one
@@ -36,13 +36,13 @@ export function removeFromNft(options: ChangeOptions, plan: Plan): void {
 }
 
 /** Looks, without changing anything. */
-export function viewNft<T>(look: (view: NftView) => T): T {
+export function readNft<T>(look: (view: NftReader) => T): T {
   using connection = NftConnection.open();
-  return look(new NftView(connection));
+  return look(new NftReader(connection));
 }
 
 /** Whether this kernel has nf_tables at all. */
-export function hasNfTables(): boolean {
+export function hasNftables(): boolean {
   const there = connectIfThere();
   there?.connection.close();
   return there !== undefined;
@@ -64,7 +64,7 @@ function connectIfThere(): { connection: NftConnection; generation: number } | u
 }
 
 function lookAndCommit(connection: NftConnection, first: number, { what }: ChangeOptions, plan: Plan): void {
-  const view = new NftView(connection);
+  const view = new NftReader(connection);
   let generation = first;
   for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
     const seen = generation;

@@ -5,8 +5,8 @@ import { NftConnection } from './connection.ts';
 import type { Expression } from './expressions.ts';
 import { Message } from './messages.ts';
 import type { NftFamily } from './model.ts';
-import { parseExpression } from './raw-expressions.ts';
-import { attributeOf, attributesOf } from './tree.ts';
+import { parseExpression } from './decode-expressions.ts';
+import { attributeOf, attributesOf } from './nlattr.ts';
 
 /**
  * An operator's own words in nft's language as the kernel's expressions. nft(8) puts them into a namespace that exists for
@@ -15,7 +15,7 @@ import { attributeOf, attributesOf } from './tree.ts';
  * @param what for the error: `conditionsV4`
  * @throws CniError 7 when nft refuses, or when the words need a set of their own; 50 without nft
  */
-export function compileWords(
+export function compileRawArgs(
   family: NftFamily,
   words: readonly string[],
   what: string,

@@ -6,7 +6,7 @@ import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../kernel/netlink/socket.ts';
 import { Flag, Message, request, SUBSYSTEM } from './messages.ts';
 import type { NftFamily } from './model.ts';
-import { attributeOf, be32, encodeTree, type AttributeNode } from './tree.ts';
+import { attributeOf, be32, encodeTree, type AttributeNode } from './nlattr.ts';
 
 /**
  * Belongs to the network namespace that it was opened in. Close it: when a process just ends, the kernel waits for a grace period of

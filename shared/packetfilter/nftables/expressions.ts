@@ -2,7 +2,7 @@
  * nf_tables' expressions: the small instructions that a rule is made of (linux/netfilter/nf_tables.h). Each function gives
  * one NFTA_LIST_ELEM. Registers 1 to 4 hold 16 bytes each; 8 to 23 are the same space in words of 4 bytes.
  */
-import { be32, be64, type AttributeNode } from './tree.ts';
+import { be32, be64, type AttributeNode } from './nlattr.ts';
 
 /** NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA { … } } */
 export type Expression = AttributeNode;

@@ -102,7 +102,11 @@ export type NftStatement =
     }
   | { readonly kind: 'counter' }
   /** An operator's own words in nft's language, and what nft(8) made of them (compile.ts). */
-  | { readonly kind: 'words'; readonly words: readonly string[]; readonly expressions: readonly Expression[] }
+  | {
+      readonly kind: 'rawArgs';
+      readonly args: readonly string[];
+      readonly expressions: readonly Expression[];
+    }
   | {
       readonly kind: 'dnat';
       readonly family: 'ip' | 'ip6';

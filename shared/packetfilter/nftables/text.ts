@@ -57,8 +57,8 @@ function statementText(statement: NftStatement): string {
     case 'ct status dnat':
     case 'fib daddr type local':
       return statement.kind;
-    case 'words':
-      return statement.words.join(' ');
+    case 'rawArgs':
+      return statement.args.join(' ');
     case 'jump':
     case 'goto':
       return `${statement.kind} ${statement.chain}`;

@@ -1,10 +1,20 @@
 import { CompareOp, VerdictCode } from '../nftables/expressions.ts';
 import type { NftTable } from '../nftables/model.ts';
-import { parseExpression, type RawExpression } from '../nftables/raw-expressions.ts';
-import { attributeOf, attributesOf, textOf } from '../nftables/tree.ts';
-import type { NftView } from '../nftables/view.ts';
-import { conntrackOf, headerOf, metaOf, type KnownPacket } from './packet.ts';
-import { areKnown, compareBytes, differ, Registers, unknownBytes, type Bytes } from './registers.ts';
+import { parseExpression, type RawExpression } from '../nftables/decode-expressions.ts';
+import { attributeOf, attributesOf, textOf } from '../nftables/nlattr.ts';
+import type { NftReader } from '../nftables/reader.ts';
+import {
+  type Bytes,
+  type KnownPacket,
+  Registers,
+  areKnown,
+  compareBytes,
+  conntrackOf,
+  differ,
+  headerOf,
+  metaOf,
+  unknownBytes,
+} from './packet.ts';
 import { matchesXtables } from './match.ts';
 
 /** What a rule does with a packet, as far as both are known. */
@@ -24,7 +34,7 @@ export type Ternary = 'yes' | 'no' | 'maybe';
  * known) may or may not let the packet pass. Sets are asked for the very key.
  * @param list the rule's NFTA_RULE_EXPRESSIONS
  */
-export function followRule(view: NftView, table: NftTable, list: Buffer, packet: KnownPacket): RuleOutcome {
+export function followRule(view: NftReader, table: NftTable, list: Buffer, packet: KnownPacket): RuleOutcome {
   const walk = new Walk(view, table, packet);
   for (const [, element] of attributesOf(list)) {
     const done = walk.step(parseExpression(element));
@@ -38,11 +48,11 @@ class Walk implements RuleOutcome {
   verdict: number | 'any' | undefined;
   chain: string | undefined;
   readonly #registers = new Registers();
-  readonly #view: NftView;
+  readonly #view: NftReader;
   readonly #table: NftTable;
   readonly #packet: KnownPacket;
 
-  constructor(view: NftView, table: NftTable, packet: KnownPacket) {
+  constructor(view: NftReader, table: NftTable, packet: KnownPacket) {
     this.#view = view;
     this.#table = table;
     this.#packet = packet;

@@ -1,6 +1,6 @@
-import { viewNft } from '../nftables/change.ts';
+import { readNft } from '../nftables/change.ts';
 import type { NftTable } from '../nftables/model.ts';
-import type { NftView, StandingBaseChain } from '../nftables/view.ts';
+import type { NftReader, StandingBaseChain } from '../nftables/reader.ts';
 import { fateIn } from './verdict.ts';
 import type { KnownPacket } from './packet.ts';
 
@@ -18,7 +18,7 @@ export interface DroppingChain {
  * What xtables of the legacy variant does is not seen here.
  */
 export function forwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
-  return viewNft((view) =>
+  return readNft((view) =>
     forwardChains(view).flatMap((chain) => {
       const dropped = packets.filter(
         (packet) => concerns(chain, packet) && fateIn(view, chain, packet) === 'dropped',
@@ -35,7 +35,7 @@ const FORWARD = 2;
  * The kernel lists base chains only among all chains of a family, and there may be one for each container's ports. So where the
  * tables are of kinds whose chains have known names, these are asked for one by one.
  */
-function forwardChains(view: NftView): StandingBaseChain[] {
+function forwardChains(view: NftReader): StandingBaseChain[] {
   const tables = view.tables().filter(({ name }) => !name.startsWith('weft_'));
   const known = tables.map((table) => ({ table, chains: wellKnown(view, table) }));
   const others = known.filter(({ chains }) => chains === undefined).map(({ table }) => table);
@@ -49,7 +49,7 @@ function forwardChains(view: NftView): StandingBaseChain[] {
 }
 
 /** @returns undefined for a table of an unknown kind */
-function wellKnown(view: NftView, table: NftTable): StandingBaseChain[] | undefined {
+function wellKnown(view: NftReader, table: NftTable): StandingBaseChain[] | undefined {
   if (NOTHING_AT_FORWARD.has(`${table.family} ${table.name}`)) return [];
   const names = KNOWN_CHAINS.get(`${table.family} ${table.name}`) ?? [];
   const chains = names.flatMap((name) => view.baseChain({ table, name }) ?? []);

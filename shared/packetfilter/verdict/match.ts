@@ -1,4 +1,4 @@
-import { attributeOf, textOf } from '../nftables/tree.ts';
+import { attributeOf, textOf } from '../nftables/nlattr.ts';
 import type { KnownPacket } from './packet.ts';
 import type { Ternary } from './follow-rule.ts';
 

@@ -1,6 +1,6 @@
 import { VerdictCode } from '../nftables/expressions.ts';
 import type { NftTable } from '../nftables/model.ts';
-import type { NftView, StandingBaseChain } from '../nftables/view.ts';
+import type { NftReader, StandingBaseChain } from '../nftables/reader.ts';
 import { followRule, type RuleOutcome } from './follow-rule.ts';
 import type { KnownPacket } from './packet.ts';
 
@@ -11,7 +11,11 @@ export type Fate = 'accepted' | 'dropped' | 'unclear';
  * What becomes of a packet in somebody's base chain. An accept elsewhere does not change it: each base chain of a hook is
  * asked, and one that drops is enough (nft(8), "Base chains").
  */
-export function fateIn(view: NftView, { table, name, policy }: StandingBaseChain, packet: KnownPacket): Fate {
+export function fateIn(
+  view: NftReader,
+  { table, name, policy }: StandingBaseChain,
+  packet: KnownPacket,
+): Fate {
   const ends = new Trial(view, table, packet).chain(name, 0);
   if (ends.delete('passed')) ends.add(policy === 'drop' ? 'dropped' : 'accepted');
   const [only] = ends;
@@ -30,12 +34,12 @@ const MOST_RULES = 1_000;
 const DEEPEST = 16;
 
 class Trial {
-  readonly #view: NftView;
+  readonly #view: NftReader;
   readonly #table: NftTable;
   readonly #packet: KnownPacket;
   #left = MOST_RULES;
 
-  constructor(view: NftView, table: NftTable, packet: KnownPacket) {
+  constructor(view: NftReader, table: NftTable, packet: KnownPacket) {
     this.#view = view;
     this.#table = table;
     this.#packet = packet;

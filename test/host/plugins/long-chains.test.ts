@@ -12,7 +12,7 @@ import { configure as configurePortmap } from '../../../plugins/portmap/config.t
 import { iptablesBackend as portmap } from '../../../plugins/portmap/iptables-backend.ts';
 import { parseCidr } from '../../../shared/net/address.ts';
 import { needSettings } from '../../../shared/cni/settings.ts';
-import { KernelRule } from '../../../shared/packetfilter/iptables-nft/kernel-rule.ts';
+import { KernelRule } from '../../../shared/packetfilter/iptables-nft/chain-rules.ts';
 import {
   masqueradeChange,
   masqueradeRemoval,

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
-import { viewNft } from '../../../../shared/packetfilter/nftables/change.ts';
+import { readNft } from '../../../../shared/packetfilter/nftables/change.ts';
 import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
 import { containersSet } from '../../../../plugins/firewall/nftables-objects.ts';
 import { addressFromBytes, formatAddress } from '../../../../shared/net/address.ts';
@@ -101,7 +101,7 @@ export function listed(what: string): string[] {
 
 /** Addresses that are let through, with what is said of each: `10.88.0.11 = name: net1 id: c1`. */
 export function elements(): string[] {
-  return viewNft((view) =>
+  return readNft((view) =>
     (['ipv4', 'ipv6'] as const).flatMap((family) =>
       view.elements(containersSet(family)).map(({ key, comment }) => {
         const address = addressFromBytes(key);

@@ -84,15 +84,15 @@ function play(dataDir: string, random: () => number, pressure: number, calls: nu
   for (let step = 0; step < calls; step++) {
     const id = `c${Math.floor(random() * 90)}`;
     const owner = `${id}\r\neth0`;
-    const isForeign = random() < 0.15;
+    const isUnmanaged = random() < 0.15;
     const action = random();
     let said = '';
     if (action < pressure) {
       const requested =
-        !isForeign && random() < 0.2 ? (RING[Math.floor(random() * RING.length)] as string) : undefined;
-      said = isForeign ? foreignAdd(store, model, owner) : ownAdd(dataDir, model, id, requested);
+        !isUnmanaged && random() < 0.2 ? (RING[Math.floor(random() * RING.length)] as string) : undefined;
+      said = isUnmanaged ? foreignAdd(store, model, owner) : ownAdd(dataDir, model, id, requested);
     } else if (action < 0.995) {
-      if (isForeign) referenceDel(store, owner);
+      if (isUnmanaged) referenceDel(store, owner);
       else ipamDel(callOn(dataDir, { id, ipam }));
       model.del(owner);
     } else {

@@ -38,7 +38,7 @@ test('matches that are not known keep their words', () => {
   assert.equal(readConditions('ipv4', words('-m set --match-set a src -s 10.0.0.1')), [
     {
       source: { value: '10.0.0.1/32' },
-      matches: [{ kind: 'words', words: words('-m set --match-set a src') }],
+      matches: [{ kind: 'rawArgs', args: words('-m set --match-set a src') }],
     },
   ]);
 });

@@ -1,8 +1,8 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
 import { operations, type Operation } from '../../../../shared/packetfilter/diff.ts';
-import { line } from '../../../../shared/packetfilter/iptables/restore.ts';
-import { outcomeOf } from '../../../../shared/packetfilter/outcome.ts';
+import { line } from '../../../../shared/packetfilter/iptables/save-restore.ts';
+import { tableAfter } from '../../../../shared/packetfilter/changed-table.ts';
 import type { TableChange } from '../../../../shared/packetfilter/ruleset.ts';
 import type { Table } from '../../../../shared/packetfilter/table.ts';
 import { randomNumbers } from '../../../host/shared/kernel/support.ts';
@@ -12,7 +12,7 @@ const test = suite('from what stands to what shall stand');
 
 function steps(chains: Chains, change: Omit<TableChange, 'family' | 'table'>): string[] {
   const before = table(chains);
-  return operations(before, outcomeOf(before, change)).map(line);
+  return operations(before, tableAfter(before, change)).map(line);
 }
 
 const toForward = rule('-m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD');
@@ -56,7 +56,7 @@ test('chains are made before rules jump to them', () => {
   );
 });
 
-test('a displaced first rule goes back to the head, and foreign rules are not touched', () => {
+test('a displaced first rule goes back to the head, and unmanaged rules are not touched', () => {
   const chains = { FORWARD: ['-j DOCKER-USER', toForwardText], 'CNI-FORWARD': [], 'DOCKER-USER': [] };
   assert.equal(steps(chains, { ensureRules: [{ chain: 'FORWARD', rule: toForward, at: 'first' }] }), [
     `-D FORWARD ${toForwardText}`,
@@ -192,7 +192,7 @@ test('random changes of random tables: the steps lead where they shall, and a se
   const random = randomNumbers(42);
   for (let round = 0; round < 3000; round++) {
     const before = randomTable(random);
-    const after = outcomeOf(before, randomChange(random));
+    const after = tableAfter(before, randomChange(random));
     const reached = carryOut(before, operations(before, after));
     assert.equal(reached, textsOf(after));
   }

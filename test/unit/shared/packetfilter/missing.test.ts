@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
 import { parseRule } from '../../../../shared/packetfilter/iptables/parse.ts';
-import { parseSave } from '../../../../shared/packetfilter/iptables/save.ts';
+import { parseSave } from '../../../../shared/packetfilter/iptables/save-restore.ts';
 import { missingFrom } from '../../../../shared/packetfilter/missing.ts';
 import type { Rule, TableState } from '../../../../shared/packetfilter/ruleset.ts';
 import { stateOf } from '../../../../shared/packetfilter/table.ts';

@@ -1,5 +1,5 @@
 import { parseRule } from '../../../../shared/packetfilter/iptables/parse.ts';
-import { parseSave } from '../../../../shared/packetfilter/iptables/save.ts';
+import { parseSave } from '../../../../shared/packetfilter/iptables/save-restore.ts';
 import type { Rule, TableChange } from '../../../../shared/packetfilter/ruleset.ts';
 import type { Table } from '../../../../shared/packetfilter/table.ts';
 

@@ -1,9 +1,8 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
-import { isForeign, sameRule } from '../../../../shared/packetfilter/compare.ts';
-import { parseRule, parseWords } from '../../../../shared/packetfilter/iptables/parse.ts';
-import { ruleText } from '../../../../shared/packetfilter/iptables/render.ts';
-import { savedText, splitWords } from '../../../../shared/packetfilter/iptables/words.ts';
+import { isUnmanaged, sameRule } from '../../../../shared/packetfilter/compare.ts';
+import { parseRule, parseRuleArgs } from '../../../../shared/packetfilter/iptables/parse.ts';
+import { ruleText, savedText, splitArgs } from '../../../../shared/packetfilter/iptables/render.ts';
 import type { Rule } from '../../../../shared/packetfilter/ruleset.ts';
 
 const test = suite('rules as iptables prints them');
@@ -113,7 +112,7 @@ for (const [text, rule] of GOLDENS) {
   test(`prints and reads ${text}`, () => {
     assert.is(ruleText(rule), text);
     const parsed = parseRule(text);
-    assert.not(isForeign(parsed));
+    assert.not(isUnmanaged(parsed));
     assert.ok(sameRule(parsed as Rule, rule));
     assert.is(ruleText(parsed as Rule), text);
   });
@@ -123,8 +122,8 @@ test('keeps the words of matches that it does not know', () => {
   const text = '-s 10.0.0.0/8 -m set ! --match-set blocked src -m comment --comment x -j CNI-A';
   const rule = parseRule(text) as Rule;
   assert.equal(rule.matches?.[0], {
-    kind: 'words',
-    words: ['-m', 'set', '!', '--match-set', 'blocked', 'src'],
+    kind: 'rawArgs',
+    args: ['-m', 'set', '!', '--match-set', 'blocked', 'src'],
   });
   assert.is(ruleText(rule), text);
 });
@@ -141,7 +140,7 @@ const FOREIGN = [
   '',
 ];
 for (const text of FOREIGN) {
-  test(`leaves foreign: ${text}`, () => assert.equal(parseRule(text), { foreign: text }));
+  test(`leaves foreign: ${text}`, () => assert.equal(parseRule(text), { unmanaged: text }));
 }
 
 test('knows a known match only in the form it prints itself', () => {
@@ -154,7 +153,7 @@ test('knows a known match only in the form it prints itself', () => {
     '-m constructor --x y',
   ]) {
     const rule = parseRule(`-p tcp ${match} -j ACCEPT`) as Rule;
-    assert.equal(rule.matches, [{ kind: 'words', words: match.split(' ') }]);
+    assert.equal(rule.matches, [{ kind: 'rawArgs', args: match.split(' ') }]);
   }
 });
 
@@ -168,14 +167,14 @@ test('counts rules as the same whatever the order of matches and states', () => 
 });
 
 test('reads what an operator writes in long words', () => {
-  assert.equal(parseWords(['!', '--source', '10.0.0.0/8', '--in-interface', 'eth0']), {
+  assert.equal(parseRuleArgs(['!', '--source', '10.0.0.0/8', '--in-interface', 'eth0']), {
     source: { value: '10.0.0.0/8', negated: true },
     inInterface: { value: 'eth0' },
   });
 });
 
 test('splits words as iptables-restore does', () => {
-  assert.equal(splitWords(String.raw`-m comment --comment "a \"b\" c\'s \\" -j X ""`), [
+  assert.equal(splitArgs(String.raw`-m comment --comment "a \"b\" c\'s \\" -j X ""`), [
     '-m',
     'comment',
     '--comment',
@@ -195,7 +194,7 @@ test('quotes any text so that it comes back the same', () => {
   const alphabet = `ab"'\\ -_.0:é`;
   for (let round = 0; round < 2000; round++) {
     const text = Array.from({ length: random(12) }, () => alphabet.charAt(random(alphabet.length))).join('');
-    assert.equal(splitWords(`--comment ${savedText(text)} -j X`), ['--comment', text, '-j', 'X']);
+    assert.equal(splitArgs(`--comment ${savedText(text)} -j X`), ['--comment', text, '-j', 'X']);
   }
 });
 

@@ -2,9 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
-import { BlobView } from '../../../../../shared/packetfilter/iptables-legacy/blob-view.ts';
+import { BlobView, LAYOUTS } from '../../../../../shared/packetfilter/iptables-legacy/layout.ts';
 import { encodeEntry } from '../../../../../shared/packetfilter/iptables-legacy/encode-entry.ts';
-import { LAYOUTS } from '../../../../../shared/packetfilter/iptables-legacy/layout.ts';
 import { LegacyRule } from '../../../../../shared/packetfilter/iptables-legacy/legacy-rule.ts';
 import { readLegacyTable } from '../../../../../shared/packetfilter/iptables-legacy/read-table.ts';
 import type { Family, Match, Rule, TableName } from '../../../../../shared/packetfilter/ruleset.ts';
@@ -78,7 +77,7 @@ function asWritten(family: Family, bytes: Buffer, rule: Rule): string {
 const accept: Rule = { target: { kind: 'accept' } };
 const port: Match = { kind: 'port', destinationPort: { first: 80, last: 80 } };
 const LEFT: Record<string, Rule> = {
-  'words of an operator': { ...accept, matches: [{ kind: 'words', words: ['-m', 'limit'] }] },
+  'words of an operator': { ...accept, matches: [{ kind: 'rawArgs', args: ['-m', 'limit'] }] },
   'an address of the other family': { ...accept, source: { value: 'fd00::1/128' } },
   'no address': { ...accept, source: { value: '10.0.0.300/32' } },
   'every address': { ...accept, source: { value: '0.0.0.0/0', negated: true } },

@@ -60,7 +60,7 @@ for (const [table, lines] of [
   });
 }
 
-test('a chain that foreign rules lead to is deleted with them, and no program is asked for their words', () => {
+test('a chain that unmanaged rules lead to is deleted with them, and no program is asked for their words', () => {
   sh('iptables -N OTHER');
   sh('iptables -A INPUT -m statistic --mode random --probability 0.5 -j OTHER');
   run('iptables', '-A', 'INPUT', '-p', 'esp', '-g', 'OTHER');
@@ -149,7 +149,7 @@ test('what the kernel refuses leaves the table as it was, and is told with the r
 
 test('words of an operator go through the program', () => {
   const words: Rule = {
-    matches: [{ kind: 'words', words: ['-m', 'length', '--length', '1:9'] }],
+    matches: [{ kind: 'rawArgs', args: ['-m', 'length', '--length', '1:9'] }],
     target: { kind: 'drop' },
   };
   driver.apply([{ family: 'ipv4', table: 'filter', setChains: [{ chain: 'CNI-X', rules: [words] }] }]);

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { readLegacyTable } from '../../../../../shared/packetfilter/iptables-legacy/read-table.ts';
-import { parseSave } from '../../../../../shared/packetfilter/iptables/save.ts';
+import { parseSave } from '../../../../../shared/packetfilter/iptables/save-restore.ts';
 import type { Family, TableName } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
 import { FILTER_RULES, NAT_RULES } from '../iptables/sample-rules.ts';
@@ -73,7 +73,7 @@ for (const [family, table, lines] of CASES) {
   });
 }
 
-test('what nobody here writes is foreign, and its jump is seen', () => {
+test('what nobody here writes is unmanaged, and its jump is seen', () => {
   put('ipv4', 'filter', [
     '-p esp -j ACCEPT',
     '-m statistic --mode random --probability 0.5 -j OTHER',
@@ -83,11 +83,11 @@ test('what nobody here writes is foreign, and its jump is seen', () => {
   ]);
   const entries = [...(readLegacyTable('ipv4', 'filter')?.chains.get('SAMPLE') ?? [])];
   assert.equal(
-    entries.map(({ rule }) => 'foreign' in rule),
+    entries.map(({ rule }) => 'unmanaged' in rule),
     [true, true, true, true, true],
   );
   assert.equal(
-    entries.map((entry) => entry.leadsTo('OTHER')),
+    entries.map((entry) => entry.jumpsTo('OTHER')),
     [false, true, false, true, false],
   );
 });

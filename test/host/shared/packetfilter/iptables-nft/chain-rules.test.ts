@@ -1,19 +1,19 @@
 /** What is found by bytes is what is found by understanding every rule. */
 import * as assert from 'uvu/assert';
-import { sameRule, isForeign } from '../../../../../shared/packetfilter/compare.ts';
+import { sameRule, isUnmanaged } from '../../../../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
 import { ChainRules } from '../../../../../shared/packetfilter/iptables-nft/chain-rules.ts';
 import { decodeRule, jumpTarget } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
 import { portsOf } from '../../../../../shared/packetfilter/iptables-nft/decode-xtables.ts';
-import { parseExpression } from '../../../../../shared/packetfilter/nftables/raw-expressions.ts';
-import { attributeOf, attributesOf, textOf } from '../../../../../shared/packetfilter/nftables/tree.ts';
+import { parseExpression } from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
+import { attributeOf, attributesOf, textOf } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
 import {
   doing,
   haveCommonPort,
-  leadingTo,
+  jumpingTo,
   maybeFor,
   type Entry,
-} from '../../../../../shared/packetfilter/rules.ts';
+} from '../../../../../shared/packetfilter/table.ts';
 import type { PortRange, Rule } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
 import { randomNumbers } from '../../kernel/support.ts';
@@ -64,7 +64,7 @@ function randomChain(): Listed[][] {
 
 function read(datagrams: readonly (readonly Listed[])[], most = Number.POSITIVE_INFINITY): ChainRules {
   const open = (): ReturnType<typeof listingOf> => listingOf(datagrams);
-  return new ChainRules({ family: 'ipv4', chain: 'LIST', open, leadingTo: () => most });
+  return new ChainRules({ family: 'ipv4', chain: 'LIST', open, jumpingTo: () => most });
 }
 
 /** Asked in random order of one reading: what an earlier question read must serve a later one. */
@@ -122,9 +122,9 @@ test('by the chain that it leads to, also when no more than so many can be there
       .filter((one) => one.chain === 'LIST' && jumpTarget(one.expressions) === to)
       .map(({ handle }) => handle);
     found += expected.length;
-    assert.equal(handles(leadingTo(read(chain), to)), expected, to);
-    assert.equal(handles(leadingTo(read(chain, expected.length), to)), expected, to);
-    assert.equal(handles(leadingTo(read(chain, expected.length + 3), to)), expected, to);
+    assert.equal(handles(jumpingTo(read(chain), to)), expected, to);
+    assert.equal(handles(jumpingTo(read(chain, expected.length), to)), expected, to);
+    assert.equal(handles(jumpingTo(read(chain, expected.length + 3), to)), expected, to);
   }
   assert.ok(found > RANDOM_CHAINS, `${found} rules were to be found`);
 });
@@ -147,7 +147,8 @@ test('by ports: all but the rules that have a list without them', () => {
       JSON.stringify(ports),
     );
     for (const entry of rules) {
-      if (entry.cannotBeFor(ports) && !isForeign(entry.rule)) assert.not(decodedMayBeFor(entry.rule, ports));
+      if (entry.cannotBeFor(ports) && !isUnmanaged(entry.rule))
+        assert.not(decodedMayBeFor(entry.rule, ports));
     }
   }
   assert.ok(excluded > RANDOM_CHAINS, `${excluded} rules were excluded`);
@@ -180,8 +181,8 @@ test('an answer that is enough reads no further', () => {
   if (expressions === undefined) throw new Error('a shape jumps there');
   const datagrams = Array.from({ length: 10 }, (_, at) => [{ chain: 'LIST', handle: at + 1, expressions }]);
   const listing = listingOf(datagrams);
-  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open: () => listing, leadingTo: () => 3 });
-  assert.equal(handles(leadingTo(rules, 'OTHER')), [1, 2, 3]);
+  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open: () => listing, jumpingTo: () => 3 });
+  assert.equal(handles(jumpingTo(rules, 'OTHER')), [1, 2, 3]);
   assert.is(listing.complete, false);
   assert.is(rules.knownLength, 0);
   assert.is(rules.length, 10);
@@ -197,7 +198,7 @@ test('a chain that changes while it is read: every rule of the last reading, eac
     [listed(1, 2), listed(4, 5)],
     [listed(1), listed(4, 5, 6), listed(7)],
   );
-  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open: () => listing, leadingTo: () => 0 });
+  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open: () => listing, jumpingTo: () => 0 });
   const first = rules[Symbol.iterator]();
   assert.equal(
     [first.next(), first.next()].map(({ value }) => (value as { handle: bigint } | undefined)?.handle),
@@ -218,8 +219,8 @@ test('where the kernel counts no rule that leads there, nothing is asked', () =>
   const open = (): never => {
     throw new Error('the chain was read');
   };
-  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open, leadingTo: () => 0 });
-  assert.equal([...leadingTo(rules, 'OTHER')], []);
+  const rules = new ChainRules({ family: 'ipv4', chain: 'LIST', open, jumpingTo: () => 0 });
+  assert.equal([...jumpingTo(rules, 'OTHER')], []);
   const jump: Rule = { source: { value: '10.0.0.2/32' }, target: { kind: 'jump', chain: 'OTHER' } };
   assert.equal([...doing(rules, jump)], []);
 });

@@ -17,7 +17,7 @@ const test = suite('iptables-nft driver over netlink', { limit: 60 });
 const withPrograms = createIptablesDriver({ where: 'host', timeoutMs: 10_000 });
 const overNetlink = createIptablesNftDriver({
   timeoutMs: 10_000,
-  withWords: withPrograms,
+  withRawArgs: withPrograms,
   supports: () => true,
 });
 
@@ -134,7 +134,7 @@ function run(
   });
 }
 
-test('the same tables, step by step, among foreign rules', () => {
+test('the same tables, step by step, among unmanaged rules', () => {
   const steps = [FIRST, FIRST, [AGAIN], AWAY, AWAY, FIRST];
   const expected = run(withPrograms, FOREIGN, steps);
   assert.equal(run(overNetlink, FOREIGN, steps), expected);
@@ -192,7 +192,7 @@ test('jumps to a chain that goes are looked for where the change says, before an
   };
   try {
     const plan = (): Pick<TableChange, 'deleteChains'> => ({ deleteChains: ['GONE'] });
-    overNetlink.apply([{ family: 'ipv4', table: 'nat', looksAt: ['GONE', 'LIST'], plan }]);
+    overNetlink.apply([{ family: 'ipv4', table: 'nat', reads: ['GONE', 'LIST'], plan }]);
   } finally {
     NftConnection.prototype.list = list;
   }

@@ -10,7 +10,7 @@ import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts'
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { addRule, flushChain, Message } from '../../../../../shared/packetfilter/nftables/messages.ts';
 import type { NftChain } from '../../../../../shared/packetfilter/nftables/model.ts';
-import { attributeOf } from '../../../../../shared/packetfilter/nftables/tree.ts';
+import { attributeOf } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
 import type { Family, Match, Rule, TableName, Target } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
 

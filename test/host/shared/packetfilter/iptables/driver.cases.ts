@@ -91,13 +91,13 @@ export function driverCases(variant: Variant, way: Way): void {
         ? '-p esp -j ACCEPT'
         : 'entry 4 of the table, that only iptables-save can put into words';
     assert.equal(state.chains.get('OTHER'), [
-      { foreign },
+      { unmanaged: foreign },
       { matches: [{ kind: 'comment', comment: "it's" }], target: { kind: 'drop' } },
     ]);
     assert.is(state.chains.get('NONE'), undefined);
   });
 
-  test('inserts between foreign rules and moves only its own', () => {
+  test('inserts between unmanaged rules and moves only its own', () => {
     const driver = chooseDriver();
     const first: TableChange = {
       family: 'ipv4',

@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../../support/suite.ts';
-import { commentOf, isForeign } from '../../../../../shared/packetfilter/compare.ts';
+import { commentOf, isUnmanaged } from '../../../../../shared/packetfilter/compare.ts';
 import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts';
 import { chooseDriver } from '../../../../../shared/packetfilter/select.ts';
 import type { Rule, TableState } from '../../../../../shared/packetfilter/ruleset.ts';
@@ -36,7 +36,7 @@ function makeList(): void {
 const READERS: Record<string, () => TableState> = {
   'over netlink': () => chooseDriver({ variant: 'nft' }).read('ipv4', 'nat'),
   'out of the legacy table': () => chooseDriver({ variant: 'legacy' }).read('ipv4', 'nat'),
-  'through iptables-save': () => chooseDriver({ words: true }).read('ipv4', 'nat'),
+  'through iptables-save': () => chooseDriver({ rawArgs: true }).read('ipv4', 'nat'),
 };
 
 for (const [how, read] of Object.entries(READERS)) {
@@ -45,7 +45,7 @@ for (const [how, read] of Object.entries(READERS)) {
     const found = (first: number, last = first): (string | undefined)[] =>
       state
         .forPorts('LIST', [{ first, last }])
-        .filter((rule): rule is Rule => !isForeign(rule))
+        .filter((rule): rule is Rule => !isUnmanaged(rule))
         .map(commentOf)
         .filter((comment) => comment === 'two' || comment === 'run' || comment === 'one');
     assert.equal(found(443), ['two']);
@@ -55,7 +55,7 @@ for (const [how, read] of Object.entries(READERS)) {
     // Whatever is written in another way is handed over, to be looked at.
     const six = state.forPorts('LIST', [{ first: 6, last: 6 }]);
     assert.ok(six.length >= 3 && six.length < 7, `${six.length} rules`);
-    assert.ok(six.some((rule) => !isForeign(rule) && commentOf(rule) === 'x -m multiport --dports 9 -j Y'));
+    assert.ok(six.some((rule) => !isUnmanaged(rule) && commentOf(rule) === 'x -m multiport --dports 9 -j Y'));
     assert.equal(state.forPorts('NONE', [{ first: 6, last: 6 }]), []);
   });
 

@@ -3,11 +3,13 @@ import * as assert from 'uvu/assert';
 import { CniError } from '../../../../../shared/cni/errors.ts';
 import { KernelError } from '../../../../../shared/kernel/errno.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
-import { changeNft, removeFromNft, viewNft } from '../../../../../shared/packetfilter/nftables/change.ts';
+import { changeNft, removeFromNft, readNft } from '../../../../../shared/packetfilter/nftables/change.ts';
 import { encodeStatements } from '../../../../../shared/packetfilter/nftables/encode.ts';
 import {
   addChain,
+  addElements,
   addRule,
+  addSet,
   addTable,
   flushChain,
 } from '../../../../../shared/packetfilter/nftables/messages.ts';
@@ -17,7 +19,6 @@ import type {
   NftStatement,
   NftTable,
 } from '../../../../../shared/packetfilter/nftables/model.ts';
-import { addElements, addSet } from '../../../../../shared/packetfilter/nftables/set-messages.ts';
 import { suite } from '../../../../support/suite.ts';
 
 const test = suite('changing nf_tables');
@@ -44,7 +45,7 @@ const fill = [
 test.beforeEach(() => void nft('flush', 'ruleset'));
 
 test('an empty host: nothing stands, and looking makes nothing', () => {
-  viewNft((view) => {
+  readNft((view) => {
     assert.not(view.hasTable(table));
     assert.not(view.hasChain(chain));
     assert.not(view.hasSet(set));
@@ -59,7 +60,7 @@ test('what was committed is seen', () => {
   changeNft({ what: 'fill the sample' }, () => fill);
   nft('add', 'table', 'inet', 'other');
   nft('add', 'chain', 'inet', 'other', 'own');
-  viewNft((view) => {
+  readNft((view) => {
     assert.ok(view.hasTable(table) && view.hasChain(chain) && view.hasSet(set));
     assert.equal(view.chains(table), [{ name: 'own', comment: 'whose' }]);
     const [rule, ...more] = view.rules(chain);
@@ -73,7 +74,7 @@ test('what was committed is seen', () => {
   });
   changeNft({ what: 'empty the chain' }, (view) => view.rules(chain).map((rule) => rule.deletion()));
   assert.equal(
-    viewNft((view) => view.rules(chain)),
+    readNft((view) => view.rules(chain)),
     [],
   );
 });
@@ -124,7 +125,7 @@ test('many elements asked for at once are the same as one by one', () => {
   changeNft({ what: 'fill the sample' }, () => fill);
   const ports = Array.from({ length: 700 }, (_, at) => ['tcp', String(at + 1)]);
   const few = ports.slice(70, 90);
-  viewNft((view) => {
+  readNft((view) => {
     const one = view.element(set, ['tcp', '80']);
     assert.equal([one?.comment, one?.chain], ['holder', 'own']);
     for (const keys of [few, ports]) {

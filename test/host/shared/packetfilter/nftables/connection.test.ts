@@ -14,7 +14,7 @@ import {
   Message,
 } from '../../../../../shared/packetfilter/nftables/messages.ts';
 import type { NftChain, NftTable } from '../../../../../shared/packetfilter/nftables/model.ts';
-import { NftView } from '../../../../../shared/packetfilter/nftables/view.ts';
+import { NftReader } from '../../../../../shared/packetfilter/nftables/reader.ts';
 import { suite } from '../../../../support/suite.ts';
 
 const test = suite('a conversation with nf_tables');
@@ -42,7 +42,7 @@ function sent(work: () => void): number {
 test('in a namespace that nobody committed to nothing stands, and nothing is asked', () => {
   inScratchNamespace(() => {
     using connection = NftConnection.open();
-    const view = new NftView(connection);
+    const view = new NftReader(connection);
     assert.is(connection.generation(), 1);
     const look = (): void => {
       assert.not(view.hasTable(table));
@@ -61,7 +61,7 @@ test('in a namespace that nobody committed to nothing stands, and nothing is ask
 test('without the generation the kernel is asked, in a new namespace too', () => {
   inScratchNamespace(() => {
     using connection = NftConnection.open();
-    const view = new NftView(connection);
+    const view = new NftReader(connection);
     assert.is(
       sent(() => assert.not(view.hasTable(table))),
       1,
@@ -72,7 +72,7 @@ test('without the generation the kernel is asked, in a new namespace too', () =>
 test('a table is seen by whoever asks after it came, ours or not', () => {
   inScratchNamespace(() => {
     using connection = NftConnection.open();
-    const view = new NftView(connection);
+    const view = new NftReader(connection);
     connection.commit([addTable(table), addChain(chain)], connection.generation());
     assert.ok(view.hasTable(table), 'own commit');
     assert.is(connection.generation(), 2);
@@ -93,7 +93,7 @@ test('a table is seen by whoever asks after it came, ours or not', () => {
 test('who commits in between is noticed by the commit, and then seen', () => {
   inScratchNamespace(() => {
     using connection = NftConnection.open();
-    const view = new NftView(connection);
+    const view = new NftReader(connection);
     const generation = connection.generation();
     nft('add', 'table', 'ip', 'sample');
     assert.not(view.hasTable(table), 'as of the generation');
@@ -110,7 +110,7 @@ test('several objects are asked for in one write, and answered in their order', 
   inScratchNamespace(() => {
     nft('add', 'table', 'ip', 'sample');
     using connection = NftConnection.open();
-    const view = new NftView(connection);
+    const view = new NftReader(connection);
     const missing: NftTable = { family: 'ip6', name: 'sample' };
     const datagrams = sent(() => {
       assert.ok(view.hasAnyTable([missing, table]));
@@ -138,7 +138,7 @@ test('of a refused transaction the first refused request is named, and the conve
     refused(addChain(chain), addChain(inNothing('first')));
     refused(addChain(inNothing('first')), addChain(inNothing('second')), addChain(chain));
     connection.commit([addTable(table), addChain(chain)]);
-    assert.ok(new NftView(connection).hasChain(chain));
+    assert.ok(new NftReader(connection).hasChain(chain));
   });
 });
 
@@ -186,7 +186,7 @@ test('a listing that somebody left does not stand in the way, can be read on, an
     fillChain();
     const before = openSockets();
     const connection = NftConnection.open();
-    const view = new NftView(connection);
+    const view = new NftReader(connection);
     const listings = [listOwn(connection), listOwn(connection), listOwn(connection)];
     for (const listing of listings) {
       assert.ok(listing.datagram(0) !== undefined);
@@ -209,14 +209,14 @@ test('the rest of a short one is read, and so is one that somebody left before g
     using connection = NftConnection.open();
     const listing = listOwn(connection);
     assert.ok(listing.datagram(0) !== undefined);
-    inScratchNamespace(() => assert.ok(new NftView(connection).hasChain({ table, name: 'other' })));
+    inScratchNamespace(() => assert.ok(new NftReader(connection).hasChain({ table, name: 'other' })));
     assert.is(listing.complete, true);
     assert.is(countRules(listing), 3000);
     execFileSync('nft', ['flush', 'chain', 'ip', 'sample', 'own']);
     execFileSync('nft', ['add', 'rule', 'ip', 'sample', 'own', 'accept']);
     const short = listOwn(connection);
     assert.ok(short.datagram(0) !== undefined);
-    assert.ok(new NftView(connection).hasChain({ table, name: 'other' }));
+    assert.ok(new NftReader(connection).hasChain({ table, name: 'other' }));
     assert.is(short.complete, true);
     assert.is(openSockets(), before + 1);
   });

@@ -5,22 +5,20 @@ import { isErrno } from '../../../../../shared/kernel/errno.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { ruleExpressions } from '../../../../../shared/packetfilter/nftables/encode.ts';
 import {
+  Message,
   addChain,
+  addElements,
   addRule,
+  addSet,
   addTable,
   deleteChain,
+  deleteElements,
   deleteTable,
   flushChain,
-  Message,
-} from '../../../../../shared/packetfilter/nftables/messages.ts';
-import type { NftChain, NftElement, NftTable } from '../../../../../shared/packetfilter/nftables/model.ts';
-import {
-  addElements,
-  addSet,
-  deleteElements,
   flushSet,
   getElement,
-} from '../../../../../shared/packetfilter/nftables/set-messages.ts';
+} from '../../../../../shared/packetfilter/nftables/messages.ts';
+import type { NftChain, NftElement, NftTable } from '../../../../../shared/packetfilter/nftables/model.ts';
 import {
   chainCommand,
   elementCommand,
@@ -28,7 +26,7 @@ import {
   setCommand,
   tableCommand,
 } from '../../../../../shared/packetfilter/nftables/text.ts';
-import { attributeOf } from '../../../../../shared/packetfilter/nftables/tree.ts';
+import { attributeOf } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
 import { suite } from '../../../../support/suite.ts';
 import { bridgeWorld, inetWorld, world, type World } from './worlds.ts';
 

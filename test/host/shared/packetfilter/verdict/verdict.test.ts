@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { fateIn, type Fate } from '../../../../../shared/packetfilter/verdict/verdict.ts';
 import type { KnownPacket } from '../../../../../shared/packetfilter/verdict/packet.ts';
-import { viewNft } from '../../../../../shared/packetfilter/nftables/change.ts';
+import { readNft } from '../../../../../shared/packetfilter/nftables/change.ts';
 import { suite } from '../../../../support/suite.ts';
 import { run } from '../variants.ts';
 import { INNER, makeWire, OUTER, passed, Sender, type Family } from './wire.ts';
@@ -44,7 +44,7 @@ function outcome(table: string, family: Family, state: Kind): { foretold: Fate; 
   const { known, send } = packet(family, state);
   run('nft', table);
   try {
-    const foretold = viewNft((view) => {
+    const foretold = readNft((view) => {
       const base = view.baseChain({ table: { family: 'inet', name: 't' }, name: 'forward' });
       assert.ok(base);
       return base === undefined ? 'unclear' : fateIn(view, base, known);

@@ -2,15 +2,13 @@
 import { isErrno } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import type { NftConnection } from './connection.ts';
-import { encodeStatements } from './encode.ts';
-import { encodeKey } from './fields.ts';
-import { deleteRule, Message, request } from './messages.ts';
+import { encodeKey, encodeStatements } from './encode.ts';
+import { Message, deleteRule, getElement, request } from './messages.ts';
 import type { NftChain, NftElement, NftRule, NftSet, NftTable } from './model.ts';
-import { sameExpressions } from './raw-expressions.ts';
-import { getElement } from './set-messages.ts';
-import { attributeOf, attributesOf, encodeTree, textOf, type AttributeNode } from './tree.ts';
+import { sameExpressions } from './decode-expressions.ts';
+import { attributeOf, attributesOf, encodeTree, textOf, type AttributeNode } from './nlattr.ts';
 
-export class NftView {
+export class NftReader {
   readonly #connection: NftConnection;
 
   constructor(connection: NftConnection) {

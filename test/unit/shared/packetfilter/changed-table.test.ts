@@ -1,11 +1,16 @@
 /** Chains that are never looked at as a whole come out as those that are. */
 import * as assert from 'uvu/assert';
 import { operations, type Operation } from '../../../../shared/packetfilter/diff.ts';
-import { EditedRules } from '../../../../shared/packetfilter/edited-rules.ts';
-import { outcomeOf } from '../../../../shared/packetfilter/outcome.ts';
-import { does, NewRule, type Entry, type Rules } from '../../../../shared/packetfilter/rules.ts';
+import { EditedRules, tableAfter } from '../../../../shared/packetfilter/changed-table.ts';
+import {
+  type Entry,
+  NewRule,
+  type Rules,
+  type Table,
+  does,
+  stateOf,
+} from '../../../../shared/packetfilter/table.ts';
 import type { PortRange, Rule, TableChange } from '../../../../shared/packetfilter/ruleset.ts';
-import { stateOf, type Table } from '../../../../shared/packetfilter/table.ts';
 import { suite } from '../../../support/suite.ts';
 import { randomNumbers } from '../../../host/shared/kernel/support.ts';
 import { randomChange, randomTable, rule, textsOf, type Chains } from './random-tables.ts';
@@ -20,7 +25,7 @@ class Numbered implements Rules {
     this.#entries = Array.from(entries, (entry) => ({
       text: entry.text,
       rule: entry.rule,
-      leadsTo: (chain: string) => entry.leadsTo(chain),
+      jumpsTo: (chain: string) => entry.jumpsTo(chain),
       handle: number(),
     }));
   }
@@ -33,8 +38,8 @@ class Numbered implements Rules {
     return this.#among((entry) => does(entry, wanted));
   }
 
-  mayLeadTo(chain: string): Iterable<Entry> {
-    return this.#among((entry) => entry.leadsTo(chain));
+  mayJumpTo(chain: string): Iterable<Entry> {
+    return this.#among((entry) => entry.jumpsTo(chain));
   }
 
   mayBeFor(ports: readonly PortRange[]): Iterable<Entry> {
@@ -86,7 +91,7 @@ function carryOut(before: Table, steps: readonly Operation[]): Chains {
 }
 
 function changed(table: Table, changes: readonly Omit<TableChange, 'family' | 'table'>[]): Table {
-  return changes.reduce<Table>((now, change) => outcomeOf(now, change), table);
+  return changes.reduce<Table>((now, change) => tableAfter(now, change), table);
 }
 
 test('random changes, one after the other: the same tables as with arrays, and steps that lead there', () => {

@@ -1,8 +1,8 @@
-import type { Family, ForeignRule, PortRange, Rule, TableName } from '../ruleset.ts';
-import { haveCommonPort, type Entry } from '../rules.ts';
-import type { Table } from '../table.ts';
+import type { Operation } from '../diff.ts';
 import { parseRule } from './parse.ts';
-import { splitWords } from './words.ts';
+import { splitArgs } from './render.ts';
+import type { Family, UnmanagedRule, PortRange, Rule, TableName } from '../ruleset.ts';
+import { type Entry, type Table, haveCommonPort } from '../table.ts';
 
 /**
  * One table out of the output of iptables-save:
@@ -45,20 +45,20 @@ const KERNEL_CHAINS = {
 /** A rule as iptables-save printed it; parsed when somebody asks, because a table may hold ten thousand. */
 class SavedRule implements Entry {
   readonly text: string;
-  #rule: Rule | ForeignRule | undefined;
+  #rule: Rule | UnmanagedRule | undefined;
 
   constructor(text: string) {
     this.text = text;
   }
 
-  get rule(): Rule | ForeignRule {
+  get rule(): Rule | UnmanagedRule {
     this.#rule ??= parseRule(this.text);
     return this.#rule;
   }
 
-  leadsTo(chain: string): boolean {
+  jumpsTo(chain: string): boolean {
     if (!this.text.includes(chain)) return false;
-    const words = splitWords(this.text);
+    const words = splitArgs(this.text);
     return words.some((word, at) => word === chain && JUMPS.has(words[at - 1] ?? ''));
   }
 
@@ -75,3 +75,29 @@ class SavedRule implements Entry {
 }
 
 const JUMPS = new Set(['-j', '-g']);
+
+/**
+ * Input for `iptables-restore --noflush` that carries out the steps as one transaction. Chains are made by `-N`, because the usual
+ * `:CHAIN` line would silently empty one that another program made meanwhile; `-N` fails, and the table is read again.
+ */
+export function restoreInput(table: TableName, steps: readonly Operation[]): string {
+  return [`*${table}`, ...steps.map(line), 'COMMIT', ''].join('\n');
+}
+
+/** One step as iptables would be called for it; also for messages. */
+export function line(step: Operation): string {
+  switch (step.do) {
+    case 'createChain':
+      return `-N ${step.chain}`;
+    case 'flushChain':
+      return `-F ${step.chain}`;
+    case 'deleteChain':
+      return `-X ${step.chain}`;
+    case 'deleteRule':
+      return `-D ${step.chain} ${step.entry.text}`;
+    case 'insertRule':
+      return `-I ${step.chain} ${step.index + 1} ${step.entry.text}`;
+    case 'appendRule':
+      return `-A ${step.chain} ${step.entry.text}`;
+  }
+}

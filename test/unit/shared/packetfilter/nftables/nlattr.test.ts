@@ -6,7 +6,7 @@ import {
   encodeTree,
   textOf,
   type AttributeNode,
-} from '../../../../../shared/packetfilter/nftables/tree.ts';
+} from '../../../../../shared/packetfilter/nftables/nlattr.ts';
 import { suite } from '../../../../support/suite.ts';
 
 const test = suite('nf_tables: trees of attributes');

@@ -1,5 +1,5 @@
 /** Expressions as the kernel lists them: told apart without understanding them. */
-import { attributeOf, attributesOf, textOf } from './tree.ts';
+import { attributeOf, attributesOf, textOf } from './nlattr.ts';
 
 export interface RawExpression {
   readonly name: string;

@@ -1,9 +1,6 @@
-import type { EnsuredRule, PlannedChange, RemovedRules, Rule, TableChange } from './ruleset.ts';
-import { isForeign } from './compare.ts';
-import { ChangedChains } from './changed-chains.ts';
-import { EditedRules } from './edited-rules.ts';
-import { does, doing, leadingTo, NewRule, type Entry, type Rules } from './rules.ts';
-import { stateOf, type Table } from './table.ts';
+import { isUnmanaged } from './compare.ts';
+import type { EnsuredRule, PlannedChange, PortRange, RemovedRules, Rule, TableChange } from './ruleset.ts';
+import { type Entry, NewRule, type Rules, type Table, does, doing, jumpingTo, stateOf } from './table.ts';
 
 /**
  * The table as it stands after a change. Pure. What the change leaves alone is the same objects in the same order; a change that
@@ -12,7 +9,7 @@ import { stateOf, type Table } from './table.ts';
  * Order of treatment: removals, whole chains, jumps, single rules, and deleted chains last, so that a change may take
  * a chain's rules elsewhere before deleting it.
  */
-export function outcomeOf(before: Table, change: Omit<TableChange, 'family' | 'table'>): Table {
+export function tableAfter(before: Table, change: Omit<TableChange, 'family' | 'table'>): Table {
   const after = new Draft(before);
   for (const removed of change.removeRules ?? []) after.remove(removed);
   for (const chain of change.ensureChains ?? []) after.ensureChain(chain);
@@ -25,9 +22,9 @@ export function outcomeOf(before: Table, change: Omit<TableChange, 'family' | 't
 }
 
 /** The same for several changes of one table, one after the other; a planned one sees what those before it leave. */
-export function outcomeOfAll(before: Table, changes: readonly (TableChange | PlannedChange)[]): Table {
+export function tableAfterAll(before: Table, changes: readonly (TableChange | PlannedChange)[]): Table {
   return changes.reduce<Table>(
-    (table, change) => outcomeOf(table, 'plan' in change ? change.plan(stateOf(table)) : change),
+    (table, change) => tableAfter(table, 'plan' in change ? change.plan(stateOf(table)) : change),
     before,
   );
 }
@@ -53,7 +50,7 @@ class Draft {
     const gone =
       'rule' in removed
         ? doing(entries, removed.rule)
-        : [...entries].filter(({ rule }) => !isForeign(rule) && removed.match(rule));
+        : [...entries].filter(({ rule }) => !isUnmanaged(rule) && removed.match(rule));
     this.#edit(removed.chain, entries, gone);
   }
 
@@ -66,7 +63,7 @@ class Draft {
 
   setJumps(chain: string, to: string, rules: readonly Rule[]): void {
     const entries = this.chains.get(chain) ?? [];
-    const jumps = [...leadingTo(entries, to)];
+    const jumps = [...jumpingTo(entries, to)];
     if (!areInOrder(jumps, rules)) this.#edit(chain, entries, jumps, rules.map(newRule));
   }
 
@@ -94,7 +91,7 @@ class Draft {
       this.#edit(
         chain,
         entries,
-        present.flatMap((gone) => [...leadingTo(entries, gone)]),
+        present.flatMap((gone) => [...jumpingTo(entries, gone)]),
       );
     }
     for (const chain of present) this.chains.delete(chain);
@@ -133,7 +130,7 @@ function isAtHead(standing: Entry, entries: Rules, chains: readonly string[]): b
 }
 
 function leadsToOne(entry: Entry, chains: readonly string[]): boolean {
-  return chains.some((chain) => entry.leadsTo(chain));
+  return chains.some((chain) => entry.jumpsTo(chain));
 }
 
 function areInOrder(entries: readonly Entry[], rules: readonly Rule[]): boolean {
@@ -146,4 +143,129 @@ function holds(entry: Entry | undefined, rule: Rule): boolean {
 
 function newRule(rule: Rule): Entry {
   return new NewRule(rule);
+}
+
+/** The chains that a change is known to look at, so that all of them can be asked for at once. */
+export function namedChains(
+  change: PlannedChange | Omit<TableChange, 'family' | 'table'>,
+): readonly string[] {
+  if ('plan' in change) return change.reads ?? [];
+  return [
+    ...(change.removeRules ?? []).map(({ chain }) => chain),
+    ...(change.ensureChains ?? []),
+    ...(change.setChains ?? []).map(({ chain }) => chain),
+    ...(change.setJumps ?? []).map(({ chain }) => chain),
+    ...(change.ensureRules ?? []).map(({ chain }) => chain),
+    ...(change.deleteChains ?? []).filter((which) => typeof which === 'string'),
+  ];
+}
+
+type Chains = ReadonlyMap<string, Rules>;
+
+/**
+ * A table's chains with changes laid over them. What is underneath is looked at only where somebody asks: it may be a table
+ * of ten thousand chains that is read from the kernel piece by piece.
+ */
+export class ChangedChains implements Chains {
+  /** What lies above; undefined: deleted. */
+  readonly touched: Map<string, Rules | undefined>;
+  readonly #base: Chains;
+
+  static over(chains: Chains): ChangedChains {
+    return chains instanceof ChangedChains
+      ? new ChangedChains(chains.#base, new Map(chains.touched))
+      : new ChangedChains(chains, new Map());
+  }
+
+  /** Use {@link ChangedChains.over}. */
+  private constructor(base: Chains, touched: Map<string, Rules | undefined>) {
+    this.#base = base;
+    this.touched = touched;
+  }
+
+  get size(): number {
+    return [...this.keys()].length;
+  }
+
+  has(chain: string): boolean {
+    return this.touched.has(chain) ? this.touched.get(chain) !== undefined : this.#base.has(chain);
+  }
+
+  get(chain: string): Rules | undefined {
+    return this.touched.has(chain) ? this.touched.get(chain) : this.#base.get(chain);
+  }
+
+  set(chain: string, rules: Rules): void {
+    this.touched.set(chain, rules);
+  }
+
+  delete(chain: string): void {
+    this.touched.set(chain, undefined);
+  }
+
+  *keys(): MapIterator<string> {
+    for (const chain of this.#base.keys()) if (this.has(chain)) yield chain;
+    for (const [chain, entries] of this.touched)
+      if (entries !== undefined && !this.#base.has(chain)) yield chain;
+  }
+
+  *entries(): MapIterator<[string, Rules]> {
+    for (const chain of this.keys()) yield [chain, this.get(chain) ?? []];
+  }
+
+  *values(): MapIterator<Rules> {
+    for (const [, entries] of this.entries()) yield entries;
+  }
+
+  [Symbol.iterator](): MapIterator<[string, Rules]> {
+    return this.entries();
+  }
+
+  forEach(visit: (rules: Rules, chain: string, map: Chains) => void): void {
+    for (const [chain, entries] of this.entries()) visit(entries, chain, this);
+  }
+}
+
+/** A chain's rules without some of them, and with others behind: what nearly every change makes of a chain, without a copy of it. */
+export class EditedRules implements Rules {
+  /** What was edited; never itself an edited list. */
+  readonly base: Rules;
+  /** Rules of the base that are not in this list. */
+  readonly gone: ReadonlySet<Entry>;
+  readonly added: readonly Entry[];
+
+  static of(rules: Rules, gone: Iterable<Entry>, added: readonly Entry[]): EditedRules {
+    const without = new Set(gone);
+    if (!(rules instanceof EditedRules)) return new EditedRules(rules, without, added);
+    const kept = rules.added.filter((entry) => !without.delete(entry));
+    return new EditedRules(rules.base, new Set([...rules.gone, ...without]), [...kept, ...added]);
+  }
+
+  /** Use {@link EditedRules.of}. */
+  private constructor(base: Rules, gone: ReadonlySet<Entry>, added: readonly Entry[]) {
+    this.base = base;
+    this.gone = gone;
+    this.added = added;
+  }
+
+  [Symbol.iterator](): Iterator<Entry> {
+    return this.#edited(this.base);
+  }
+
+  mayDo(wanted: Rule): Iterable<Entry> {
+    return this.#edited(this.base.mayDo?.(wanted) ?? this.base);
+  }
+
+  mayJumpTo(chain: string): Iterable<Entry> {
+    return this.#edited(this.base.mayJumpTo?.(chain) ?? this.base);
+  }
+
+  mayBeFor(ports: readonly PortRange[]): Iterable<Entry> {
+    return this.#edited(this.base.mayBeFor?.(ports) ?? this.base);
+  }
+
+  *#edited(some: Iterable<Entry>): Generator<Entry> {
+    for (const entry of some) if (!this.gone.has(entry)) yield entry;
+    yield* this.added;
+  }
 }
