@@ -16,17 +16,6 @@ import { thirdPartyNotices } from './build/notices.mjs';
 import { writeStamp } from './build/stamp.mjs';
 import { workFolder } from './build/work-folder.mjs';
 
-const NAMES = [
-  'loopback',
-  'bridge',
-  'host-local',
-  'firewall',
-  'portmap',
-  'consul-tproxy',
-  'consul-cni',
-  'weft',
-];
-
 const root = fileURLToPath(new URL('.', import.meta.url));
 const base = baseOrExit();
 for (const note of base.notes) say(`warning: ${note}`);
@@ -57,6 +46,8 @@ function baseOrExit() {
 
 async function build() {
   const { bundle, textAssets } = await import('./build/bundle.mjs');
+  const { PLUGIN_NAMES } = await import('./plugins/index.ts');
+  const names = [...PLUGIN_NAMES, 'weft'];
   const { latePartAssets, pack, tune } = await import('./build/pack.mjs');
   mkdirSync(resolve(root, 'dist'), { recursive: true });
   const work = workFolder(resolve(root, 'dist'));
@@ -74,10 +65,11 @@ async function build() {
     say(`packed with a startup snapshot: ${megabytes(packed)}`);
     install(
       process.argv.includes('--no-tune') ? packed : orPacked(packed, () => tune({ ...parts, packed }), work),
+      names,
       work,
     );
     writeStamp(root);
-    report(process.argv.includes('--no-timing') ? 0 : 11);
+    report(names, process.argv.includes('--no-timing') ? 0 : 11);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
@@ -127,24 +119,24 @@ function proveWorking(file, work) {
   }
 }
 
-/** Each name is replaced by a rename, so that at any moment there is a whole executable under it. @param {string} file @param {string} work */
-function install(file, work) {
+/** Each name is replaced by a rename, so that at any moment there is a whole executable under it. @param {string} file @param {string[]} names @param {string} work */
+function install(file, names, work) {
   const bin = resolve(root, 'dist/bin');
   mkdirSync(bin, { recursive: true });
-  for (const name of NAMES) {
+  for (const name of names) {
     const fresh = join(work, `link-${name}`);
     linkSync(file, fresh);
     renameSync(fresh, join(bin, name));
   }
 }
 
-/** @param {number} rounds */
-function report(rounds) {
+/** @param {string[]} names @param {number} rounds */
+function report(names, rounds) {
   const bin = resolve(root, 'dist/bin');
-  say(`one file, ${megabytes(join(bin, 'bridge'))}, under ${NAMES.length} names in dist/bin`);
+  say(`one file, ${megabytes(join(bin, 'bridge'))}, under ${names.length} names in dist/bin`);
   if (rounds === 0) return;
   const plain = { name: 'node -e 0', file: base.source, args: ['-e', '0'] };
-  const ours = NAMES.map((name) => ({ name, file: join(bin, name), args: ['--version'] }));
+  const ours = names.map((name) => ({ name, file: join(bin, name), args: ['--version'] }));
   say(`start to end, median of ${rounds}, turn by turn with the bare Node:`);
   for (const [name, milliseconds] of race([...ours, plain], rounds)) {
     say(`  ${name.padEnd(14)} ${median(milliseconds).toFixed(1).padStart(6)} ms`);

@@ -10,10 +10,12 @@ import { main } from '../cli/main.ts';
 import { prewarm } from './prewarm.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 
-prewarm();
-forgetBuilder();
-release();
 startupSnapshot.setDeserializeMainFunction(() => void start());
+// Node takes the snapshot when nothing is pending any more.
+void prewarm().then(() => {
+  forgetBuilder();
+  release();
+});
 
 async function start(): Promise<void> {
   // argv[1] is the name as it was called: hard links, symbolic links and `exec -a` all choose by it.

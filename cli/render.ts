@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { decodeRequest, HOST_NAME_FILES } from '../plugins/consul-tproxy/decode-request.ts';
-import { readOptions as readTproxyOptions, withNodeDefaults } from '../plugins/consul-tproxy/options.ts';
+import { configure, withNodeDefaults } from '../plugins/consul-tproxy/options.ts';
 import { backendName } from '../plugins/consul-tproxy/place.ts';
 import { planRules } from '../plugins/consul-tproxy/plan.ts';
 import { renderPlan } from '../plugins/consul-tproxy/render.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { readOptions, UsageError } from '../shared/config/command-line.ts';
+import { requireSettings } from '../shared/config/decode.ts';
 
 const HELP = `usage: weft render tproxy --config JSON|@FILE [options]
 
@@ -42,7 +43,9 @@ export function render(argv: readonly string[]): number {
     throw new UsageError('say what to render: weft render tproxy');
   const { config, backend, exemptions, ipv6, udp, 'dns-capture': dnsCapture } = values;
   if (config === undefined) throw new UsageError('--config is missing');
-  const options = withNodeDefaults(readTproxyOptions({ backend, exemptions, ipv6, udp, dnsCapture }));
+  const options = withNodeDefaults(
+    requireSettings('consul-tproxy', configure({ backend, exemptions, ipv6, udp, dnsCapture })),
+  );
   const request = decodeRequest('CONSUL_IPTABLES_CONFIG', textOf(config), HOST_NAME_FILES, (line) =>
     writeAll(2, `${line}\n`),
   );

@@ -1,6 +1,5 @@
 import * as z from 'zod/mini';
-import { decodeConfig } from '../../shared/config/decode.ts';
-import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import type { CniDns } from '../../shared/cni/types.ts';
 import { mtuSchema } from '../../shared/config/node-config.ts';
 import { MAC_RULE, stationMac } from './mac.ts';
@@ -38,13 +37,25 @@ export interface BridgeConfig {
   readonly dns: CniDns | undefined;
 }
 
-/** @throws CniError 7 naming every problem */
-export function configure(raw: Readonly<Record<string, unknown>>): BridgeConfig {
-  const decoded = decodeConfig(schema, raw, 'bridge configuration');
-  const problems = contradictions(decoded);
-  if (problems.length > 0) {
-    throw new CniError(CniCode.InvalidNetworkConfig, `invalid bridge configuration: ${problems.join('; ')}`);
+export function configure(raw: Readonly<Record<string, unknown>>): Configured<BridgeConfig> {
+  const decoded = decodeSettings(schema, raw);
+  if ('problems' in decoded) {
+    const { bridge, ipMasq, macspoofchk, ipam } = decoded.partial;
+    const partial = {
+      raw,
+      ipamType: ipam?.type ?? '',
+      ...(bridge !== undefined && { bridge }),
+      ...(ipMasq !== undefined && { ipMasq }),
+      ...(macspoofchk !== undefined && { macspoofchk }),
+    };
+    return { problems: decoded.problems, partial };
   }
+  const problems = contradictions(decoded.value);
+  const settings = settingsOf(decoded.value, raw);
+  return problems.length === 0 ? { settings } : { problems, partial: settings };
+}
+
+function settingsOf(decoded: Decoded, raw: BridgeConfig['raw']): BridgeConfig {
   const { ipam, args, runtimeConfig, dns, vlanTrunk, mtu, ...rest } = decoded;
   const mac = runtimeConfig?.mac || args?.cni?.mac || undefined;
   return {
@@ -115,7 +126,9 @@ const schema = z.object({
   ),
 });
 
-function contradictions(config: z.output<typeof schema>): string[] {
+type Decoded = z.output<typeof schema>;
+
+function contradictions(config: Decoded): string[] {
   const found: string[] = [];
   if (config.hairpinMode && config.promiscMode) {
     found.push('cannot set hairpin mode and promiscuous mode at the same time');
@@ -135,7 +148,7 @@ function contradictions(config: z.output<typeof schema>): string[] {
 }
 
 /** A list that is there counts even when it is empty; an empty domain alone says nothing. */
-function ownDns(dns: z.output<typeof schema>['dns']): CniDns | undefined {
+function ownDns(dns: Decoded['dns']): CniDns | undefined {
   if (dns === undefined) return undefined;
   const { nameservers, domain, search, options } = dns;
   const own: CniDns = {

@@ -13,7 +13,7 @@ import { ipamOf } from './ipam.ts';
 import { removeMasquerade } from './masquerade.ts';
 import { findHostEnd, hostEndOf, isLabelled, isOurs } from './ownership.ts';
 
-type Call = Invocation<BridgeConfig>;
+type Call = Invocation<Partial<BridgeConfig>>;
 
 /**
  * Takes away what ADD made, ours or the reference's, whatever is left of it: the namespace may be gone, empty, or another
@@ -27,10 +27,10 @@ export function del(call: Call): void {
       () => (keep = removeInterface(call)),
       () => ipamOf(call)?.del(),
       () => {
-        if (call.config.ipMasq) removeMasquerade(call, keep);
+        if (call.config.ipMasq !== false) removeMasquerade(call, keep);
       },
       () => {
-        if (call.config.macspoofchk && hasNftables()) removeMacSpoofCheck(call);
+        if (call.config.macspoofchk !== false && hasNftables()) removeMacSpoofCheck(call);
       },
     ],
     call.warn,
@@ -81,7 +81,7 @@ function isForDeletion(
     ({ name, sandbox }) => name === call.ifname && sandbox !== undefined && sandbox !== '',
   );
   if (known?.mac !== undefined) return known.mac.toLowerCase() === link.mac;
-  const bridge = linkByName(host, call.config.bridge);
+  const bridge = bridgeOf(call, host);
   return end !== undefined && (end.master === undefined || end.master === bridge?.index);
 }
 
@@ -95,7 +95,7 @@ function removeFromHost(call: Call, host: Rtnetlink): void {
 }
 
 function fromPrevResult(call: Call, host: Rtnetlink): LinkInfo | undefined {
-  const bridge = linkByName(host, call.config.bridge);
+  const bridge = bridgeOf(call, host);
   const named = (call.prevResult?.interfaces ?? []).filter(
     ({ sandbox }) => sandbox === undefined || sandbox === '',
   );
@@ -106,4 +106,9 @@ function fromPrevResult(call: Call, host: Rtnetlink): LinkInfo | undefined {
     if (agrees && link.mac === mac?.toLowerCase() && !isLabelled(link)) return link;
   }
   return undefined;
+}
+
+/** Undefined also when the configuration's name is invalid. */
+function bridgeOf({ config }: Call, host: Rtnetlink): LinkInfo | undefined {
+  return config.bridge === undefined ? undefined : linkByName(host, config.bridge);
 }

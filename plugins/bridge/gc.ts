@@ -9,7 +9,7 @@ import { attachmentOfAlias, type Attachment } from './identity.ts';
 import { ipamOf } from './ipam.ts';
 import { removeMasqueradeGarbage } from './masquerade.ts';
 
-type Call = Invocation<BridgeConfig>;
+type Call = Invocation<Partial<BridgeConfig>>;
 type Valid = readonly { readonly containerID: string; readonly ifname: string }[];
 
 /**

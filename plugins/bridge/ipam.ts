@@ -2,9 +2,13 @@ import { statSync } from 'node:fs';
 import { delegate, delegateAdd, findPlugin } from '../../shared/cni/delegate.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../../shared/cni/types.ts';
+import { requireSettings, usableSettings } from '../../shared/config/decode.ts';
 import { configureIpam } from '../../shared/ipam/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus, type IpamCall } from '../../shared/ipam/ipam.ts';
 import type { BridgeConfig } from './config.ts';
+
+/** Of any verb: DEL and GC have what is valid of the configuration. */
+type Call = Invocation<Partial<BridgeConfig>>;
 
 /** The network's address management, wherever it runs. */
 export interface Ipam {
@@ -31,8 +35,8 @@ export interface IpamAnswer {
  * host-local of another make, is run as the CNI specification says, with this plugin's own input and environment.
  * @returns undefined for a layer-2 network
  */
-export function ipamOf(call: Invocation<BridgeConfig>): Ipam | undefined {
-  const { ipamType } = call.config;
+export function ipamOf(call: Call): Ipam | undefined {
+  const { ipamType = '' } = call.config;
   if (ipamType === '') return undefined;
   return isThisProgram(ipamType, call.path) ? inProcess(call) : delegated(call, ipamType);
 }
@@ -50,26 +54,28 @@ function isThisProgram(type: string, path: readonly string[]): boolean {
   }
 }
 
-function inProcess(call: Invocation<BridgeConfig>): Ipam {
-  const ipamCall = (): IpamCall => ({ ...call, config: configureIpam(call.config.raw) });
+function inProcess(call: Call): Ipam {
+  const configured = configureIpam(call.config.raw ?? {});
+  const ipamCall = (): IpamCall => ({ ...call, config: requireSettings('host-local', configured) });
+  const removal = { ...call, config: usableSettings(configured) };
   return {
     add: () => {
       const { release, ...answer } = ipamAdd(ipamCall());
       return { ...answer, undo: release };
     },
-    del: () => ipamDel(ipamCall()),
+    del: () => ipamDel(removal),
     holds: (addresses) => {
       const ips = addresses.map((address) => ({ address }));
       const prevResult = { interfaces: [], ips, routes: [], dns: {} };
       return !throws(() => ipamCheck({ ...ipamCall(), prevResult }));
     },
     check: () => ipamCheck(ipamCall()),
-    gc: () => ipamGc(ipamCall()),
+    gc: () => ipamGc(removal),
     status: () => ipamStatus(ipamCall()),
   };
 }
 
-function delegated(call: Invocation<BridgeConfig>, type: string): Ipam {
+function delegated(call: Call, type: string): Ipam {
   // Before anything is changed: a missing plugin must not leave a trace.
   if (call.command === 'ADD') findPlugin(type, call.path);
   const undo = (): void => delegate(type, 'DEL', call);

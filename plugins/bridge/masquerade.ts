@@ -33,7 +33,7 @@ export function putMasquerade(call: Call, { addresses, keep }: Masqueraded): voi
 }
 
 /** With both backends: an earlier configuration may have named the other one, and so may the reference have done. */
-export function removeMasquerade(call: Call, keep: readonly string[]): void {
+export function removeMasquerade(call: Invocation<unknown>, keep: readonly string[]): void {
   runAll(
     [
       () => applyWherePossible(chooseDriver(), masqueradeRemoval({ ...call, keep }), call.warn),
@@ -68,7 +68,7 @@ export function missingMasqueradeOf(call: Call, { addresses, keep }: Masqueraded
   return missing;
 }
 
-export function removeMasqueradeGarbage(call: Call): void {
+export function removeMasqueradeGarbage(call: Invocation<unknown>): void {
   const { network, validAttachments } = call;
   if (validAttachments === undefined) return;
   runAll(

@@ -1,5 +1,5 @@
 import * as z from 'zod/mini';
-import { decodeConfig } from '../../shared/config/decode.ts';
+import { decodeConfig, decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { NODE_CONFIG_FILE, readNodeConfig } from '../../shared/config/node-config.ts';
 
@@ -27,9 +27,11 @@ export const DEFAULT_OPTIONS: TproxyOptions = {
   backend: undefined,
 };
 
-/** The options a network configuration sets itself; the rest is {@link withNodeDefaults}'s. Throws CniError 7 naming every problem. */
-export function readOptions(raw: unknown): Partial<TproxyOptions> {
-  return present(decodeConfig(optionsSchema, raw, 'consul-tproxy configuration'));
+/** The options a network configuration sets itself; the rest is {@link withNodeDefaults}'s. */
+export function configure(raw: unknown): Configured<Partial<TproxyOptions>> {
+  const decoded = decodeSettings(optionsSchema, raw);
+  if ('problems' in decoded) return { problems: decoded.problems, partial: present(decoded.partial) };
+  return { settings: present(decoded.value) };
 }
 
 /**

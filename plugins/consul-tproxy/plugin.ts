@@ -7,14 +7,14 @@ import { readProxyRequest } from './arguments.ts';
 import { checkRules } from './check.ts';
 import { planDns } from './dns-plan.ts';
 import { demandIpv6, feasible } from './feasible.ts';
-import { readOptions, withNodeDefaults, withSoundNodeDefaults, type TproxyOptions } from './options.ts';
+import { configure, withNodeDefaults, withSoundNodeDefaults, type TproxyOptions } from './options.ts';
 import { placeRules, removeRules, withBackends } from './place.ts';
 import { planRules } from './plan.ts';
 import { keepResolvConf, removeResolvConf, removeStaleResolvConf } from './resolv-conf.ts';
 import { probeKernel } from './status.ts';
 
 /** What the network configuration says itself; the node's defaults are read by the verbs that need them. DEL and GC need neither. */
-type Config = () => Partial<TproxyOptions>;
+type Config = Partial<TproxyOptions>;
 
 /**
  * Sends an allocation's TCP through its Consul sidecar, and its DNS to Consul. Also installed as consul-cni, the name by which Nomad calls it.
@@ -23,7 +23,7 @@ type Config = () => Partial<TproxyOptions>;
 export const plugin: Plugin<Config> = {
   name: 'consul-tproxy',
   supportedVersions: CNI_VERSIONS,
-  configure: (raw) => () => readOptions(raw),
+  configure,
   add,
   del,
   check,
@@ -45,7 +45,7 @@ function add(call: Invocation<Config>): CniResult {
     );
   }
   const request = readProxyRequest(call.environment['CNI_ARGS'], warn);
-  const options = withNodeDefaults(call.config());
+  const options = withNodeDefaults(call.config);
   const plan = planRules(request, options);
   inNamespace(call.netns, () => {
     demandIpv6(plan, options, prevResult, warn);
@@ -68,7 +68,7 @@ function del(call: Invocation<Config>): void {
 }
 
 function check(call: Invocation<Config>): void {
-  const options = withSoundNodeDefaults(call.config(), call.warn);
+  const options = withSoundNodeDefaults(call.config, call.warn);
   if (options.check === 'off') return;
   const request = readProxyRequest(call.environment['CNI_ARGS'], call.warn);
   inNamespace(call.netns, () =>
@@ -89,5 +89,5 @@ function gc(call: Invocation<Config>): void {
 }
 
 function status(call: Invocation<Config>): void {
-  probeKernel(withNodeDefaults(call.config()), call.warn);
+  probeKernel(withNodeDefaults(call.config), call.warn);
 }

@@ -28,9 +28,9 @@ export function chosenBackend(settings: FirewallSettings): FirewallBackend {
  * moved from one backend to another since. Asking the bus for firewalld costs as much as all the rest of a DEL: where the
  * network names another backend, it is asked only if firewalld is installed.
  */
-export function possibleBackends(settings: FirewallSettings | undefined): FirewallBackend[] {
+export function possibleBackends(settings: Partial<FirewallSettings>): FirewallBackend[] {
   const { firewalld, ...others } = BACKENDS;
-  const named = settings?.backend ?? '';
+  const named = settings.backend ?? '';
   const asksBus = !Object.hasOwn(others, named) || findProgram('firewalld') !== undefined;
   return [...Object.values(others), ...(asksBus ? [firewalld] : [])];
 }

@@ -1,6 +1,5 @@
 import * as z from 'zod/mini';
-import { decodeConfig } from '../../shared/config/decode.ts';
-import { readSettings, type Settings } from '../../shared/cni/settings.ts';
+import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
 
 /** The firewall plugin's part of a network's configuration, checked, defaults filled in (docs/reference/plugins/firewall.md). */
@@ -20,22 +19,29 @@ export interface FirewallSettings {
  */
 export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
 
-export type FirewallConfig = Settings<FirewallSettings>;
-
-export function configure(raw: Readonly<Record<string, unknown>>): FirewallConfig {
-  return readSettings(() => {
-    const { backend, iptablesAdminChainName, firewalldZone, ingressPolicy } = decodeConfig(
-      schema,
-      raw,
-      'firewall configuration',
-    );
-    return {
+export function configure(raw: Readonly<Record<string, unknown>>): Configured<FirewallSettings> {
+  const decoded = decodeSettings(schema, raw);
+  if ('problems' in decoded) {
+    const { backend, firewalldZone } = decoded.partial;
+    const partial = {
+      ...(backend !== undefined && { backend }),
+      ...(firewalldZone !== undefined && { zone: zoneOf(firewalldZone) }),
+    };
+    return { problems: decoded.problems, partial };
+  }
+  const { backend, iptablesAdminChainName, firewalldZone, ingressPolicy } = decoded.value;
+  return {
+    settings: {
       backend,
       adminChain: iptablesAdminChainName === '' ? DEFAULT_ADMIN_CHAIN : iptablesAdminChainName,
       ingressPolicy: ingressPolicy === '' ? 'open' : ingressPolicy,
-      zone: firewalldZone === '' ? DEFAULT_ZONE : firewalldZone,
-    };
-  });
+      zone: zoneOf(firewalldZone),
+    },
+  };
+}
+
+function zoneOf(text: string): string {
+  return text === '' ? DEFAULT_ZONE : text;
 }
 
 const DEFAULT_ADMIN_CHAIN = 'CNI-ADMIN';

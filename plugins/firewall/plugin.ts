@@ -1,16 +1,15 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
-import { needSettings, settingsIfValid } from '../../shared/cni/settings.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
 import { runAll } from '../../shared/cni/undo.ts';
 import { chooseDriver } from '../../shared/packetfilter/select.ts';
 import { chosenBackend, possibleBackends } from './choose.ts';
-import { configure, DEFAULT_ZONE, type FirewallConfig } from './config.ts';
+import { configure, DEFAULT_ZONE, type FirewallSettings } from './config.ts';
 import { hostsByFamily, subjectOf } from './subject.ts';
 import { addressesOf } from './whose-addresses.ts';
 
 /** Lets containers' traffic through the host's firewall: docs/reference/plugins/firewall.md. */
-export const plugin: Plugin<FirewallConfig> = {
+export const plugin: Plugin<FirewallSettings> = {
   name: 'firewall',
   supportedVersions: CNI_VERSIONS,
   configure,
@@ -18,24 +17,26 @@ export const plugin: Plugin<FirewallConfig> = {
   del,
   check,
   gc,
-  status: ({ config }) => chosenBackend(needSettings(config)).ready(),
+  status: ({ config }) => chosenBackend(config).ready(),
 };
 
-type Call = Invocation<FirewallConfig>;
+type Call = Invocation<FirewallSettings>;
+/** For DEL and GC, which work with whatever is valid of the configuration. */
+type Removal = Invocation<Partial<FirewallSettings>>;
 
 function add(call: Call): CniResult {
-  const settings = needSettings(call.config);
+  const settings = call.config;
   const subject = subjectOf(call, settings);
   chosenBackend(settings).allow(settings, subject, call.warn);
   return call.prevResult ?? { interfaces: [], ips: [], routes: [], dns: {} };
 }
 
-function del(call: Call): void {
+function del(call: Removal): void {
   const { network, containerId, warn } = call;
   const addresses = hostsByFamily(addressesOf(call, chooseDriver()));
   const departing = { network, containerId, addresses, zone: zoneOf(call) };
   runAll(
-    possibleBackends(settingsIfValid(call.config)).map((backend) => () => backend.forget(departing, warn)),
+    possibleBackends(call.config).map((backend) => () => backend.forget(departing, warn)),
     warn,
   );
 }
@@ -45,7 +46,7 @@ function del(call: Call): void {
  * another backend has it there, complete, and is as well off.
  */
 function check(call: Call): void {
-  const settings = needSettings(call.config);
+  const settings = call.config;
   const subject = subjectOf(call, settings);
   const chosen = chosenBackend(settings);
   const missing = chosen.missing(settings, subject);
@@ -55,18 +56,18 @@ function check(call: Call): void {
   throw new CniError(CniCode.Internal, `firewall rules are not complete: ${missing}`);
 }
 
-function gc(call: Call): void {
+function gc(call: Removal): void {
   const { network, validAttachments, warn } = call;
   if (validAttachments === undefined) return;
   const garbage = { network, valid: validAttachments, zone: zoneOf(call) };
   runAll(
-    possibleBackends(settingsIfValid(call.config)).map((backend) => () => backend.collect(garbage, warn)),
+    possibleBackends(call.config).map((backend) => () => backend.collect(garbage, warn)),
     warn,
   );
 }
 
-function zoneOf({ config }: Call): string {
-  return settingsIfValid(config)?.zone ?? DEFAULT_ZONE;
+function zoneOf({ config }: Removal): string {
+  return config.zone ?? DEFAULT_ZONE;
 }
 
 /** A backend that this host lacks has nothing. */

@@ -1,6 +1,4 @@
-import * as z from 'zod/mini';
 import { isLoopback, parseCidr } from '../../shared/net/address.ts';
-import { decodeConfig } from '../../shared/config/decode.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
@@ -13,14 +11,13 @@ import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 const NAME = 'lo';
 
 /** The configuration has no keys of loopback's own. */
-const Config = z.object({});
-type Config = z.output<typeof Config>;
+type Config = Readonly<Record<string, never>>;
 
 /** Brings the loopback interface of a namespace up, and down again. See docs/reference/plugins/loopback.md. */
 export const plugin: Plugin<Config> = {
   name: 'loopback',
   supportedVersions: CNI_VERSIONS,
-  configure: (raw) => decodeConfig(Config, raw, 'loopback configuration'),
+  configure: () => ({ settings: {} }),
   add,
   del,
   check,

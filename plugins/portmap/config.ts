@@ -1,7 +1,5 @@
 import * as z from 'zod/mini';
-import { decodeConfig } from '../../shared/config/decode.ts';
-import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { readSettings, type Settings } from '../../shared/cni/settings.ts';
+import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
 import { checkConditions, isIptablesSyntax } from './conditions.ts';
 import { claimOf, collide, describeMapping, mappingsSchema, readMappings, type Mapping } from './mapping.ts';
@@ -29,20 +27,13 @@ export interface PortmapSettings {
   readonly mappings: readonly Mapping[] | undefined;
 }
 
-export type PortmapConfig = Settings<PortmapSettings>;
-
-export function configure(raw: Readonly<Record<string, unknown>>): PortmapConfig {
-  return readSettings(() => {
-    const decoded = decodeConfig(schema, raw, 'portmap configuration');
-    const problems = contradictions(decoded);
-    if (problems.length > 0) {
-      throw new CniError(
-        CniCode.InvalidNetworkConfig,
-        `invalid portmap configuration: ${problems.join('; ')}`,
-      );
-    }
-    return settingsOf(decoded);
-  });
+export function configure(raw: Readonly<Record<string, unknown>>): Configured<PortmapSettings> {
+  const decoded = decodeSettings(schema, raw);
+  // DEL finds everything by name: of an invalid configuration it needs nothing.
+  if ('problems' in decoded) return { problems: decoded.problems, partial: {} };
+  const problems = contradictions(decoded.value);
+  const settings = settingsOf(decoded.value);
+  return problems.length === 0 ? { settings } : { problems, partial: settings };
 }
 
 const DEFAULT_MARK_BIT = 13;

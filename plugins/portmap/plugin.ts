@@ -1,13 +1,12 @@
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
-import { needSettings, settingsIfValid } from '../../shared/cni/settings.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
 import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { Forwarding, PortmapBackend } from './backend.ts';
-import { configure, type PortmapConfig, type PortmapSettings } from './config.ts';
+import { configure, type PortmapSettings } from './config.ts';
 import { iptablesBackend } from './iptables-backend.ts';
 import { allowLocalhost } from './localhost.ts';
 import { nftablesBackend } from './nftables-backend.ts';
@@ -15,7 +14,7 @@ import { needPrevResult, targetOf } from './target.ts';
 import { forgetFlowsOf, forgetFlowsTo } from './udp-flows.ts';
 
 /** Leads ports of the host to containers: docs/reference/plugins/portmap.md. */
-export const plugin: Plugin<PortmapConfig> = {
+export const plugin: Plugin<PortmapSettings> = {
   name: 'portmap',
   supportedVersions: CNI_VERSIONS,
   configure,
@@ -24,14 +23,16 @@ export const plugin: Plugin<PortmapConfig> = {
   check,
   gc,
   status: ({ config }) => {
-    backendOf(needSettings(config));
+    backendOf(config);
   },
 };
 
-type Call = Invocation<PortmapConfig>;
+type Call = Invocation<PortmapSettings>;
+/** For DEL and GC, which work with whatever is valid of the configuration. */
+type Removal = Invocation<Partial<PortmapSettings>>;
 
 function add(call: Call): CniResult {
-  const settings = needSettings(call.config);
+  const settings = call.config;
   const result = needPrevResult(call);
   const forwardings = forwardingsOf(call, settings, result);
   if (forwardings.length === 0) return result;
@@ -71,9 +72,8 @@ function makeWay(call: Call, backend: PortmapBackend, forwarding: Forwarding): v
  * needed, and both families are looked into: an earlier ADD may have had an address of the other. An explicitly empty list
  * says that there never were any.
  */
-function del(call: Call): void {
-  const settings = settingsIfValid(call.config);
-  if (settings?.mappings?.length === 0) return;
+function del(call: Removal): void {
+  if (call.config.mappings?.length === 0) return;
   // Both: the node may have been moved from one to the other since, or from the reference to this suite.
   runAll(
     Object.values(BACKENDS).map((backend) => () => remove(call, backend, FAMILIES)),
@@ -86,7 +86,7 @@ function del(call: Call): void {
  * backend has it there, complete, and is as well off.
  */
 function check(call: Call): void {
-  const settings = needSettings(call.config);
+  const settings = call.config;
   const forwardings = forwardingsOf(call, settings, needPrevResult(call));
   if (forwardings.length === 0) return;
   const chosen = backendOf(settings);
@@ -107,7 +107,7 @@ function isComplete(backend: PortmapBackend, forwardings: readonly Forwarding[])
   }
 }
 
-function gc(call: Call): void {
+function gc(call: Removal): void {
   if (call.validAttachments === undefined) return;
   const { network, validAttachments } = call;
   runAll(
@@ -120,7 +120,7 @@ function gc(call: Call): void {
 
 const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
 
-function remove(call: Call, backend: PortmapBackend, families: readonly Family[]): void {
+function remove(call: Removal, backend: PortmapBackend, families: readonly Family[]): void {
   forgetFlowsOf(backend.remove(call, families, call.warn), call.warn);
 }
 

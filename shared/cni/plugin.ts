@@ -1,3 +1,4 @@
+import type { Configured } from '../config/decode.ts';
 import type { CniResult, CniVersion } from './types.ts';
 
 /** One call of a plugin, after the protocol has read and validated all of it; plugins touch nothing else of the process. */
@@ -16,7 +17,7 @@ export interface Invocation<Config> {
   /** Network name. */
   readonly network: string;
   readonly cniVersion: CniVersion;
-  /** The plugin's own part of the configuration: parsed, defaults filled in. */
+  /** The plugin's settings; for DEL and GC those that are valid. */
   readonly config: Config;
   /** The configuration's text exactly as it came, for delegation. */
   readonly stdin: string;
@@ -29,20 +30,23 @@ export interface Invocation<Config> {
 }
 
 /**
- * A plugin is data plus five functions. Each throws CniError; whatever it did before throwing, it has undone.
+ * A plugin is data plus six functions. Each verb throws CniError; whatever it did before throwing, it has undone.
  * `check`, `status` are read-only. `del` never fails for what is already gone.
+ * (Methods, not members of function type: so a plugin of any settings is a `Plugin<unknown>`.)
  */
-export interface Plugin<Config> {
+export interface Plugin<Settings> {
   readonly name: string;
   readonly supportedVersions: readonly CniVersion[];
   /**
-   * Turns the parsed configuration object into Config, by `decodeConfig` (keys in any case, nulls absent), or throws CniError 7
-   * naming every problem. Called for every verb before anything else of the plugin.
+   * The plugin's settings out of the parsed configuration object, or every problem at once. Called for every verb before
+   * anything else of the plugin; problems stop ADD, CHECK and STATUS (CniError 7).
    */
-  readonly configure: (raw: Readonly<Record<string, unknown>>) => Config;
-  readonly add: (call: Invocation<Config>) => CniResult;
-  readonly del: (call: Invocation<Config>) => void;
-  readonly check: (call: Invocation<Config>) => void;
-  readonly gc: (call: Invocation<Config>) => void;
-  readonly status: (call: Invocation<Config>) => void;
+  configure(raw: Readonly<Record<string, unknown>>): Configured<Settings>;
+  add(call: Invocation<Settings>): CniResult;
+  check(call: Invocation<Settings>): void;
+  status(call: Invocation<Settings>): void;
+  /** Removes what belongs to this container whatever the configuration says: `config` has what is valid of it. */
+  del(call: Invocation<Partial<Settings>>): void;
+  /** As `del`. */
+  gc(call: Invocation<Partial<Settings>>): void;
 }

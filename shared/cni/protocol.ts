@@ -1,6 +1,7 @@
 import { allowsOwnNamespace, readVariables, type Environment } from './environment.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
 import { splitArgs } from './args.ts';
+import { requireSettings, usableSettings } from '../config/decode.ts';
 import { CniCode, CniError, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
 import type { Invocation, Plugin } from './plugin.ts';
@@ -102,7 +103,7 @@ function answer<Config>(
   known.version = cniVersion;
   const logLine = logger(edge);
   const warn = (line: string): void => logLine(`${plugin.name}: ${line.replaceAll(/\s*\n\s*/g, ' ')}\n`);
-  const call: Invocation<Config> = {
+  const base = {
     ...variables,
     command,
     network: network.name,
@@ -112,9 +113,15 @@ function answer<Config>(
     args: splitArgs(edge.environment['CNI_ARGS'] ?? ''),
     prevResult: previous(command, network, cniVersion, warn),
     validAttachments: command === 'GC' ? readValidAttachments(network) : undefined,
-    config: plugin.configure(network.raw),
     warn,
   };
+  const configured = plugin.configure(network.raw);
+  if (command === 'DEL' || command === 'GC') {
+    const call = { ...base, command, config: usableSettings(configured) };
+    refuseOwnNamespace(call, edge);
+    return remove(plugin, call);
+  }
+  const call = { ...base, command, config: requireSettings(plugin.name, configured) };
   refuseOwnNamespace(call, edge);
   return perform(plugin, call);
 }
@@ -175,21 +182,15 @@ function isOwnNamespace(netns: string, edge: ProcessEdge): boolean {
 }
 
 function perform<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
-  switch (call.command) {
-    case 'ADD':
-      return add(plugin, call);
-    case 'DEL':
-      plugin.del(call);
-      break;
-    case 'CHECK':
-      plugin.check(call);
-      break;
-    case 'STATUS':
-      plugin.status(call);
-      break;
-    case 'GC':
-      collect(plugin, call);
-  }
+  if (call.command === 'ADD') return add(plugin, call);
+  if (call.command === 'CHECK') plugin.check(call);
+  else plugin.status(call);
+  return { text: '' };
+}
+
+function remove<Config>(plugin: Plugin<Config>, call: Invocation<Partial<Config>>): Answer {
+  if (call.command === 'DEL') plugin.del(call);
+  else collect(plugin, call);
   return { text: '' };
 }
 
@@ -212,7 +213,7 @@ function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
 }
 
 /** Without a list nothing is known to be stale; an empty list says that everything is. */
-function collect<Config>(plugin: Plugin<Config>, call: Invocation<Config>): void {
+function collect<Config>(plugin: Plugin<Config>, call: Invocation<Partial<Config>>): void {
   if (call.validAttachments === undefined) {
     call.warn('GC without "cni.dev/valid-attachments" in the configuration: nothing is removed');
     return;

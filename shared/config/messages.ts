@@ -14,6 +14,16 @@ export function sentences(issues: readonly Issue[], input: unknown): string[] {
   return [...new Set(issues.flatMap((issue) => sentence(issue, input, [])))];
 }
 
+/** A runtime's log shows a screenful; an operator who corrects these sees the next ones. */
+const SHOWN_PROBLEMS = 12;
+
+/** `problems` as one text, cut to a screenful. */
+export function joinProblems(problems: readonly string[]): string {
+  const shown = problems.slice(0, SHOWN_PROBLEMS).join('; ');
+  const more = problems.length - SHOWN_PROBLEMS;
+  return more > 0 ? `${shown}; and ${more} more` : shown;
+}
+
 function sentence(issue: Issue, input: unknown, above: readonly PropertyKey[]): string[] {
   const path = [...above, ...issue.path];
   const value = valueAt(input, path);

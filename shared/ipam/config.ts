@@ -1,8 +1,7 @@
 import * as z from 'zod/mini';
 import { formatAddress, formatCidr, parseAddress, parseCidr, type IpAddress } from '../net/address.ts';
 import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';
-import { decodeConfig } from '../config/decode.ts';
-import { CniCode, CniError } from '../cni/errors.ts';
+import { decodeSettings, type Configured } from '../config/decode.ts';
 import type { CniRoute } from '../cni/types.ts';
 import { readRangeSets, type RangeSet, type RawRange } from './ranges.ts';
 
@@ -16,27 +15,22 @@ export interface IpamConfig {
   readonly resolvConf: string | undefined;
   /** From args.cni.ips, then runtimeConfig.ips; CNI_ARGS' IP comes with the call. */
   readonly requested: readonly IpAddress[];
-  /** What is wrong with the pool. ADD, CHECK and STATUS throw it; DEL and GC need only the store and go on. */
-  readonly problem: CniError | undefined;
 }
 
 /**
+ * DEL and GC need only the store: they release what an ADD took before the configuration became invalid.
  * @param raw the plugin's whole configuration: `ipam`, `runtimeConfig` and `args` are read
- * @throws CniError 7 when even the store cannot be told (`dataDir` is no text); every other mistake ends in `problem`,
- *   because a DEL must be able to release what an ADD took before somebody broke the configuration
  */
-export function configureIpam(raw: Readonly<Record<string, unknown>>): IpamConfig {
-  const dataDir = decodeConfig(storeSchema, raw, WHAT).ipam?.dataDir;
-  const store = { dataDir: dataDir === undefined || dataDir === '' ? DEFAULT_DATA_DIR : dataDir };
-  try {
-    return { ...store, ...readPool(raw), problem: undefined };
-  } catch (thrown) {
-    if (!(thrown instanceof CniError)) throw thrown;
-    return { ...store, rangeSets: [], routes: [], resolvConf: undefined, requested: [], problem: thrown };
-  }
+export function configureIpam(raw: Readonly<Record<string, unknown>>): Configured<IpamConfig> {
+  const store = decodeSettings(storeSchema, raw);
+  const dataDir = 'value' in store ? store.value.ipam?.dataDir : undefined;
+  const partial = { dataDir: dataDir === undefined || dataDir === '' ? DEFAULT_DATA_DIR : dataDir };
+  const decoded = decodeSettings(poolSchema, raw);
+  if ('problems' in decoded) return { problems: decoded.problems, partial };
+  const problems: string[] = [];
+  const settings = { ...partial, ...readPool(decoded.value, problems) };
+  return problems.length === 0 ? { settings } : { problems, partial };
 }
-
-const WHAT = 'host-local configuration';
 
 const optionalText = z.optional(z.string());
 const wholeNumber = z.optional(z.int().check(z.gte(0), z.lte(0xffff_ffff)));
@@ -82,18 +76,21 @@ const poolSchema = z.object({
 
 type Pool = Pick<IpamConfig, 'rangeSets' | 'routes' | 'resolvConf' | 'requested'>;
 
-function readPool(raw: Readonly<Record<string, unknown>>): Pool {
-  const { ipam, runtimeConfig, args } = decodeConfig(poolSchema, raw, WHAT);
-  if (ipam === undefined) throw new CniError(CniCode.InvalidNetworkConfig, "IPAM config missing 'ipam' key");
+function readPool(decoded: z.output<typeof poolSchema>, problems: string[]): Pool {
+  const { ipam, runtimeConfig, args } = decoded;
+  if (ipam === undefined) {
+    problems.push("IPAM config missing 'ipam' key");
+    return { rangeSets: [], routes: [], resolvConf: undefined, requested: [] };
+  }
   const single: RawRange[][] = ipam.subnet === undefined ? [] : [[ipam]];
-  const { sets, problems } = readRangeSets([
+  const { sets, problems: inRanges } = readRangeSets([
     ...(runtimeConfig?.ipRanges ?? []),
     ...single,
     ...(ipam.ranges ?? []),
   ]);
+  problems.push(...inRanges);
   const requested = readAddresses([...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])], problems);
   const routes = (ipam.routes ?? []).flatMap((route) => readRoute(route, problems));
-  if (problems.length > 0) throw new CniError(CniCode.InvalidNetworkConfig, problems.join('; '));
   const resolvConf = ipam.resolvConf === '' ? undefined : ipam.resolvConf;
   return { rangeSets: sets, routes, resolvConf, requested };
 }

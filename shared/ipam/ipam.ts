@@ -5,6 +5,7 @@ import type { Invocation } from '../cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../cni/types.ts';
 import { withRollback } from '../cni/undo.ts';
 import { allocate, hasRoom, release } from './allocate.ts';
+import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';
 import type { IpamConfig } from './config.ts';
 import { describeSet, rangeOf, type RangeSet } from './ranges.ts';
 import { requestedPerSet } from './requested.ts';
@@ -14,8 +15,8 @@ import type { Owner } from './store.ts';
 import { withStore } from './with-store.ts';
 
 /** What the allocator needs of a call; any plugin's Invocation has it once `config` is what `configureIpam(raw)` gave. */
-export type IpamCall = Pick<
-  Invocation<IpamConfig>,
+export type IpamCall<Config = IpamConfig> = Pick<
+  Invocation<Config>,
   | 'containerId'
   | 'ifname'
   | 'environment'
@@ -26,6 +27,9 @@ export type IpamCall = Pick<
   | 'validAttachments'
   | 'warn'
 >;
+
+/** DEL and GC, which need only the store. */
+type Removal = IpamCall<Partial<IpamConfig>>;
 
 export interface IpamResult {
   ips: CniIp[];
@@ -59,7 +63,7 @@ export function ipamAdd(call: IpamCall): IpamResult {
 }
 
 /** Releases everything that (containerId, ifname) holds; what is gone, or never was, is fine, and so is a broken pool. */
-export function ipamDel(call: IpamCall): void {
+export function ipamDel(call: Removal): void {
   withStore(storeOf(call), { create: false }, (store) => {
     const { exact, legacy } = store.leasesOf(call);
     for (const lease of exact.length > 0 ? exact : legacy) store.remove(lease);
@@ -83,7 +87,7 @@ export function ipamCheck(call: IpamCall): void {
 }
 
 /** Releases what no valid attachment owns. `lock`, `last_reserved_ip.N` and files that are no lease stay. */
-export function ipamGc(call: IpamCall): void {
+export function ipamGc(call: Removal): void {
   const { validAttachments, network } = call;
   if (validAttachments === undefined) {
     call.warn(`GC of ${network} without cni.dev/valid-attachments: nothing released`);
@@ -103,29 +107,27 @@ export function ipamGc(call: IpamCall): void {
 }
 
 /**
- * @throws CniError 50 when the pool cannot give an address whatever is released: it is misconfigured, or holds nothing but
- *   gateways. Not while there are leases, exhausted or not: runtimes ask before a DEL as well, and DEL must get through.
+ * @throws CniError 50 when the pool cannot give an address whatever is released: it holds nothing but gateways. Not while there are leases, exhausted or not: runtimes ask before a DEL as well, and DEL must get through.
  */
 export function ipamStatus(call: IpamCall): void {
-  const { problem, rangeSets } = call.config;
+  const { rangeSets } = call.config;
   const roomless = rangeSets.find((set) => !hasRoom(rangeSets, set));
-  if (problem === undefined && roomless === undefined) return;
+  if (roomless === undefined) return;
   if (scanStore(storeOf(call)).leases.some(({ lease }) => ownerKey(lease) !== undefined)) return;
-  const reason = problem?.message ?? `range set ${describeSet(roomless ?? [])} has no address to give`;
-  throw new CniError(CniCode.PluginNotAvailable, `network ${call.network} cannot give addresses: ${reason}`, {
-    details: 'correct the ipam configuration; DEL works meanwhile',
-    ...(problem === undefined ? {} : { cause: problem }),
-  });
+  throw new CniError(
+    CniCode.PluginNotAvailable,
+    `network ${call.network} cannot give addresses: range set ${describeSet(roomless)} has no address to give`,
+    { details: 'correct the ipam configuration; DEL works meanwhile' },
+  );
 }
 
-function storeOf({ config, network }: IpamCall): string {
-  return join(config.dataDir, network);
+function storeOf({ config, network }: Removal): string {
+  return join(config.dataDir ?? DEFAULT_DATA_DIR, network);
 }
 
 /** The range sets, if the configuration has a sound pool and the version can carry its addresses. */
 function poolFor({ config, cniVersion }: IpamCall): readonly RangeSet[] {
-  const { problem, rangeSets } = config;
-  if (problem !== undefined) throw problem;
+  const { rangeSets } = config;
   const families = rangeSets.map((set) => set[0]?.subnet.address.family);
   const isDouble = families.some((family, at) => families.indexOf(family) !== at);
   if (isDouble && (cniVersion === '0.1.0' || cniVersion === '0.2.0')) {

@@ -7,6 +7,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { requireSettings } from '../../shared/config/decode.ts';
 import { configureIpam } from '../../shared/ipam/config.ts';
 import { ipamAdd, ipamDel, type IpamCall } from '../../shared/ipam/ipam.ts';
 import { binDir } from '../support/executables.ts';
@@ -124,7 +125,10 @@ function inProcess(verb: Verb, dataDir: string, id: string): number {
     environment: {},
     network: 'net',
     cniVersion: '0.4.0',
-    config: configureIpam({ ipam: { dataDir, ranges: [[{ subnet: SUBNET }]] } }),
+    config: requireSettings(
+      'host-local',
+      configureIpam({ ipam: { dataDir, ranges: [[{ subnet: SUBNET }]] } }),
+    ),
     prevResult: undefined,
     validAttachments: undefined,
     warn: () => undefined,

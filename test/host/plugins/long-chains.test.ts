@@ -11,7 +11,7 @@ import type { Forwarding } from '../../../plugins/portmap/backend.ts';
 import { configure as configurePortmap } from '../../../plugins/portmap/config.ts';
 import { iptablesBackend as portmap } from '../../../plugins/portmap/iptables-backend.ts';
 import { parseCidr } from '../../../shared/net/address.ts';
-import { needSettings } from '../../../shared/cni/settings.ts';
+import { requireSettings } from '../../../shared/config/decode.ts';
 import { KernelRule } from '../../../shared/packetfilter/iptables-nft/chain-rules.ts';
 import {
   masqueradeChange,
@@ -63,7 +63,7 @@ const allocation = (index: number): Allocation => ({
 
 function forwarding({ network, containerId, address, port }: Allocation): Forwarding {
   const portMappings = ['tcp', 'udp'].map((protocol) => ({ hostPort: port, containerPort: 80, protocol }));
-  const settings = needSettings(configurePortmap({ runtimeConfig: { portMappings } }));
+  const settings = requireSettings('portmap', configurePortmap({ runtimeConfig: { portMappings } }));
   const container = parseCidr(`${address}/16`);
   if (container === undefined) throw new Error('a good address');
   return { network, containerId, family: 'ipv4', settings, container, mappings: settings.mappings ?? [] };
@@ -72,7 +72,7 @@ function forwarding({ network, containerId, address, port }: Allocation): Forwar
 const warn = (line: string): never => {
   throw new Error(line);
 };
-const settings = needSettings(configureFirewall({}));
+const settings = requireSettings('firewall', configureFirewall({}));
 const subject = ({ network, containerId, address }: Allocation): Subject => ({
   network,
   containerId,

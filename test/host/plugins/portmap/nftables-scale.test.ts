@@ -4,7 +4,7 @@ import { parseCidr } from '../../../../shared/net/address.ts';
 import type { Forwarding } from '../../../../plugins/portmap/backend.ts';
 import { configure } from '../../../../plugins/portmap/config.ts';
 import { nftablesBackend } from '../../../../plugins/portmap/nftables-backend.ts';
-import { needSettings } from '../../../../shared/cni/settings.ts';
+import { requireSettings } from '../../../../shared/config/decode.ts';
 import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
 import { suite } from '../../../support/suite.ts';
 
@@ -44,7 +44,7 @@ function forwarding(containerId: string, port: number): Forwarding {
   const portMappings = [port, port + 1].flatMap((hostPort) =>
     ['tcp', 'udp'].map((protocol) => ({ hostPort, containerPort: 80, protocol })),
   );
-  const settings = needSettings(configure({ runtimeConfig: { portMappings } }));
+  const settings = requireSettings('portmap', configure({ runtimeConfig: { portMappings } }));
   const container = parseCidr('10.88.0.11/16');
   if (container === undefined) throw new Error('a good address');
   const { mappings = [] } = settings;

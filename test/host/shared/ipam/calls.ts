@@ -1,6 +1,7 @@
 import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import type { CniResult, CniVersion } from '../../../../shared/cni/types.ts';
-import { configureIpam } from '../../../../shared/ipam/config.ts';
+import { requireSettings, usableSettings, type Configured } from '../../../../shared/config/decode.ts';
+import { configureIpam, type IpamConfig } from '../../../../shared/ipam/config.ts';
 import type { IpamCall } from '../../../../shared/ipam/ipam.ts';
 
 export interface CallOptions {
@@ -19,24 +20,36 @@ export interface CallOptions {
 
 /** An allocator's call as a plugin would make it; what is said on stderr ends in `warnings`. */
 export function callOn(dataDir: string, options: CallOptions = {}): IpamCall & { warnings: string[] } {
+  const config = requireSettings('host-local', configureOn(dataDir, options));
+  return { ...removalOn(dataDir, options), config };
+}
+
+/** The same for DEL and GC, which an invalid configuration does not stop. */
+export function removalOn(
+  dataDir: string,
+  options: CallOptions = {},
+): IpamCall<Partial<IpamConfig>> & { warnings: string[] } {
   const warnings: string[] = [];
-  const config = configureIpam({
-    ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.2.0/24' }]], dataDir, ...options.ipam },
-    ...(options.runtimeConfig === undefined ? {} : { runtimeConfig: options.runtimeConfig }),
-    ...(options.args === undefined ? {} : { args: options.args }),
-  });
   return {
     containerId: options.id ?? 'cont1',
     ifname: options.ifname ?? 'eth0',
     environment: options.cniArgs === undefined ? {} : { CNI_ARGS: options.cniArgs },
     network: options.network ?? 'net',
     cniVersion: options.version ?? '1.1.0',
-    config,
+    config: usableSettings(configureOn(dataDir, options)),
     prevResult: options.prevResult,
     validAttachments: options.valid,
     warn: (line) => warnings.push(line),
     warnings,
   };
+}
+
+function configureOn(dataDir: string, options: CallOptions): Configured<IpamConfig> {
+  return configureIpam({
+    ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.2.0/24' }]], dataDir, ...options.ipam },
+    ...(options.runtimeConfig === undefined ? {} : { runtimeConfig: options.runtimeConfig }),
+    ...(options.args === undefined ? {} : { args: options.args }),
+  });
 }
 
 export function newDataDir(): string {

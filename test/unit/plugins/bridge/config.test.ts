@@ -1,9 +1,13 @@
 import * as assert from 'uvu/assert';
-import { configure } from '../../../../plugins/bridge/config.ts';
+import { configure as configureBridge, type BridgeConfig } from '../../../../plugins/bridge/config.ts';
+import { requireSettings, usableSettings } from '../../../../shared/config/decode.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 
 const test = suite('bridge configuration');
+
+const configure = (raw: Record<string, unknown>): BridgeConfig =>
+  requireSettings('bridge', configureBridge(raw));
 
 test("every default is the reference's", () => {
   const { raw, ...config } = configure({});
@@ -109,6 +113,15 @@ test('an empty backend, an empty MAC and an empty dns say nothing; an empty list
   assert.is(configure({ dns: {} }).dns, undefined);
   assert.is(configure({ dns: { domain: '' } }).dns, undefined);
   assert.equal(configure({ dns: { nameservers: [] } }).dns, { nameservers: [] });
+});
+
+test('DEL gets what is valid of an invalid configuration', () => {
+  const raw = { bridge: 'br0', vlan: 5000, ipMasq: 'yes', mtu: '1500', ipam: { type: 'host-local' } };
+  const { bridge, vlan, ipMasq, macspoofchk, ipamType } = usableSettings(configureBridge(raw));
+  assert.equal(
+    [bridge, vlan, ipMasq, macspoofchk, ipamType],
+    ['br0', undefined, undefined, false, 'host-local'],
+  );
 });
 
 test.run();

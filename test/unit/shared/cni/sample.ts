@@ -36,7 +36,7 @@ export function run(
     supportedVersions: CNI_VERSIONS,
     configure: (raw) => {
       seen.configured += 1;
-      return raw;
+      return { settings: raw };
     },
     add: (call) => {
       note('add')(call);

@@ -1,8 +1,8 @@
 import * as assert from 'uvu/assert';
 import { formatAddress } from '../../../../shared/net/address.ts';
-import { CniError } from '../../../../shared/cni/errors.ts';
 import { DEFAULT_DATA_DIR } from '../../../../shared/attachments/lease-files.ts';
-import { configureIpam } from '../../../../shared/ipam/config.ts';
+import { requireSettings, usableSettings } from '../../../../shared/config/decode.ts';
+import { configureIpam as configureRaw, type IpamConfig } from '../../../../shared/ipam/config.ts';
 import { requestedPerSet } from '../../../../shared/ipam/requested.ts';
 import { describeSet } from '../../../../shared/ipam/ranges.ts';
 import { suite } from '../../../support/suite.ts';
@@ -11,6 +11,9 @@ import { callOn, type CallOptions } from '../../../host/shared/ipam/calls.ts';
 
 const test = suite('host-local configuration');
 
+const configureIpam = (raw: Record<string, unknown>): IpamConfig =>
+  requireSettings('host-local', configureRaw(raw));
+
 const pool = { ranges: [[{ subnet: '10.1.2.0/24' }], [{ subnet: 'fd00::/64' }]] };
 
 test('range sets in order: runtimeConfig.ipRanges, the single range, ranges', () => {
@@ -18,7 +21,6 @@ test('range sets in order: runtimeConfig.ipRanges, the single range, ranges', ()
     ipam: { subnet: '10.2.0.0/24', rangeStart: '10.2.0.9', ranges: [[{ subnet: '10.3.0.0/24' }]] },
     runtimeConfig: { ipRanges: [[{ subnet: '10.1.0.0/24' }, { subnet: '10.1.1.0/24' }]] },
   });
-  assert.is(config.problem, undefined);
   assert.equal(config.rangeSets.map(describeSet), [
     '10.1.0.1-10.1.0.254,10.1.1.1-10.1.1.254',
     '10.2.0.9-10.2.0.254',
@@ -62,18 +64,18 @@ test('routes come out canonical, with what 1.1.0 knows of them', () => {
   ]);
 });
 
-test('every mistake in the pool is told, and none keeps DEL from the store', () => {
-  const broken = configureIpam({
+test('every mistake in the pool is reported, and none keeps DEL from the store', () => {
+  const broken = {
     ipam: {
       dataDir: '/d',
       ranges: [[{ subnet: '10.1.2.3/24' }]],
       routes: [{ dst: 'x' }, { dst: '::/0', gw: 'y' }],
     },
     runtimeConfig: { ips: ['10.1.2.300'] },
-  });
-  assert.is(broken.dataDir, '/d');
-  assert.instance(broken.problem, CniError);
-  assert.is(broken.problem?.code, 7);
+  };
+  assert.equal(usableSettings(configureRaw(broken)), { dataDir: '/d' });
+  const error = thrown(() => configureIpam(broken));
+  assert.is(error.code, 7);
   for (const part of [
     'invalid range set 0',
     'host bits',
@@ -81,18 +83,20 @@ test('every mistake in the pool is told, and none keeps DEL from the store', () 
     'invalid CIDR address: x',
     'invalid IP address: y',
   ])
-    assert.match(broken.problem?.message ?? '', part);
-  assert.is(configureIpam({}).problem?.message, "IPAM config missing 'ipam' key");
-  assert.is(configureIpam({ ipam: {} }).problem?.message, 'no IP ranges specified');
+    assert.match(error.message, part);
+  assert.match(thrown(() => configureIpam({})).message, "IPAM config missing 'ipam' key");
+  assert.match(thrown(() => configureIpam({ ipam: {} })).message, 'no IP ranges specified');
   assert.match(
-    configureIpam({ ipam: { ranges: [{}] } }).problem?.message ?? '',
+    thrown(() => configureIpam({ ipam: { ranges: [{}] } })).message,
     /"ipam\.ranges\[0\]" must be a list/,
   );
 });
 
-test('a store that cannot be told is an error for every verb', () => {
-  assert.is(thrown(() => configureIpam({ ipam: { ...pool, dataDir: 5 } })).code, 7);
-  assert.is(thrown(() => configureIpam({ ipam: 'host-local' })).code, 7);
+test('DEL looks in the default store when dataDir is invalid: no ADD can have used another', () => {
+  for (const raw of [{ ipam: { ...pool, dataDir: 5 } }, { ipam: 'host-local' }]) {
+    assert.is(thrown(() => configureIpam(raw)).code, 7);
+    assert.equal(usableSettings(configureRaw(raw)), { dataDir: DEFAULT_DATA_DIR });
+  }
 });
 
 test('requested addresses: CNI_ARGS, args.cni.ips and runtimeConfig.ips add up, one for each set', () => {
