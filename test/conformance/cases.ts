@@ -1,14 +1,11 @@
-import type { PluginName } from '../support/executables.ts';
+import { PLUGIN_NAMES, pluginNamed, type PluginName } from '../../plugins/index.ts';
 
-/**
- * What a good call of each plugin looks like. The record is complete by its type: a new plugin does not compile until it has
- * a case, and every row of the suite then applies to it.
- */
+/** What a good call of each plugin looks like. */
 export interface Case {
   /** The plugin's own keys. */
   readonly config: Readonly<Record<string, unknown>>;
   /** CNI_ARGS of ADD and CHECK. */
-  readonly args?: string;
+  readonly args?: string | undefined;
   /** Later in a chain: ADD and CHECK need a prevResult and hand it on. */
   readonly chained: boolean;
   /** Depends on CNI_ARGS, and so judges it. */
@@ -17,48 +14,27 @@ export interface Case {
   readonly wrong: { readonly config: Readonly<Record<string, unknown>>; readonly key: string } | undefined;
 }
 
-const HOST_LOCAL = {
-  type: 'host-local',
-  dataDir: '/run/conformance',
-  ranges: [[{ subnet: '10.99.0.0/24' }], [{ subnet: 'fd99::/64' }]],
-  routes: [{ dst: '0.0.0.0/0' }],
-};
+const { ipam } = pluginNamed('bridge')?.example.config ?? {};
 
-const CONSUL =
-  'IgnoreUnknown=true;NOMAD_JOB_ID=a=b;CONSUL_IPTABLES_CONFIG={"ConsulDNSIP":"10.37.105.17","ConsulDNSPort":8600,' +
-  '"ProxyUserID":"101","ProxyInboundPort":25018,"ProxyOutboundPort":15001,"ExcludeInboundPorts":["9001"],' +
-  '"ExcludeOutboundPorts":null,"ExcludeOutboundCIDRs":null,"ExcludeUIDs":null,"NetNS":"","IptablesProvider":null}';
-
-const CONSUL_TPROXY: Case = {
-  config: { log_level: 'debug' },
-  args: CONSUL,
-  chained: true,
-  readsArgs: true,
-  wrong: { config: { ipv6: 'perhaps' }, key: 'ipv6' },
-};
-
-export const CASES: Readonly<Record<PluginName, Case>> = {
-  loopback: { config: {}, chained: false, readsArgs: false, wrong: undefined },
+/** Beyond the plugin's example. Complete by its type: a new plugin does not compile until it has an entry here. */
+const FACTS: Readonly<Record<PluginName, Omit<Case, 'config' | 'args'>>> = {
+  loopback: { chained: false, readsArgs: false, wrong: undefined },
   bridge: {
-    config: { bridge: 'conformance0', isGateway: true, ipam: HOST_LOCAL },
     chained: false,
     readsArgs: true,
     wrong: { config: { isGateway: 'yes' }, key: 'isGateway' },
   },
   'host-local': {
-    config: { ipam: HOST_LOCAL },
     chained: false,
     readsArgs: true,
-    wrong: { config: { ipam: { ...HOST_LOCAL, ranges: 'all' } }, key: 'ipam.ranges' },
+    wrong: { config: { ipam: { ...(ipam as object), ranges: 'all' } }, key: 'ipam.ranges' },
   },
   firewall: {
-    config: { backend: 'iptables', iptablesAdminChainName: 'NOMAD-ADMIN' },
     chained: true,
     readsArgs: false,
     wrong: { config: { iptablesAdminChainName: 5 }, key: 'iptablesAdminChainName' },
   },
   portmap: {
-    config: { snat: true, runtimeConfig: { portMappings: [] } },
     chained: true,
     readsArgs: false,
     wrong: {
@@ -66,9 +42,13 @@ export const CASES: Readonly<Record<PluginName, Case>> = {
       key: 'runtimeConfig.portMappings[0].hostPort',
     },
   },
-  'consul-tproxy': CONSUL_TPROXY,
-  'consul-cni': CONSUL_TPROXY,
+  'consul-tproxy': { chained: true, readsArgs: true, wrong: { config: { ipv6: 'perhaps' }, key: 'ipv6' } },
+  'consul-cni': { chained: true, readsArgs: true, wrong: { config: { ipv6: 'perhaps' }, key: 'ipv6' } },
 };
+
+export const CASES = Object.fromEntries(
+  PLUGIN_NAMES.map((name) => [name, { ...pluginNamed(name)?.example, ...FACTS[name] }]),
+) as Readonly<Record<PluginName, Case>>;
 
 /** What the plugins before a chained one left behind, in the shape of `version`. */
 export function previousResult(version: string, netns: string): object {
@@ -85,7 +65,7 @@ export function previousResult(version: string, netns: string): object {
   return {
     cniVersion: version,
     interfaces: [
-      { name: 'conformance0', mac: '02:00:00:00:00:01' },
+      { name: 'nomad', mac: '02:00:00:00:00:01' },
       newest ? { ...container, mtu: 1450 } : container,
     ],
     ips: [

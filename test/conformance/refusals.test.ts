@@ -5,7 +5,7 @@ import { PLUGIN_NAMES, type PluginName } from '../support/executables.ts';
 import { errorOf, runPluginProcess, variables, type ProcessCall } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
 import { CASES } from './cases.ts';
-import { assertUntouched, settledHostState } from './host.ts';
+import { assertUntouched, settledHostState } from '../support/host-state.ts';
 
 /**
  * Checklist A, first half: every executable, every way of calling it wrongly, and the calls that do nothing.

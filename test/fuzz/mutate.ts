@@ -1,4 +1,4 @@
-import type { Random } from './random.ts';
+import type { Random } from '../support/random.ts';
 
 /** Values that have broken decoders before. */
 const NASTY: readonly unknown[] = [

@@ -2,15 +2,15 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, symlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import type { Plugin } from '../../shared/cni/plugin.ts';
-import { runPlugin, type ProcessEdge } from '../../shared/cni/protocol.ts';
+import { runPlugin } from '../../shared/cni/protocol.ts';
 import { CNI_VERSIONS } from '../../shared/cni/types.ts';
 import { isOwnNamespace } from '../../shared/kernel/namespace.ts';
 import { CASES, previousResult } from '../conformance/cases.ts';
-import { PLUGIN_NAMES, type PluginName } from '../support/executables.ts';
+import { PLUGIN_NAMES, pluginNamed, type PluginName } from '../../plugins/index.ts';
 import { variables } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
 import { corrupt, mutate } from './mutate.ts';
-import { Random } from './random.ts';
+import { Random } from '../support/random.ts';
 
 /**
  * Whatever a runtime sends, a plugin answers with one JSON document and a code of the contract, or with nothing and success,
@@ -23,22 +23,6 @@ const ROUNDS = Number(process.env['WEFT_FUZZ_ROUNDS'] ?? 120);
 const NS = '/run/netns/pod';
 /** Here host-local is the very program that runs this test, as it is the very executable of bridge in the suite: its work is done in process. */
 const BIN = '/run/bin';
-
-type Run = (edge: ProcessEdge) => number;
-
-const PLUGINS: Readonly<Record<PluginName, () => Promise<Run>>> = {
-  loopback: async () => runner((await import('../../plugins/loopback/plugin.ts')).plugin),
-  bridge: async () => runner((await import('../../plugins/bridge/plugin.ts')).plugin),
-  'host-local': async () => runner((await import('../../plugins/host-local/plugin.ts')).plugin),
-  firewall: async () => runner((await import('../../plugins/firewall/plugin.ts')).plugin),
-  portmap: async () => runner((await import('../../plugins/portmap/plugin.ts')).plugin),
-  'consul-tproxy': async () => runner((await import('../../plugins/consul-tproxy/plugin.ts')).plugin),
-  'consul-cni': async () => runner((await import('../../plugins/consul-tproxy/plugin.ts')).plugin),
-};
-
-function runner<Config>(plugin: Plugin<Config>): Run {
-  return (edge) => runPlugin(plugin, edge);
-}
 
 const CODES = [1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51, 999];
 const LANGUAGE =
@@ -62,12 +46,13 @@ test.before(() => {
 
 for (const name of PLUGIN_NAMES) {
   test(`${name}: ${ROUNDS} calls from seed ${SEED}`, async () => {
-    const run = await PLUGINS[name]();
+    const plugin = await pluginNamed(name)?.load();
+    assert.ok(plugin);
     execFileSync('sh', ['-c', 'ip netns del pod 2>/dev/null; ip netns add pod']);
     const kinds = new Set<string>();
     for (let round = 0; round < ROUNDS; round += 1) {
       const made = makeCase(new Random(SEED + round * 7919), name);
-      const answer = call(run, made);
+      const answer = call(plugin, made);
       try {
         kinds.add(judge(made, answer));
       } catch (thrown) {
@@ -130,9 +115,9 @@ function mutated(random: Random, value: unknown, times: number): unknown {
   return times === 0 ? value : mutated(random, mutate(random, value), times - 1);
 }
 
-function call(run: Run, { environment, stdin }: Case): Answer {
+function call(plugin: Plugin<unknown>, { environment, stdin }: Case): Answer {
   const answer: Answer = { exitCode: -1, out: '', err: '' };
-  answer.exitCode = run({
+  answer.exitCode = runPlugin(plugin, {
     environment,
     readStdin: () => stdin,
     isOwnNamespace,

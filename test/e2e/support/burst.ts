@@ -4,9 +4,9 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../support/suite.ts';
 import { startPluginProcess, variables } from '../../support/plugin.ts';
 import type { PluginName } from '../../support/executables.ts';
-import { node, type Filter } from '../../host/plugins/portmap/scene.ts';
-import { ask, HOST, makeWorld, serve, useHostVariant } from '../../host/plugins/portmap/world.ts';
-import { rules, run, sh } from '../../host/shared/packetfilter/variants.ts';
+import { node, type Filter } from '../../support/portmap-scene.ts';
+import { ask, HOST, makeWorld, serve, useHostVariant } from '../../support/port-host.ts';
+import { rules, run, sh } from '../../support/variants.ts';
 
 const COUNT = 40;
 const PORTS = 2;

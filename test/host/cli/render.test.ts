@@ -3,15 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import {
-  BACKENDS,
-  call,
-  makeLegacyFolder,
-  newNamespace,
-  REQUEST,
-  saved,
-  sh,
-} from '../plugins/consul-tproxy/scene.ts';
+import { BACKENDS, call, makeLegacyFolder, newNamespace, REQUEST, saved, sh } from '../../support/tproxy.ts';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 

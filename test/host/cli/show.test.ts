@@ -11,8 +11,8 @@ import {
   REQUEST,
   sh,
   succeeds,
-} from '../plugins/consul-tproxy/scene.ts';
-import { DAMAGES, harm } from '../plugins/consul-tproxy/damages.ts';
+} from '../../support/tproxy.ts';
+import { DAMAGES, harm } from '../../support/tproxy-damages.ts';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 

@@ -21,7 +21,7 @@ import {
 import { NftConnection } from '../../../shared/packetfilter/nftables/connection.ts';
 import { applyWherePossible, chooseDriver } from '../../../shared/packetfilter/select.ts';
 import { suite } from '../../support/suite.ts';
-import { clear, rules, useVariant } from '../shared/packetfilter/variants.ts';
+import { clear, rules, useVariant } from '../../support/variants.ts';
 
 const test = suite('long chains of iptables-nft', { limit: 60 });
 

@@ -8,7 +8,7 @@ import {
   missingMasquerade,
 } from '../../../../plugins/bridge/iptables/masquerade.ts';
 import { masqueradeChain } from '../../../../shared/packetfilter/names.ts';
-import { clear, rules, run, sh, useVariant, type Variant } from '../../shared/packetfilter/variants.ts';
+import { clear, rules, run, sh, useVariant, type Variant } from '../../../support/variants.ts';
 
 /** Masquerading on a real kernel; the same for both variants. */
 export function masqueradeCases(variant: Variant): void {

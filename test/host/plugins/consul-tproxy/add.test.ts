@@ -16,7 +16,7 @@ import {
   startCall,
   succeeds,
   type TestedBackend,
-} from './scene.ts';
+} from '../../../support/tproxy.ts';
 
 const test = suite('consul-tproxy: ADD', { limit: 60 });
 

@@ -9,6 +9,7 @@ import { DEFAULT_OPTIONS, type TproxyOptions } from '../../../../plugins/consul-
 import type { ProxyRequest } from '../../../../plugins/consul-tproxy/request.ts';
 import { jumping } from '../../../../plugins/consul-tproxy/rules.ts';
 import { inScratchNamespace } from '../../../../shared/kernel/scratch-namespace.ts';
+import { randomBelow } from '../../../support/random.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('consul-tproxy: backends', { limit: 90 });
@@ -124,11 +125,7 @@ function spoiled(plan: readonly TablePlan[], position: 0 | 1): TablePlan[] {
 
 /** Any request with any options; the same for the same seed. */
 function randomPlan(seed: number): readonly TablePlan[] {
-  let state = seed * 2654435761;
-  const below = (limit: number): number => {
-    state = (Math.imul(state ^ (state >>> 15), 2246822519) + 374761393) >>> 0;
-    return state % limit;
-  };
+  const below = randomBelow(seed);
   const pick = <T>(...choices: readonly T[]): T => choices[below(choices.length)] as T;
   const many = <T>(make: () => T): T[] => Array.from({ length: below(4) }, make);
   const range = (top: number): { first: number; last: number } => {

@@ -5,8 +5,15 @@ import { once } from 'node:events';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
-import { DAMAGES, harm } from './damages.ts';
-import { BACKENDS, fails, makeLegacyFolder, newNamespace, REQUEST, succeeds } from './scene.ts';
+import { DAMAGES, harm } from '../../../support/tproxy-damages.ts';
+import {
+  BACKENDS,
+  fails,
+  makeLegacyFolder,
+  newNamespace,
+  REQUEST,
+  succeeds,
+} from '../../../support/tproxy.ts';
 
 const test = suite('consul-tproxy: CHECK and processes', { limit: 60 });
 

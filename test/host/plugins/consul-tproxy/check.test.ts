@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
-import { copyRules, DAMAGES, harm, NFT_DAMAGES, TABLE } from './damages.ts';
+import { copyRules, DAMAGES, harm, NFT_DAMAGES, TABLE } from '../../../support/tproxy-damages.ts';
 import {
   backendNamed,
   BACKENDS,
@@ -15,7 +15,7 @@ import {
   REQUEST,
   sh,
   succeeds,
-} from './scene.ts';
+} from '../../../support/tproxy.ts';
 
 const test = suite('consul-tproxy: CHECK', { limit: 60 });
 

@@ -3,8 +3,17 @@ import { existsSync, readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { errorOf, runPluginProcess } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
-import { assertUntouched, settledHostState } from '../../../conformance/host.ts';
-import { BACKENDS, call, leftovers, makeLegacyFolder, newNamespace, REQUEST, sh, succeeds } from './scene.ts';
+import { assertUntouched, settledHostState } from '../../../support/host-state.ts';
+import {
+  BACKENDS,
+  call,
+  leftovers,
+  makeLegacyFolder,
+  newNamespace,
+  REQUEST,
+  sh,
+  succeeds,
+} from '../../../support/tproxy.ts';
 
 const test = suite('consul-tproxy: DEL, GC, STATUS', { limit: 60 });
 

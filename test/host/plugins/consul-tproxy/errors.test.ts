@@ -15,7 +15,7 @@ import {
   REQUEST,
   sh,
   succeeds,
-} from './scene.ts';
+} from '../../../support/tproxy.ts';
 
 interface ErrorVector {
   readonly name: string;

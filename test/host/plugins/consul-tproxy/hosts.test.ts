@@ -18,7 +18,7 @@ import {
   REQUEST,
   sh,
   succeeds,
-} from './scene.ts';
+} from '../../../support/tproxy.ts';
 
 const test = suite('consul-tproxy: hosts', { limit: 60 });
 

@@ -3,7 +3,15 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
-import { BACKENDS, leftovers, makeLegacyFolder, newNamespace, REQUEST, sh, succeeds } from './scene.ts';
+import {
+  BACKENDS,
+  leftovers,
+  makeLegacyFolder,
+  newNamespace,
+  REQUEST,
+  sh,
+  succeeds,
+} from '../../../support/tproxy.ts';
 
 const test = suite('consul-tproxy: take-over', { limit: 60 });
 

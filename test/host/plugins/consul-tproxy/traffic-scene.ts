@@ -12,7 +12,7 @@ import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Listener } from './programs/listen.ts';
 import type { Probe } from './programs/probe.ts';
-import { sh } from './scene.ts';
+import { sh } from '../../../support/tproxy.ts';
 
 export const APP = '172.26.64.2';
 export const CONSUL = '172.26.64.1';

@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { suite } from '../../../support/suite.ts';
-import { BACKENDS, makeLegacyFolder, sh, succeeds, type TestedBackend } from './scene.ts';
+import { BACKENDS, makeLegacyFolder, sh, succeeds, type TestedBackend } from '../../../support/tproxy.ts';
 import {
   APP,
   buildScene,

@@ -12,7 +12,7 @@ import {
   saved,
   sh,
   type TestedBackend,
-} from './scene.ts';
+} from '../../../support/tproxy.ts';
 
 interface Vector {
   readonly name: string;

@@ -12,7 +12,7 @@ import {
   sh,
   wordsOf,
   type Variant,
-} from '../../shared/packetfilter/variants.ts';
+} from '../../../support/variants.ts';
 import { accepts, add, ADMIN, call, chainOf, config, keep, lease, own, scene } from './scene.ts';
 import {
   bad,
@@ -22,7 +22,7 @@ import {
   removeContainer,
   resultOf,
   type Container,
-} from '../portmap/world.ts';
+} from '../../../support/port-host.ts';
 
 /** The firewall executable on a real kernel with real traffic; the same for both variants of iptables. */
 export function cleanupCases(variant: Variant): void {

@@ -3,7 +3,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
 import { startPluginProcess, variables } from '../../../support/plugin.ts';
-import { run } from '../../shared/packetfilter/variants.ts';
+import { run } from '../../../support/variants.ts';
 import {
   ask,
   bad,
@@ -16,9 +16,9 @@ import {
   resultOf,
   serve,
   type Container,
-} from '../portmap/world.ts';
+} from '../../../support/port-host.ts';
 import { equipHost, firewallCmd, sources, startBus, startFirewalld, stop } from './firewalld-host.ts';
-import { config, elements, owned } from './nft-scene.ts';
+import { config, elements, owned } from '../../../support/nft-host.ts';
 import { accepts, lease } from './scene.ts';
 
 /** The executable and the distribution's firewalld, with real traffic. */

@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { clear, rules, run, saved, type Variant } from '../../shared/packetfilter/variants.ts';
+import { clear, rules, run, saved, type Variant } from '../../../support/variants.ts';
 import {
   ask,
   good,
@@ -9,9 +9,9 @@ import {
   removeContainer,
   useHostVariant,
   type Container,
-} from '../portmap/world.ts';
+} from '../../../support/port-host.ts';
 import { accepts, lease, own } from './scene.ts';
-import { call, config, elements, generation, nft, nftScene, owned } from './nft-scene.ts';
+import { call, config, elements, generation, nft, nftScene, owned } from '../../../support/nft-host.ts';
 
 /** A node that is moved from one backend to the other while containers run. No backend is named by the network. */
 export function movingCases(variant: Variant): void {

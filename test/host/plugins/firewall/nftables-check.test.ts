@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { run } from '../../shared/packetfilter/variants.ts';
-import { bad } from '../portmap/world.ts';
-import { call, config, generation, nft, nftScene } from './nft-scene.ts';
+import { run } from '../../../support/variants.ts';
+import { bad } from '../../../support/port-host.ts';
+import { call, config, generation, nft, nftScene } from '../../../support/nft-host.ts';
 
 const s = nftScene('firewall on nftables: CHECK');
 const POLICED = { ingressPolicy: 'isolated' };

@@ -4,7 +4,7 @@ import { nftablesBackend } from '../../../../plugins/firewall/nftables-backend.t
 import { hostsByFamily, type Subject } from '../../../../plugins/firewall/subject.ts';
 import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
 import { suite } from '../../../support/suite.ts';
-import { run } from '../../shared/packetfilter/variants.ts';
+import { run } from '../../../support/variants.ts';
 
 /** What ADD, CHECK and DEL read of the kernel, with few and with many containers: messages and bytes, not time. */
 const test = suite('firewall on nftables: at any scale', { limit: 60 });

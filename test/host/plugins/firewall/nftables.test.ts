@@ -1,8 +1,25 @@
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../support/plugin.ts';
-import { ask, bad, good, makeContainer, OUTSIDE, removeContainer, resultOf } from '../portmap/world.ts';
+import {
+  ask,
+  bad,
+  good,
+  makeContainer,
+  OUTSIDE,
+  removeContainer,
+  resultOf,
+} from '../../../support/port-host.ts';
 import { keep, lease } from './scene.ts';
-import { call, config, elements, generation, listed, nft, nftScene, owned } from './nft-scene.ts';
+import {
+  call,
+  config,
+  elements,
+  generation,
+  listed,
+  nft,
+  nftScene,
+  owned,
+} from '../../../support/nft-host.ts';
 
 /** The executable on nf_tables, with real traffic. */
 const s = nftScene('firewall on nftables');

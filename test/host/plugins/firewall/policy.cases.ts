@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { saved, sh, type Variant } from '../../shared/packetfilter/variants.ts';
+import { saved, sh, type Variant } from '../../../support/variants.ts';
 import { add, call, chainOf, JUMP, scene } from './scene.ts';
-import { ask, commits, OUTSIDE } from '../portmap/world.ts';
+import { ask, commits, OUTSIDE } from '../../../support/port-host.ts';
 
 /** The firewall executable on a real kernel with real traffic; the same for both variants of iptables. */
 export function policyCases(variant: Variant): void {

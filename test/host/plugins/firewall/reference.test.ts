@@ -1,8 +1,8 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
-import { clear, saved, VARIANTS } from '../../shared/packetfilter/variants.ts';
-import { referenceMissing, runReference } from '../portmap/reference.ts';
-import { good, useHostVariant } from '../portmap/world.ts';
+import { clear, saved, VARIANTS } from '../../../support/variants.ts';
+import { referenceMissing, runReference } from '../../../support/reference.ts';
+import { good, useHostVariant } from '../../../support/port-host.ts';
 
 const test = suite("firewall beside the reference's", { limit: 120 });
 const missing = referenceMissing('firewall');

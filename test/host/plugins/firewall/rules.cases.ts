@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { rules, run, saved, sh, type Variant } from '../../shared/packetfilter/variants.ts';
+import { rules, run, saved, sh, type Variant } from '../../../support/variants.ts';
 import { accepts, add, ADMIN, call, chainOf, config, JUMP, own, policy, scene } from './scene.ts';
-import { ask, bad, commits, good, OUTSIDE, resultOf } from '../portmap/world.ts';
+import { ask, bad, commits, good, OUTSIDE, resultOf } from '../../../support/port-host.ts';
 
 /** The firewall executable on a real kernel with real traffic; the same for both variants of iptables. */
 export function rulesCases(variant: Variant): void {

@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { suite, type Suite } from '../../../support/suite.ts';
-import { clear, rules, run, type Variant } from '../../shared/packetfilter/variants.ts';
+import { clear, rules, run, type Variant } from '../../../support/variants.ts';
 import {
   commits,
   good,
@@ -11,7 +11,7 @@ import {
   serve,
   useHostVariant,
   type Container,
-} from '../portmap/world.ts';
+} from '../../../support/port-host.ts';
 
 export interface Scene {
   readonly test: Suite;

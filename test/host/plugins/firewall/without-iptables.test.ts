@@ -1,9 +1,9 @@
 import { copyFileSync, globSync, mkdirSync, rmSync } from 'node:fs';
 import { basename } from 'node:path';
 import * as assert from 'uvu/assert';
-import { removePrograms } from '../../shared/packetfilter/variants.ts';
-import { ask, bad, good, OUTSIDE } from '../portmap/world.ts';
-import { call, config, elements, nft, nftScene, owned } from './nft-scene.ts';
+import { removePrograms } from '../../../support/variants.ts';
+import { ask, bad, good, OUTSIDE } from '../../../support/port-host.ts';
+import { call, config, elements, nft, nftScene, owned } from '../../../support/nft-host.ts';
 
 /** A host that has neither iptables nor nft(8): everything goes over netlink. */
 const s = nftScene('firewall on a host without iptables', () => {

@@ -1,8 +1,8 @@
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../support/plugin.ts';
-import { rules, run, saved, sh, wordsOf, type Variant } from '../../shared/packetfilter/variants.ts';
-import { add, call, CHAIN, chainOf, config, scene, tcp, udp } from './scene.ts';
-import { ask, bad, good, HOST, resultOf, type Container } from './world.ts';
+import { rules, run, saved, sh, wordsOf, type Variant } from '../../../support/variants.ts';
+import { add, call, CHAIN, chainOf, config, scene, tcp, udp } from '../../../support/portmap-scene.ts';
+import { ask, bad, good, HOST, resultOf, type Container } from '../../../support/port-host.ts';
 
 /** The portmap executable on a real kernel; the same for both variants of iptables. */
 export function cleanupCases(variant: Variant): void {

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { rules } from '../../shared/packetfilter/variants.ts';
-import { config, scene, tcp, type Filter } from './scene.ts';
-import { bad, commits, good, inside } from './world.ts';
+import { rules } from '../../../support/variants.ts';
+import { config, scene, tcp, type Filter } from '../../../support/portmap-scene.ts';
+import { bad, commits, good, inside } from '../../../support/port-host.ts';
 
 /** The portmap executable on a real kernel; the same for every packet filter. */
 export function configCases(filter: Filter): void {

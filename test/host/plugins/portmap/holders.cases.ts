@@ -1,8 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { sh } from '../../shared/packetfilter/variants.ts';
-import { add, call, config, scene, tcp, udp, type Filter } from './scene.ts';
-import { ask, bad, good, HOST, makeContainer, removeContainer } from './world.ts';
+import { sh } from '../../../support/variants.ts';
+import { add, call, config, scene, tcp, udp, type Filter } from '../../../support/portmap-scene.ts';
+import { ask, bad, good, HOST, makeContainer, removeContainer } from '../../../support/port-host.ts';
 
 /** The portmap executable on a real kernel; the same for every packet filter. */
 export function holdersCases(filter: Filter): void {

@@ -1,9 +1,9 @@
 import { readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { clear, run, saved, type Variant } from '../../shared/packetfilter/variants.ts';
+import { clear, run, saved, type Variant } from '../../../support/variants.ts';
 import { runPluginProcess, variables } from '../../../support/plugin.ts';
-import { add, call, config, node, scene, tcp, udp } from './scene.ts';
-import { ask, bad, good, HOST, makeContainer, removeContainer } from './world.ts';
+import { add, call, config, node, scene, tcp, udp } from '../../../support/portmap-scene.ts';
+import { ask, bad, good, HOST, makeContainer, removeContainer } from '../../../support/port-host.ts';
 
 /** A node that is moved from one backend to the other while containers run. No backend is named by the network. */
 export function movingCases(variant: Variant): void {

@@ -1,9 +1,9 @@
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../support/plugin.ts';
-import { run, sh } from '../../shared/packetfilter/variants.ts';
-import { generation, listed } from '../firewall/nft-scene.ts';
-import { add, call, CHAIN, config, scene, tcp, udp } from './scene.ts';
-import { ask, bad, good, HOST, resultOf, type Container } from './world.ts';
+import { run, sh } from '../../../support/variants.ts';
+import { generation, listed } from '../../../support/nft-host.ts';
+import { add, call, CHAIN, config, scene, tcp, udp } from '../../../support/portmap-scene.ts';
+import { ask, bad, good, HOST, resultOf, type Container } from '../../../support/port-host.ts';
 
 /** The portmap executable with its nftables backend: what it takes away, and what it finds missing. */
 const s = scene('second ADD, CHECK, DEL, GC, many at once', 'nftables');

@@ -1,7 +1,15 @@
 import * as assert from 'uvu/assert';
-import { run, sh } from '../../shared/packetfilter/variants.ts';
-import { add, call, config, node, scene, tcp, udp } from './scene.ts';
-import { ask, bad, good, HOST, makeContainer, removeContainer, type Container } from './world.ts';
+import { run, sh } from '../../../support/variants.ts';
+import { add, call, config, node, scene, tcp, udp } from '../../../support/portmap-scene.ts';
+import {
+  ask,
+  bad,
+  good,
+  HOST,
+  makeContainer,
+  removeContainer,
+  type Container,
+} from '../../../support/port-host.ts';
 
 /**
  * On a host where the reference forwarded ports with its nftables backend, which Debian's release does not have: its rules are

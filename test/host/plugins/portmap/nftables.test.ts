@@ -1,8 +1,8 @@
 import * as assert from 'uvu/assert';
-import { run, rules, sh } from '../../shared/packetfilter/variants.ts';
-import { generation, listed } from '../firewall/nft-scene.ts';
-import { add, call, CHAIN, config, scene, tcp, udp } from './scene.ts';
-import { ask, bad, good, HOST, OUTSIDE, resultOf } from './world.ts';
+import { run, rules, sh } from '../../../support/variants.ts';
+import { generation, listed } from '../../../support/nft-host.ts';
+import { add, call, CHAIN, config, scene, tcp, udp } from '../../../support/portmap-scene.ts';
+import { ask, bad, good, HOST, OUTSIDE, resultOf } from '../../../support/port-host.ts';
 
 /** The portmap executable with its nftables backend: what each configuration makes, and who gets through. */
 const s = scene('what each configuration makes', 'nftables');

@@ -1,8 +1,14 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
-import { clear, saved, VARIANTS, type Variant } from '../../shared/packetfilter/variants.ts';
-import { referenceMissing, runReference } from './reference.ts';
-import { good, makeContainer, makeWorld, useHostVariant, type Container } from './world.ts';
+import { clear, saved, VARIANTS, type Variant } from '../../../support/variants.ts';
+import { referenceMissing, runReference } from '../../../support/reference.ts';
+import {
+  good,
+  makeContainer,
+  makeWorld,
+  useHostVariant,
+  type Container,
+} from '../../../support/port-host.ts';
 
 const test = suite("portmap beside the reference's", { limit: 120 });
 const missing = referenceMissing('portmap');

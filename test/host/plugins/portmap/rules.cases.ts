@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { clear, rules, run, saved, sh, type Variant } from '../../shared/packetfilter/variants.ts';
-import { add, call, CHAIN, chainOf, config, scene, tcp } from './scene.ts';
-import { ask, bad, commits, HOST, OUTSIDE, resultOf } from './world.ts';
+import { clear, rules, run, saved, sh, type Variant } from '../../../support/variants.ts';
+import { add, call, CHAIN, chainOf, config, scene, tcp } from '../../../support/portmap-scene.ts';
+import { ask, bad, commits, HOST, OUTSIDE, resultOf } from '../../../support/port-host.ts';
 
 /** The portmap executable on a real kernel; the same for both variants of iptables. */
 export function rulesCases(variant: Variant): void {

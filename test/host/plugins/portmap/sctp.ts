@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import { checked, libc } from '../../../../shared/kernel/libc.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
-import { run } from '../../shared/packetfilter/variants.ts';
+import { run } from '../../../support/variants.ts';
 
 /**
  * SCTP without SCTP: kernels of small machines have no such sockets, but every kernel forwards and translates its packets. The

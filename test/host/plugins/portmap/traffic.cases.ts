@@ -1,8 +1,8 @@
 import * as assert from 'uvu/assert';
-import { sh } from '../../shared/packetfilter/variants.ts';
-import { add, call, scene, tcp, udp, type Filter } from './scene.ts';
+import { sh } from '../../../support/variants.ts';
+import { add, call, scene, tcp, udp, type Filter } from '../../../support/portmap-scene.ts';
 import { arrivals, sendInit } from './sctp.ts';
-import { ask, HOST, OUTSIDE } from './world.ts';
+import { ask, HOST, OUTSIDE } from '../../../support/port-host.ts';
 
 /** The portmap executable on a real kernel; the same for every packet filter. */
 export function trafficCases(filter: Filter): void {

@@ -1,9 +1,9 @@
 import { copyFileSync, globSync, mkdirSync, rmSync } from 'node:fs';
 import { basename } from 'node:path';
 import * as assert from 'uvu/assert';
-import { removePrograms } from '../../shared/packetfilter/variants.ts';
-import { add, call, config, node, scene, tcp, udp } from './scene.ts';
-import { ask, bad, good, HOST } from './world.ts';
+import { removePrograms } from '../../../support/variants.ts';
+import { add, call, config, node, scene, tcp, udp } from '../../../support/portmap-scene.ts';
+import { ask, bad, good, HOST } from '../../../support/port-host.ts';
 
 /** A host that has neither iptables nor nft(8): everything goes over netlink. */
 const s = scene('a host without iptables', 'nftables');

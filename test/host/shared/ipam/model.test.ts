@@ -5,7 +5,7 @@ import { CATALOG_DIR } from '../../../../shared/ipam/catalog-file.ts';
 import { ipamAdd, ipamDel, ipamGc } from '../../../../shared/ipam/ipam.ts';
 import { suite } from '../../../support/suite.ts';
 import { callOn, leasesIn, newDataDir } from './calls.ts';
-import { withRandom } from './random.ts';
+import { withRandom, type Random } from '../../../support/random.ts';
 import { referenceAdd, referenceDel } from './reference-writer.ts';
 
 const test = suite('allocator against a slow model', { limit: 120 });
@@ -75,21 +75,21 @@ for (const pressure of [0.3, 0.55, 0.9]) {
 
 test.run();
 
-function play(dataDir: string, random: () => number, pressure: number, calls: number): void {
+function play(dataDir: string, random: Random, pressure: number, calls: number): void {
   const store = `${dataDir}/net`;
   mkdirSync(store);
   rmSync(CATALOG_DIR, { recursive: true, force: true });
   const model = new Model();
   let sawCatalog = false;
   for (let step = 0; step < calls; step++) {
-    const id = `c${Math.floor(random() * 90)}`;
+    const id = `c${Math.floor(random.next() * 90)}`;
     const owner = `${id}\r\neth0`;
-    const isUnmanaged = random() < 0.15;
-    const action = random();
+    const isUnmanaged = random.next() < 0.15;
+    const action = random.next();
     let said = '';
     if (action < pressure) {
       const requested =
-        !isUnmanaged && random() < 0.2 ? (RING[Math.floor(random() * RING.length)] as string) : undefined;
+        !isUnmanaged && random.next() < 0.2 ? (RING[Math.floor(random.next() * RING.length)] as string) : undefined;
       said = isUnmanaged ? foreignAdd(store, model, owner) : ownAdd(dataDir, model, id, requested);
     } else if (action < 0.995) {
       if (isUnmanaged) referenceDel(store, owner);
@@ -127,8 +127,8 @@ function foreignAdd(store: string, model: Model, owner: string): string {
   return `reference gave ${given}`;
 }
 
-function collect(dataDir: string, model: Model, random: () => number): void {
-  const kept = [...model.leases].filter(() => random() < 0.8);
+function collect(dataDir: string, model: Model, random: Random): void {
+  const kept = [...model.leases].filter(() => random.next() < 0.8);
   const valid = kept.map(([, owner]) => ({ containerID: owner.split('\r\n')[0] as string, ifname: 'eth0' }));
   ipamGc(callOn(dataDir, { ipam, valid }));
   const keptOwners = new Set(kept.map(([, owner]) => owner));

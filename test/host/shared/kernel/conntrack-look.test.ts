@@ -3,7 +3,7 @@ import * as assert from 'uvu/assert';
 import { listed, maybeTracked, type Flows } from '../../../../shared/kernel/conntrack-look.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { suite } from '../../../support/suite.ts';
-import { makeNamespace, run } from './support.ts';
+import { makeNamespace, run } from '../../../support/kernel.ts';
 
 const test = suite('conntrack, a look');
 

@@ -8,7 +8,7 @@ import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { dump } from '../../../../shared/kernel/netlink/conversation.ts';
 import { NetlinkSocket } from '../../../../shared/kernel/netlink/socket.ts';
 import { suite } from '../../../support/suite.ts';
-import { makeNamespace, run } from './support.ts';
+import { makeNamespace, run } from '../../../support/kernel.ts';
 
 const test = suite('conntrack', { limit: 60 });
 

@@ -12,7 +12,7 @@ import {
 } from '../../../../shared/kernel/locks.ts';
 import { openNamespace } from '../../../../shared/kernel/namespace.ts';
 import { suite } from '../../../support/suite.ts';
-import { cniError, makeNamespace, run } from './support.ts';
+import { cniError, makeNamespace, run } from '../../../support/kernel.ts';
 
 const test = suite('locks', { limit: 60 });
 const MODULE = resolve(import.meta.dirname, '../../../../shared/kernel/locks.ts');

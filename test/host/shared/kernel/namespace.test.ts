@@ -11,7 +11,7 @@ import {
 } from '../../../../shared/kernel/namespace.ts';
 import { inScratchNamespace } from '../../../../shared/kernel/scratch-namespace.ts';
 import { suite } from '../../../support/suite.ts';
-import { cniError, makeNamespace, run } from './support.ts';
+import { cniError, makeNamespace, run } from '../../../support/kernel.ts';
 
 const test = suite('namespace');
 const NAMESPACE = resolve(import.meta.dirname, '../../../../shared/kernel/namespace.ts');

@@ -3,7 +3,7 @@ import { isErrno } from '../../../../shared/kernel/errno.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { readSysctl, replaceSysctl, writeSysctl } from '../../../../shared/kernel/sysctl.ts';
 import { suite } from '../../../support/suite.ts';
-import { makeNamespace, run } from './support.ts';
+import { makeNamespace, run } from '../../../support/kernel.ts';
 
 const test = suite('sysctl');
 const FORWARD = 'net/ipv4/ip_forward';

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import { checked, isErrno, KernelError, lastErrno, libc } from '../../../../shared/kernel/libc.ts';
 import { systemCallNumbers } from '../../../../shared/kernel/system-calls.ts';
 import { suite } from '../../../support/suite.ts';
-import { kernelError } from '../../../host/shared/kernel/support.ts';
+import { kernelError } from '../../../support/kernel.ts';
 
 const test = suite('libc');
 const HEADERS = {

@@ -12,7 +12,7 @@ import {
 } from '../../../../shared/packetfilter/table.ts';
 import type { PortRange, Rule, TableChange } from '../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../support/suite.ts';
-import { randomNumbers } from '../../../host/shared/kernel/support.ts';
+import { randomBelow } from '../../../support/random.ts';
 import { randomChange, randomTable, rule, textsOf, type Chains } from './random-tables.ts';
 
 const test = suite('edited lists of rules');
@@ -95,7 +95,7 @@ function changed(table: Table, changes: readonly Omit<TableChange, 'family' | 't
 }
 
 test('random changes, one after the other: the same tables as with arrays, and steps that lead there', () => {
-  const random = randomNumbers(11);
+  const random = randomBelow(11);
   for (let round = 0; round < 3000; round++) {
     const before = randomTable(random);
     const changes = Array.from({ length: 1 + random(3) }, () => randomChange(random));

@@ -5,7 +5,7 @@ import { line } from '../../../../shared/packetfilter/iptables/save-restore.ts';
 import { tableAfter } from '../../../../shared/packetfilter/changed-table.ts';
 import type { TableChange } from '../../../../shared/packetfilter/ruleset.ts';
 import type { Table } from '../../../../shared/packetfilter/table.ts';
-import { randomNumbers } from '../../../host/shared/kernel/support.ts';
+import { randomBelow } from '../../../support/random.ts';
 import { randomChange, randomTable, rule, table, textsOf, type Chains } from './random-tables.ts';
 
 const test = suite('from what stands to what shall stand');
@@ -189,7 +189,7 @@ function carryOut(before: Table, done: readonly Operation[]): Record<string, str
 }
 
 test('random changes of random tables: the steps lead where they shall, and a second time there is nothing to do', () => {
-  const random = randomNumbers(42);
+  const random = randomBelow(42);
   for (let round = 0; round < 3000; round++) {
     const before = randomTable(random);
     const after = tableAfter(before, randomChange(random));

@@ -1,4 +1,5 @@
 import * as assert from 'uvu/assert';
+import { randomBelow } from '../../../support/random.ts';
 import { suite } from '../../../support/suite.ts';
 import { isUnmanaged, sameRule } from '../../../../shared/packetfilter/compare.ts';
 import { parseRule, parseRuleArgs } from '../../../../shared/packetfilter/iptables/parse.ts';
@@ -186,11 +187,7 @@ test('splits words as iptables-restore does', () => {
 });
 
 test('quotes any text so that it comes back the same', () => {
-  let seed = 7;
-  const random = (below: number): number => {
-    seed = (seed * 1103515245 + 12345) % 2147483648;
-    return seed % below;
-  };
+  const random = randomBelow(7);
   const alphabet = `ab"'\\ -_.0:é`;
   for (let round = 0; round < 2000; round++) {
     const text = Array.from({ length: random(12) }, () => alphabet.charAt(random(alphabet.length))).join('');

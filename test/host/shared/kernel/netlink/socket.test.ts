@@ -22,7 +22,7 @@ import { listLinksRequest } from '../../../../../shared/kernel/rtnetlink/link-re
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { inScratchNamespace } from '../../../../../shared/kernel/scratch-namespace.ts';
 import { suite } from '../../../../support/suite.ts';
-import { cniError, kernelError, run } from '../support.ts';
+import { cniError, kernelError, run } from '../../../../support/kernel.ts';
 
 const test = suite('netlink socket', { limit: 60 });
 const ROUTE = 0;

@@ -9,7 +9,7 @@ import {
 import { createVeth, linkByName, setLink } from '../../../../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
-import { ip, kernelError, makeNamespace } from '../support.ts';
+import { ip, kernelError, makeNamespace } from '../../../../support/kernel.ts';
 
 const test = suite('rtnetlink addresses');
 const own = Rtnetlink.open();

@@ -17,7 +17,7 @@ import {
 } from '../../../../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
-import { ip, kernelError, makeNamespace, run } from '../support.ts';
+import { ip, kernelError, makeNamespace, run } from '../../../../support/kernel.ts';
 
 const test = suite('rtnetlink links');
 const MAC = '02:11:22:33:44:55';

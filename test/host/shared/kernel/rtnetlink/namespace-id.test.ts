@@ -4,7 +4,7 @@ import { createVeth, linkByName } from '../../../../../shared/kernel/rtnetlink/l
 import { namespaceId } from '../../../../../shared/kernel/rtnetlink/namespace-id.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
-import { kernelError, makeNamespace, run } from '../support.ts';
+import { kernelError, makeNamespace, run } from '../../../../support/kernel.ts';
 
 const test = suite('namespace ids');
 const own = Rtnetlink.open();

@@ -3,7 +3,7 @@ import { createVeth, linkByName, setLink } from '../../../../../shared/kernel/rt
 import { deleteNeighbour, neighbours } from '../../../../../shared/kernel/rtnetlink/neighbours.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
-import { run } from '../support.ts';
+import { run } from '../../../../support/kernel.ts';
 
 const test = suite('rtnetlink neighbours');
 const own = Rtnetlink.open();

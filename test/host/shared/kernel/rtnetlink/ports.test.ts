@@ -8,7 +8,7 @@ import {
 } from '../../../../../shared/kernel/rtnetlink/ports.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
-import { ip, kernelError } from '../support.ts';
+import { ip, kernelError } from '../../../../support/kernel.ts';
 
 const test = suite('bridge ports');
 const own = Rtnetlink.open();

@@ -11,7 +11,7 @@ import {
 } from '../../../../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
-import { ip, kernelError, run } from '../support.ts';
+import { ip, kernelError, run } from '../../../../support/kernel.ts';
 
 const test = suite('rtnetlink routes');
 const own = Rtnetlink.open();

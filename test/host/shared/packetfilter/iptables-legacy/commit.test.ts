@@ -11,9 +11,9 @@ import type {
   TableChange,
   TableName,
 } from '../../../../../shared/packetfilter/ruleset.ts';
-import { Random } from '../../../../fuzz/random.ts';
+import { Random } from '../../../../support/random.ts';
 import { suite } from '../../../../support/suite.ts';
-import { sh, useVariant } from '../variants.ts';
+import { sh, useVariant } from '../../../../support/variants.ts';
 import { RandomChanges } from './random-changes.ts';
 
 const test = suite('legacy tables written in process', { limit: 120 });

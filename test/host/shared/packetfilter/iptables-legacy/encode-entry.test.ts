@@ -7,7 +7,7 @@ import { encodeEntry } from '../../../../../shared/packetfilter/iptables-legacy/
 import { LegacyRule } from '../../../../../shared/packetfilter/iptables-legacy/legacy-rule.ts';
 import { readLegacyTable } from '../../../../../shared/packetfilter/iptables-legacy/read-table.ts';
 import type { Family, Match, Rule, TableName } from '../../../../../shared/packetfilter/ruleset.ts';
-import { Random } from '../../../../fuzz/random.ts';
+import { Random } from '../../../../support/random.ts';
 import { suite } from '../../../../support/suite.ts';
 import { randomRule } from './random-rules.ts';
 

@@ -10,7 +10,7 @@ import { suite } from '../../../../support/suite.ts';
 import { thrown as thrownBy } from '../../../../support/thrown.ts';
 import { FILTER_RULES, NAT_RULES } from '../iptables/sample-rules.ts';
 import { applyInProcess } from '../iptables/apply-in-process.ts';
-import { clear, rules, run, saved, sh, useVariant, wordsOf, wrap } from '../variants.ts';
+import { clear, rules, run, saved, sh, useVariant, wordsOf, wrap } from '../../../../support/variants.ts';
 
 const test = suite('legacy tables written in process, live', { limit: 120 });
 

@@ -6,7 +6,7 @@ import type {
   TableChange,
   TableName,
 } from '../../../../../shared/packetfilter/ruleset.ts';
-import type { Random } from '../../../../fuzz/random.ts';
+import type { Random } from '../../../../support/random.ts';
 import { randomRule } from './random-rules.ts';
 
 type Mutable = { -readonly [Key in keyof TableChange]: TableChange[Key] };

@@ -7,7 +7,7 @@ import type {
   TableName,
   Target,
 } from '../../../../../shared/packetfilter/ruleset.ts';
-import type { Random } from '../../../../fuzz/random.ts';
+import type { Random } from '../../../../support/random.ts';
 
 /** A rule of a shape that the suite can write and iptables takes; with `jumps`, its jump leads to one of those chains. */
 export function randomRule(random: Random, family: Family, table: TableName, jumps: readonly string[]): Rule {

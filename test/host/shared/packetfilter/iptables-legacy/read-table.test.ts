@@ -6,7 +6,7 @@ import { parseSave } from '../../../../../shared/packetfilter/iptables/save-rest
 import type { Family, TableName } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
 import { FILTER_RULES, NAT_RULES } from '../iptables/sample-rules.ts';
-import { sh } from '../variants.ts';
+import { sh } from '../../../../support/variants.ts';
 
 const test = suite('iptables-legacy tables read in process', { limit: 60 });
 const TOOL = { ipv4: 'iptables-legacy', ipv6: 'ip6tables-legacy' } as const;

@@ -16,8 +16,8 @@ import {
 } from '../../../../../shared/packetfilter/table.ts';
 import type { PortRange, Rule } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
-import { randomNumbers } from '../../kernel/support.ts';
-import { clear, useVariant } from '../variants.ts';
+import { randomBelow } from '../../../../support/random.ts';
+import { clear, useVariant } from '../../../../support/variants.ts';
 import { CHAINS, listedExpressions, listingOf, type Listed } from './listed-rules.ts';
 
 const test = suite('rules of a chain, found by their bytes', { limit: 120 });
@@ -29,7 +29,7 @@ test.before(() => {
   shapes = listedExpressions();
 });
 
-const random = randomNumbers(7);
+const random = randomBelow(7);
 const pick = <T>(from: readonly T[]): T => from[random(from.length)] as T;
 
 /** Another rule of the same shape: other addresses, ports, names; also ones that make it a rule nobody has seen. */

@@ -10,7 +10,7 @@ import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts'
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import type { PacketFilterDriver, Rule, TableChange } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
-import { clear, rules, saved, sh, useVariant } from '../variants.ts';
+import { clear, rules, saved, sh, useVariant } from '../../../../support/variants.ts';
 
 const test = suite('iptables-nft driver over netlink', { limit: 60 });
 

@@ -12,7 +12,17 @@ import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts'
 import type { PacketFilterDriver, Rule, TableChange } from '../../../../../shared/packetfilter/ruleset.ts';
 import { applyInProcess } from './apply-in-process.ts';
 import { FILTER_RULES, NAT_RULES } from './sample-rules.ts';
-import { clear, removePrograms, rules, run, saved, sh, useVariant, wrap, type Variant } from '../variants.ts';
+import {
+  clear,
+  removePrograms,
+  rules,
+  run,
+  saved,
+  sh,
+  useVariant,
+  wrap,
+  type Variant,
+} from '../../../../support/variants.ts';
 
 /** Legacy tables are written in process, unless the programs have to be started by another. */
 export type Way = 'by programs' | 'in process';

@@ -4,7 +4,7 @@ import { commentOf, isUnmanaged } from '../../../../../shared/packetfilter/compa
 import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts';
 import { chooseDriver } from '../../../../../shared/packetfilter/select.ts';
 import type { Rule, TableState } from '../../../../../shared/packetfilter/ruleset.ts';
-import { run, sh, useVariant } from '../variants.ts';
+import { run, sh, useVariant } from '../../../../support/variants.ts';
 
 const test = suite('looking rules up without understanding all of a chain');
 

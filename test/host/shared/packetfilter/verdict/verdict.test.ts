@@ -2,8 +2,9 @@ import * as assert from 'uvu/assert';
 import { fateIn, type Fate } from '../../../../../shared/packetfilter/verdict/verdict.ts';
 import type { KnownPacket } from '../../../../../shared/packetfilter/verdict/packet.ts';
 import { readNft } from '../../../../../shared/packetfilter/nftables/change.ts';
+import { randomBelow } from '../../../../support/random.ts';
 import { suite } from '../../../../support/suite.ts';
-import { run } from '../variants.ts';
+import { run } from '../../../../support/variants.ts';
 import { INNER, makeWire, OUTER, passed, Sender, type Family } from './wire.ts';
 
 /** What is foretold of a packet, held against what the kernel does with it. */
@@ -139,7 +140,7 @@ test('verdicts of maps and chains within chains', () => {
 
 test('two hundred random chains: what is foretold for certain comes to pass', () => {
   const seed = 20_261_123;
-  const random = generator(seed);
+  const random = randomBelow(seed);
   const seen = new Map<string, number>();
   for (let round = 0; round < 200; round++) {
     const pick = <T>(list: readonly T[]): T => list[random(list.length)] as T;
@@ -176,15 +177,6 @@ test('two hundred random chains: what is foretold for certain comes to pass', ()
 function protocolOf(condition: string): Family | undefined {
   if (/^ip |ipv4/.test(condition)) return 'ip';
   return /ip6/.test(condition) ? 'ip6' : undefined;
-}
-
-/** A linear congruential generator: the same chains on every machine. */
-function generator(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
 }
 
 test.run();

@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import { addressBytes, parseAddress } from '../../../../../shared/net/address.ts';
 import { checked, libc } from '../../../../../shared/kernel/libc.ts';
 import { inNamespace } from '../../../../../shared/kernel/namespace.ts';
-import { run, sh } from '../variants.ts';
+import { run, sh } from '../../../../support/variants.ts';
 
 /**
  * A host that forwards between two namespaces, and a counter of what has passed all of its forward hooks:

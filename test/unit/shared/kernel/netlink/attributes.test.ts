@@ -10,7 +10,8 @@ import {
   NETWORK_ORDER,
 } from '../../../../../shared/kernel/netlink/attributes.ts';
 import { suite } from '../../../../support/suite.ts';
-import { kernelError, randomNumbers } from '../../../../host/shared/kernel/support.ts';
+import { kernelError } from '../../../../support/kernel.ts';
+import { randomBelow } from '../../../../support/random.ts';
 
 const test = suite('netlink attributes');
 
@@ -37,7 +38,7 @@ function slowEncode(samples: readonly (Sample & { flags?: number })[]): Buffer {
 }
 
 test('random attributes: written as the slow path writes them, read as both it and the package read them', () => {
-  const random = randomNumbers(1);
+  const random = randomBelow(1);
   for (let round = 0; round < 2000; round++) {
     const samples = randomSamples(random);
     const bytes = encode((out) => samples.forEach(({ type, payload }) => out.push(type, payload)));
@@ -56,7 +57,7 @@ test('random attributes: written as the slow path writes them, read as both it a
 });
 
 test('random nesting comes back level by level', () => {
-  const random = randomNumbers(2);
+  const random = randomBelow(2);
   for (let round = 0; round < 500; round++) {
     const inner = randomSamples(random);
     const outer = randomSamples(random).filter(({ type }) => type !== 7);
@@ -71,7 +72,7 @@ test('random nesting comes back level by level', () => {
 });
 
 test('random bytes are read or refused, never misread or hung over', () => {
-  const random = randomNumbers(3);
+  const random = randomBelow(3);
   let refused = 0;
   for (let round = 0; round < 3000; round++) {
     const bytes = Buffer.from(Array.from({ length: random(60) }, () => (random(3) === 0 ? random(12) : 0)));

@@ -7,7 +7,7 @@ import {
 } from '../../../../../shared/kernel/netlink/conversation.ts';
 import type { NetlinkRequest, ReceivedMessage } from '../../../../../shared/kernel/netlink/message.ts';
 import { suite } from '../../../../support/suite.ts';
-import { cniError, kernelError } from '../../../../host/shared/kernel/support.ts';
+import { cniError, kernelError } from '../../../../support/kernel.ts';
 
 const test = suite('netlink conversation');
 

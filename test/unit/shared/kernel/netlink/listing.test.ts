@@ -4,7 +4,7 @@ import { Listing, type DatagramTransport } from '../../../../../shared/kernel/ne
 import { Shelf } from '../../../../../shared/kernel/netlink/shelf.ts';
 import type { NetlinkRequest } from '../../../../../shared/kernel/netlink/message.ts';
 import { suite } from '../../../../support/suite.ts';
-import { cniError, kernelError } from '../../../../host/shared/kernel/support.ts';
+import { cniError, kernelError } from '../../../../support/kernel.ts';
 
 const test = suite('netlink listing, read as far as somebody looks');
 

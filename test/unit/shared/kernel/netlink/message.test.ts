@@ -8,7 +8,8 @@ import {
   type NetlinkRequest,
 } from '../../../../../shared/kernel/netlink/message.ts';
 import { suite } from '../../../../support/suite.ts';
-import { kernelError, randomNumbers } from '../../../../host/shared/kernel/support.ts';
+import { kernelError } from '../../../../support/kernel.ts';
+import { randomBelow } from '../../../../support/random.ts';
 
 const test = suite('netlink messages');
 
@@ -39,7 +40,7 @@ test('sequence numbers wrap around instead of failing', () => {
 });
 
 test('random datagrams are read as the package reads them', () => {
-  const random = randomNumbers(4);
+  const random = randomBelow(4);
   for (let round = 0; round < 500; round++) {
     const parts: Uint8Array[] = [];
     for (let count = random(6); count > 0; count--) {

@@ -7,6 +7,7 @@ import {
   textOf,
   type AttributeNode,
 } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
+import { randomBelow } from '../../../../support/random.ts';
 import { suite } from '../../../../support/suite.ts';
 
 const test = suite('nf_tables: trees of attributes');
@@ -78,11 +79,7 @@ test('the first of a type is found; malformed lengths end the walk', () => {
 
 /** Nested up to four deep, up to some 20 kB; the same for the same seed. */
 function randomTree(seed: number, depth = 0): AttributeNode[] {
-  let state = seed * 2654435761 + depth;
-  const next = (below: number): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state % below;
-  };
+  const next = randomBelow(seed * 2654435761 + depth);
   return Array.from({ length: 1 + next(6) }, (_, index): AttributeNode => {
     const kind = next(depth < 4 ? 3 : 2);
     if (kind === 0) return [index, 'x'.repeat(next(60))];

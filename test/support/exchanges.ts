@@ -1,10 +1,7 @@
-import { addXtablesCounters } from '../../../../shared/kernel/xtables.ts';
-import { LAYOUTS } from '../../../../shared/packetfilter/iptables-legacy/layout.ts';
-import {
-  readLegacyTable,
-  type LegacyTable,
-} from '../../../../shared/packetfilter/iptables-legacy/read-table.ts';
-import type { Family, TableName } from '../../../../shared/packetfilter/ruleset.ts';
+import { addXtablesCounters } from '../../shared/kernel/xtables.ts';
+import { LAYOUTS } from '../../shared/packetfilter/iptables-legacy/layout.ts';
+import { readLegacyTable, type LegacyTable } from '../../shared/packetfilter/iptables-legacy/read-table.ts';
+import type { Family, TableName } from '../../shared/packetfilter/ruleset.ts';
 
 /**
  * Whether legacy tables were exchanged since the last time this was asked, be it for the same rules again. Nothing shows that, but for

@@ -1,11 +1,11 @@
 import { rmSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
-import { readNft } from '../../../../shared/packetfilter/nftables/change.ts';
-import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
-import { containersSet } from '../../../../plugins/firewall/nftables-objects.ts';
-import { addressFromBytes, formatAddress } from '../../../../shared/net/address.ts';
-import { suite, type Suite } from '../../../support/suite.ts';
-import { run, sh } from '../../shared/packetfilter/variants.ts';
+import { readNft } from '../../shared/packetfilter/nftables/change.ts';
+import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
+import { containersSet } from '../../plugins/firewall/nftables-objects.ts';
+import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
+import { suite, type Suite } from './suite.ts';
+import { run, sh } from './variants.ts';
 import {
   good,
   makeBridge,
@@ -14,7 +14,7 @@ import {
   reachesOutside,
   serve,
   type Container,
-} from '../portmap/world.ts';
+} from './port-host.ts';
 
 /** Three containers on two bridges that answer on port 80 with their names, on a host whose way out is `up0`. */
 export interface NftScene {

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
-import { KernelError } from '../../../../shared/kernel/errno.ts';
+import { KernelError } from '../../shared/kernel/errno.ts';
 
 /** Standard output of a program; throws with its standard error when it fails. */
 export function run(file: string, ...args: string[]): string {
@@ -41,13 +41,4 @@ export function cniError(code: number, work: () => unknown): Error {
     return thrown as Error;
   }
   throw new Error(`expected an error of code ${code}, but nothing was thrown`);
-}
-
-/** A generator of pseudo-random numbers below `limit`: the same seed gives the same test. */
-export function randomNumbers(seed: number): (limit: number) => number {
-  let state = seed;
-  return (limit) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * limit);
-  };
 }

@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
-import { suite, type Suite } from '../../../support/suite.ts';
-import { clear, rules, run, saved, type Variant } from '../../shared/packetfilter/variants.ts';
+import { suite, type Suite } from './suite.ts';
+import { clear, rules, run, saved, type Variant } from './variants.ts';
 import {
   commits,
   good,
@@ -11,7 +11,7 @@ import {
   serve,
   useHostVariant,
   type Container,
-} from './world.ts';
+} from './port-host.ts';
 
 /** Chain of container c1 on net1. */
 export const CHAIN = 'CNI-DN-c2d892b58e87e28a12fe6';

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import type { PluginName } from '../../../support/executables.ts';
-import { variables, type Attachment } from '../../../support/plugin.ts';
+import type { PluginName } from './executables.ts';
+import { variables, type Attachment } from './plugin.ts';
 
 /** Where Debian's containernetworking-plugins puts the reference. */
 const FOLDER = '/usr/lib/cni';

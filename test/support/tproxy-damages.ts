@@ -1,4 +1,4 @@
-import { sh, type TestedBackend } from './scene.ts';
+import { sh, type TestedBackend } from './tproxy.ts';
 
 /** One way in which an allocation can fall out of the mesh. */
 export interface Damage {

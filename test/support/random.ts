@@ -1,4 +1,4 @@
-/** Random values that can be had again: the same seed gives the same ones (mulberry32). */
+/** Repeatable random values: the same seed gives the same ones (Tommy Ettinger's mulberry32). */
 export class Random {
   #state: number;
 
@@ -27,5 +27,24 @@ export class Random {
     const value = values[this.below(values.length)];
     if (value === undefined && values.length === 0) throw new Error('nothing to pick from');
     return value as T;
+  }
+}
+
+/** Numbers below a limit, for tests that need nothing else. */
+export function randomBelow(seed: number): (limit: number) => number {
+  const random = new Random(seed);
+  return (limit) => random.below(limit);
+}
+
+/**
+ * Runs `body` with a new seed, which a failure names; WEFT_SEED repeats one.
+ */
+export function withRandom(body: (random: Random) => void): void {
+  const seed = Number(process.env['WEFT_SEED'] ?? Date.now() % 1_000_000_007);
+  try {
+    body(new Random(seed));
+  } catch (error) {
+    if (error instanceof Error) error.message += ` (repeat with WEFT_SEED=${seed})`;
+    throw error;
   }
 }

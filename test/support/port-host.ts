@@ -1,10 +1,10 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { symlinkSync, unlinkSync } from 'node:fs';
-import { exchangesOfLegacyTables } from '../../shared/packetfilter/exchanges.ts';
-import { run, sh, type Variant } from '../../shared/packetfilter/variants.ts';
-import { errorOf, runPluginProcess, variables, type Attachment } from '../../../support/plugin.ts';
-import type { PluginName } from '../../../support/executables.ts';
-import type { CniErrorJson } from '../../../../shared/cni/errors.ts';
+import { exchangesOfLegacyTables } from './exchanges.ts';
+import { run, sh, type Variant } from './variants.ts';
+import { errorOf, runPluginProcess, variables, type Attachment } from './plugin.ts';
+import type { PluginName } from './executables.ts';
+import type { CniErrorJson } from '../../shared/cni/errors.ts';
 
 /**
  * A small world around this test's host:

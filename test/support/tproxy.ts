@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, symlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import type { CniErrorJson } from '../../../../shared/cni/errors.ts';
+import type { CniErrorJson } from '../../shared/cni/errors.ts';
 import {
   errorOf,
   runPluginProcess,
@@ -9,7 +9,7 @@ import {
   variables,
   type ProcessCall,
   type ProcessOutcome,
-} from '../../../support/plugin.ts';
+} from './plugin.ts';
 
 /** Every way of holding the rules; each test of behaviour runs on all of them. */
 export interface TestedBackend {
