@@ -61,7 +61,7 @@ test('a hard link, a symbolic link and a forged name choose the plugin; an unkno
     assert.match(said(join(folder, 'portmap')), 'CNI portmap plugin v');
     assert.match(said(join(folder, 'firewall')), 'CNI firewall plugin v');
     assert.match(said(join(folder, 'firewall'), 'loopback'), 'CNI loopback plugin v');
-    assert.match(said(join(folder, 'tuning')), 'weft: no plugin is called "tuning"');
+    assert.match(said(join(folder, 'tuning')), 'weft: unknown plugin "tuning"');
     assert.is(spawnSync(join(folder, 'tuning'), { env: {} }).status, 1);
   } finally {
     execFileSync('rm', ['-r', folder]);

@@ -183,7 +183,7 @@ test('an ADD whose result cannot be written is undone', () => {
   const plugin = {
     name: 'sample',
     supportedVersions: CNI_VERSIONS,
-    configure: (raw: unknown) => raw,
+    configure: (raw: unknown) => ({ settings: raw }),
     add: (call: Invocation<unknown>) => {
       note(call);
       return RESULT;
@@ -213,7 +213,7 @@ test('a log that cannot be written changes nothing', () => {
   const plugin = {
     name: 'sample',
     supportedVersions: CNI_VERSIONS,
-    configure: (raw: unknown) => raw,
+    configure: (raw: unknown) => ({ settings: raw }),
     add: ({ warn }: Invocation<unknown>) => {
       warn('careful');
       return RESULT;
