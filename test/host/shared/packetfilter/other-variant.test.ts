@@ -9,7 +9,15 @@ import {
   otherDrivers,
   removeEverywhere,
 } from '../../../../shared/packetfilter/select.ts';
-import { clear, removePrograms, rules, sh, useVariant, VARIANTS, type Variant } from '../../../support/variants.ts';
+import {
+  clear,
+  removePrograms,
+  rules,
+  sh,
+  useVariant,
+  VARIANTS,
+  type Variant,
+} from '../../../support/variants.ts';
 
 const test = suite('rules in the variant of iptables that is not the host’s any more');
 
