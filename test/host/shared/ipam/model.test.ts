@@ -89,7 +89,9 @@ function play(dataDir: string, random: Random, pressure: number, calls: number):
     let said = '';
     if (action < pressure) {
       const requested =
-        !isUnmanaged && random.next() < 0.2 ? (RING[Math.floor(random.next() * RING.length)] as string) : undefined;
+        !isUnmanaged && random.next() < 0.2
+          ? (RING[Math.floor(random.next() * RING.length)] as string)
+          : undefined;
       said = isUnmanaged ? foreignAdd(store, model, owner) : ownAdd(dataDir, model, id, requested);
     } else if (action < 0.995) {
       if (isUnmanaged) referenceDel(store, owner);
