@@ -20,7 +20,7 @@ setFlagsFromString('--lazy-eval');
 evaluate(require, bindings());
 
 /**
- * Node's way to its native halves, for shared/kernel/ffi.ts; undefined unless this Node runs with --expose-internals.
+ * Node's way to its native halves, for shared/kernel/libc.ts; undefined unless this Node runs with --expose-internals.
  * @returns {unknown}
  */
 function bindings() {

@@ -35,7 +35,7 @@ const RUN_FLAGS = [
 ];
 /**
  * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. The seed is the one
- * flag that V8 leaves out when it compares. With Node's internals in reach: shared/kernel/ffi.ts.
+ * flag that V8 leaves out when it compares. With Node's internals in reach: shared/kernel/libc.ts.
  */
 const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--expose-internals', '--no-warnings'];
 /** Late parts that only `weft` uses: small counts more than fast. */

@@ -12,7 +12,7 @@ import {
   type Runtime,
 } from '../conflist/runtime.ts';
 import { renderResult } from '../shared/cni/results.ts';
-import { namespaceState } from '../shared/kernel/namespace.ts';
+import { isNetworkNamespace } from '../shared/kernel/namespace.ts';
 import { pluginFolder, USUAL_FOLDER } from '../conflist/plugin-folder.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { readOptions, UsageError } from '../shared/config/command-line.ts';
@@ -143,7 +143,7 @@ function validAttachments(list: NetworkList, options: Options): { containerID: s
     throw new UsageError('gc needs to know what is valid: --valid ID[/IFNAME], or --valid-present');
   }
   const present = cachedAttachments(options['cache-dir'], list.name)
-    .filter(({ netns }) => netns !== '' && namespaceState(netns) === 'present')
+    .filter(({ netns }) => netns !== '' && isNetworkNamespace(netns))
     .map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
   return [...named, ...present];
 }

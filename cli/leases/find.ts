@@ -5,7 +5,7 @@ import { compareAddresses, formatAddress, parseAddress } from '../../shared/net/
 import type { CniResult } from '../../shared/cni/types.ts';
 import { addressesInUse } from '../../shared/attachments/namespaces.ts';
 import { scanStore, type FoundLease } from '../../shared/attachments/lease-files.ts';
-import { namespaceState } from '../../shared/kernel/namespace.ts';
+import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 
@@ -92,7 +92,7 @@ function describe(
 
 function stateOf(isInUse: boolean, namespace: string | undefined): LeaseState['state'] {
   if (isInUse) return 'live';
-  return namespace !== undefined && namespaceState(namespace) === 'present' ? 'no address' : 'gone';
+  return namespace !== undefined && isNetworkNamespace(namespace) ? 'no address' : 'gone';
 }
 
 /** As the runtime's cache says, else one of the container's name (Nomad's allocations have theirs there). */
@@ -101,7 +101,7 @@ function namespaceOf(network: string, container: string, key: Key | undefined): 
     key === undefined ? '' : (readCachedAttachment(DEFAULT_CACHE_DIR, network, key)?.netns ?? '');
   if (cached !== '') return cached;
   const named = `/var/run/netns/${container}`;
-  return namespaceState(named) === 'present' ? named : undefined;
+  return isNetworkNamespace(named) ? named : undefined;
 }
 
 type Key = { containerId: string; ifname: string };

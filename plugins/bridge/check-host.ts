@@ -4,7 +4,7 @@ import type { CniInterface, CniResult } from '../../shared/cni/types.ts';
 import type { NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
-import { portVlans, type PortVlan } from '../../shared/kernel/rtnetlink/ports.ts';
+import { portVlans, type PortVlan } from '../../shared/kernel/rtnetlink/bridge-ports.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import type { BridgeConfig } from './config.ts';
 import type { Identity } from './identity.ts';

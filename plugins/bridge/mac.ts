@@ -1,5 +1,5 @@
 import { formatMac, parseMac } from '../../shared/net/address.ts';
-import { randomBytes } from '../../shared/kernel/random.ts';
+import { randomBytes } from '../../shared/kernel/libc.ts';
 
 /** What an operator must write, for messages. */
 export const MAC_RULE = 'six bytes in hexadecimal of one station are needed (not multicast, not all zero)';

@@ -1,6 +1,5 @@
 import type { NetworkNamespace } from '../../shared/kernel/namespace.ts';
-import { linkByIndex, linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
-import { namespaceId } from '../../shared/kernel/rtnetlink/namespace-id.ts';
+import { type LinkInfo, linkByIndex, linkByName, namespaceId } from '../../shared/kernel/rtnetlink/links.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { attachmentOfAlias, type Identity } from './identity.ts';
 

@@ -8,7 +8,7 @@ import {
   portVlans,
   setBridgePort,
   type PortVlan,
-} from '../../shared/kernel/rtnetlink/ports.ts';
+} from '../../shared/kernel/rtnetlink/bridge-ports.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { BridgeVanished, NO_VLAN_FILTERING, type Bridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';

@@ -2,7 +2,7 @@ import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
 import { runAll } from '../../shared/cni/undo.ts';
-import { inNamespace, namespaceState } from '../../shared/kernel/namespace.ts';
+import { inNamespace, isNetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { readProxyRequest } from './arguments.ts';
 import { checkRules } from './check.ts';
 import { planDns } from './dns-plan.ts';
@@ -61,7 +61,7 @@ function add(call: Invocation<Config>): CniResult {
 /** The namespace may be gone, or another one by now; the rules went with it. */
 function del(call: Invocation<Config>): void {
   const { netns, warn } = call;
-  const there = netns !== '' && namespaceState(netns) === 'present';
+  const there = netns !== '' && isNetworkNamespace(netns);
   const remove = (): void =>
     inNamespace(netns, () => withBackends(undefined, warn, (backends) => removeRules(backends, warn)));
   runAll([...(there ? [remove] : []), () => removeResolvConf(call)], warn);

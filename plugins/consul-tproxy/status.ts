@@ -1,5 +1,5 @@
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
-import { inScratchNamespace } from '../../shared/kernel/scratch-namespace.ts';
+import { inScratchNamespace } from '../../shared/kernel/namespace.ts';
 import { feasible } from './feasible.ts';
 import type { TproxyOptions } from './options.ts';
 import { withBackends } from './place.ts';

@@ -1,6 +1,6 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { KnownAttachments, type Lease } from '../../shared/attachments/attachments.ts';
-import { namespaceState } from '../../shared/kernel/namespace.ts';
+import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
@@ -43,7 +43,7 @@ const SOURCES: readonly Source[] = [
 ];
 
 function inNamespace({ netns, ifname }: Call): string[] {
-  if (netns === '' || namespaceState(netns) !== 'present') return [];
+  if (netns === '' || !isNetworkNamespace(netns)) return [];
   using rtnetlink = Rtnetlink.openIn(netns);
   const link = linkByName(rtnetlink, ifname);
   if (link === undefined) return [];

@@ -2,7 +2,7 @@ import { isLoopback, parseCidr } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
-import { namespaceState } from '../../shared/kernel/namespace.ts';
+import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses, type AddressInfo } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName, setLink, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
@@ -38,7 +38,7 @@ function add(call: Invocation<Config>): CniResult {
 
 /** A namespace that is gone took its interface along. */
 function del(call: Invocation<Config>): void {
-  if (call.netns === '' || namespaceState(call.netns) === 'missing') return;
+  if (call.netns === '' || !isNetworkNamespace(call.netns)) return;
   using rtnetlink = Rtnetlink.openIn(call.netns);
   const link = linkByName(rtnetlink, NAME);
   if (link?.up === true) setLink(rtnetlink, link.index, { up: false });

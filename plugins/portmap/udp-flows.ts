@@ -1,7 +1,6 @@
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { maybeTracked } from '../../shared/kernel/conntrack-look.ts';
-import { Conntrack, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
+import { Conntrack, type ConntrackFilter, maybeTracked } from '../../shared/kernel/conntrack.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { formatAddress } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';

@@ -1,6 +1,6 @@
 import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { canonicalAddress, formatAddress } from '../net/address.ts';
-import { namespaceState } from '../kernel/namespace.ts';
+import { isNetworkNamespace } from '../kernel/namespace.ts';
 import { cachedResults, dataDirOf, type CachedResult } from './cached-results.ts';
 import {
   DEFAULT_DATA_DIR,
@@ -145,7 +145,7 @@ export function namespaceNamedAfter(containerId: string): string {
 /** True also if it cannot be told. */
 function isNamespace(path: string): boolean {
   try {
-    return namespaceState(path) === 'present';
+    return isNetworkNamespace(path);
   } catch {
     return true;
   }

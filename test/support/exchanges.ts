@@ -1,4 +1,4 @@
-import { addXtablesCounters } from '../../shared/kernel/xtables.ts';
+import { addTableCounters } from '../../shared/kernel/legacy-table.ts';
 import { LAYOUTS } from '../../shared/packetfilter/iptables-legacy/layout.ts';
 import { readLegacyTable, type LegacyTable } from '../../shared/packetfilter/iptables-legacy/read-table.ts';
 import type { Family, TableName } from '../../shared/packetfilter/ruleset.ts';
@@ -48,7 +48,7 @@ function mark(key: Key): void {
   if (table === undefined || isMarked(key)) return;
   const counters = Buffer.alloc(16 * table.blob.count);
   for (const { footNumber } of feet(table)) counters.writeBigUInt64LE(MARK, 16 * footNumber);
-  addXtablesCounters(...key, counters);
+  addTableCounters(...key, counters);
 }
 
 /** Of chains of somebody's making. */

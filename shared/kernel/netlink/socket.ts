@@ -1,11 +1,9 @@
-import { closeSync } from 'node:fs';
 import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
+import { closeSync } from 'node:fs';
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { deadlineIn } from '../deadline.ts';
-import { closeLater } from '../close-later.ts';
-import { checked, isErrno, KernelError, libc } from '../libc.ts';
-import { decodeMessages, encodeRequests, type NetlinkRequest, type ReceivedMessage } from './message.ts';
-import { Shelf } from './shelf.ts';
+import { KernelError, checked, isErrno, libc } from '../libc.ts';
+import { type NetlinkRequest, type ReceivedMessage, decodeMessages, encodeRequests } from './message.ts';
 
 export type { NetlinkMessage, NetlinkRequest } from './message.ts';
 
@@ -27,7 +25,7 @@ export class NetlinkSocket {
   #sequence = 1;
   #open = true;
   #buffer: Buffer | undefined;
-  #shelf: Shelf | undefined;
+  #shelf: DatagramArena | undefined;
   /** Of the datagram received last: struct sockaddr_nl, and its length as u32. */
   readonly #sender = { bytes: Buffer.alloc(SOCKADDR_NL), length: Buffer.alloc(4) };
 
@@ -90,7 +88,7 @@ export class NetlinkSocket {
    * @throws as {@link receive}
    */
   receiveDatagram(sequence: number): Buffer {
-    const shelf = (this.#shelf ??= new Shelf(LARGEST_ANSWER));
+    const shelf = (this.#shelf ??= new DatagramArena(LARGEST_ANSWER));
     const deadline = deadlineIn(this.#timeoutMs);
     do {
       const room = shelf.room();
@@ -103,7 +101,7 @@ export class NetlinkSocket {
   }
 
   /** Whether another socket belongs to the same network namespace; false when this kernel (before 5.14) does not tell. */
-  isNeighbourOf(other: NetlinkSocket): boolean {
+  isInNamespaceOf(other: NetlinkSocket): boolean {
     const [own, others] = [this.fd, other.fd].map(namespaceCookie);
     return own !== undefined && own === others;
   }
@@ -222,3 +220,63 @@ function tooLate(timeoutMs: number): CniError {
     { cause },
   );
 }
+
+/**
+ * Memory for datagrams that stay: one behind the other in large pieces, each beginning at a multiple of 4, so that its lengths can be
+ * read as numbers of 32 bits. What is not written to costs nothing.
+ */
+export class DatagramArena {
+  readonly #largest: number;
+  #piece: Buffer = Buffer.alloc(0);
+  #used = 0;
+
+  /** @param largest bytes that a datagram may have */
+  constructor(largest: number) {
+    this.#largest = largest;
+  }
+
+  /** Room for the next datagram; the same again, until something is kept. */
+  room(): Buffer {
+    if (this.#piece.length - this.#used < this.#largest) {
+      this.#piece = Buffer.allocUnsafeSlow(this.#largest * PIECE);
+      this.#used = 0;
+    }
+    return this.#piece.subarray(this.#used, this.#used + this.#largest);
+  }
+
+  /** The first bytes of the room, which nobody else gets any more. */
+  keep(length: number): Buffer {
+    const start = this.#used;
+    this.#used += (length + 3) & ~3;
+    return this.#piece.subarray(start, start + length);
+  }
+}
+
+/** Largest datagrams in a piece. */
+const PIECE = 16;
+
+/**
+ * Closes a descriptor whose release waits in the kernel, without waiting for it: the last descriptor of a netfilter socket, at the end of the
+ * process too, waits for a grace period (about 15 ms) while anything deleted from nf_tables is on its way out.
+ *
+ * The file is registered with an io_uring of its own, which then holds it as well, and both descriptors are closed. The kernel takes a ring
+ * apart in a worker thread (io_ring_exit_work), and there the waiting happens. Nothing is ever submitted to the ring.
+ */
+export function closeLater(fd: number): void {
+  // Refused where io_uring is not to be had (kernel.io_uring_disabled, seccomp, before Linux 5.1): then the close is an ordinary one.
+  const ring = libc().io_uring_setup(ONE_ENTRY, Buffer.alloc(IO_URING_PARAMS));
+  if (ring >= 0) {
+    const files = Buffer.alloc(4);
+    files.writeInt32LE(fd);
+    libc().io_uring_register(ring, IORING_REGISTER_FILES, files, 1);
+  }
+  closeSync(fd);
+  if (ring >= 0) closeSync(ring);
+}
+
+/** The smallest ring there is. */
+const ONE_ENTRY = 1;
+/** linux/io_uring.h: sizeof(struct io_uring_params), all zero: no polling thread, no flags. The kernel fills in what the ring can do. */
+const IO_URING_PARAMS = 120;
+/** Its argument: i32 descriptors[]. */
+const IORING_REGISTER_FILES = 2;

@@ -1,4 +1,4 @@
-import type { XtablesBlob } from '../../kernel/xtables.ts';
+import type { TableBlob } from '../../kernel/legacy-table.ts';
 import { encodeEntry, standardTarget } from './encode-entry.ts';
 import { BlobView, LAYOUTS, VERDICTS } from './layout.ts';
 import { LegacyRule } from './legacy-rule.ts';
@@ -10,7 +10,7 @@ import { type Entry, NewRule, type Rules } from '../table.ts';
 
 /** A table to be written. */
 export interface Assembly {
-  readonly blob: XtablesBlob;
+  readonly blob: TableBlob;
   readonly continued: readonly ContinuedCounts[];
 }
 

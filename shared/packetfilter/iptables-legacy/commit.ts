@@ -2,7 +2,7 @@ import { CniCode, CniError } from '../../cni/errors.ts';
 import type { Deadline } from '../../kernel/deadline.ts';
 import { KernelError, isErrno } from '../../kernel/errno.ts';
 import { withFileLock, withFreeFileLock } from '../../kernel/locks.ts';
-import { addXtablesCounters, replaceXtables } from '../../kernel/xtables.ts';
+import { addTableCounters, replaceTableBlob } from '../../kernel/legacy-table.ts';
 import { type Assembly, assemble } from './assemble.ts';
 import { type LegacyTable, makeLegacyTable, readLegacyTable } from './read-table.ts';
 import { emptyTable } from '../iptables/save-restore.ts';
@@ -64,13 +64,13 @@ function commitLocked(family: Family, table: TableName, outcome: (before: Table)
 }
 
 function exchange({ family, table, blob }: LegacyTable, assembly: Assembly): void {
-  const counted = replaceXtables(family, table, assembly.blob, blob.count);
+  const counted = replaceTableBlob(family, table, assembly.blob, blob.count);
   const carried = Buffer.alloc(COUNTERS_SIZE * assembly.blob.count);
   for (const { from, to, count } of assembly.continued) {
     counted.copy(carried, COUNTERS_SIZE * to, COUNTERS_SIZE * from, COUNTERS_SIZE * (from + count));
   }
   try {
-    addXtablesCounters(family, table, carried);
+    addTableCounters(family, table, carried);
   } catch (thrown) {
     // Somebody who takes no lock has replaced the table already: the rules stand, and counts are no reason to fail.
     if (!isErrno(thrown, 'EINVAL')) throw thrown;

@@ -1,4 +1,4 @@
-import { makeXtables, readXtables, type XtablesBlob } from '../../kernel/xtables.ts';
+import { loadTableBlob, readTableBlob, type TableBlob } from '../../kernel/legacy-table.ts';
 import type { Family, TableName } from '../ruleset.ts';
 import type { Table } from '../table.ts';
 import { BlobView, PART_DATA, nameAt } from './layout.ts';
@@ -7,7 +7,7 @@ import { LegacyRule } from './legacy-rule.ts';
 /** A table with what else of it has to be known to write it anew. */
 export interface LegacyTable extends Table {
   readonly chains: ReadonlyMap<string, readonly LegacyRule[]>;
-  readonly blob: XtablesBlob;
+  readonly blob: TableBlob;
   /** Where each chain stands, in the order of the blob. */
   readonly sections: ReadonlyMap<string, Section>;
   /** Whether those are all that the table holds. */
@@ -41,16 +41,16 @@ export interface Section {
  * @returns undefined when the table is not in use
  */
 export function readLegacyTable(family: Family, table: TableName): LegacyTable | undefined {
-  const blob = readXtables(family, table);
+  const blob = readTableBlob(family, table);
   return blob === undefined ? undefined : tableOf(family, table, blob);
 }
 
 /** Reads a table, and brings it into being where it is not in use yet. */
 export function makeLegacyTable(family: Family, table: TableName): LegacyTable {
-  return tableOf(family, table, makeXtables(family, table));
+  return tableOf(family, table, loadTableBlob(family, table));
 }
 
-function tableOf(family: Family, table: TableName, blob: XtablesBlob): LegacyTable {
+function tableOf(family: Family, table: TableName, blob: TableBlob): LegacyTable {
   const walk = new Walk(family, table, blob);
   const { chains, sections } = walk;
   return { family, table, chains, blob, sections, isWhole: walk.isWhole() };
@@ -60,12 +60,12 @@ function tableOf(family: Family, table: TableName, blob: XtablesBlob): LegacyTab
 class Walk {
   readonly chains = new Map<string, LegacyRule[]>();
   readonly sections = new Map<string, Section>();
-  readonly #blob: XtablesBlob;
+  readonly #blob: TableBlob;
   readonly #heads = new Map<number, string>();
   readonly #view: BlobView;
   #seen = 0;
 
-  constructor(family: Family, table: TableName, blob: XtablesBlob) {
+  constructor(family: Family, table: TableName, blob: TableBlob) {
     this.#blob = blob;
     this.#view = new BlobView(family, blob.entries, this.#heads);
     const hooks = HOOKS[table].filter(({ hook }) => (blob.validHooks & (1 << hook)) !== 0);

@@ -1,4 +1,4 @@
-import type { Listing } from '../../kernel/netlink/listing.ts';
+import type { Listing } from '../../kernel/netlink/conversation.ts';
 import { decodeRule, jumpTarget } from './decode-rule.ts';
 import {
   PortSearch,

@@ -2,7 +2,7 @@
  * A table of iptables-nft as it stands in the kernel, read chain by chain and only when somebody looks: with ten thousand
  * allocations nobody needs all of it, and a chain that is known not to exist is never jumped to.
  */
-import type { Listing } from '../../kernel/netlink/listing.ts';
+import type { Listing } from '../../kernel/netlink/conversation.ts';
 import type { NftConnection } from '../nftables/connection.ts';
 import { Message, request } from '../nftables/messages.ts';
 import type { NftTable } from '../nftables/model.ts';

@@ -1,5 +1,5 @@
 import { CniCode, CniError } from '../../cni/errors.ts';
-import { inScratchNamespace } from '../../kernel/scratch-namespace.ts';
+import { inScratchNamespace } from '../../kernel/namespace.ts';
 import { findProgram, runProgram } from '../../process/run.ts';
 import { NftConnection } from './connection.ts';
 import type { Expression } from './expressions.ts';

@@ -1,7 +1,6 @@
 /** One conversation with nf_tables: reads, and transactions that happen whole or not at all. */
 import { isErrno } from '../../kernel/errno.ts';
-import { dump, exchange } from '../../kernel/netlink/conversation.ts';
-import { Listing } from '../../kernel/netlink/listing.ts';
+import { Listing, dump, exchange } from '../../kernel/netlink/conversation.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../kernel/netlink/socket.ts';
 import { Flag, Message, request, SUBSYSTEM } from './messages.ts';
@@ -104,7 +103,7 @@ export class NftConnection {
     for (let more = 0; more < SHORT_REST; more++) listing?.readOn();
     if (listing === undefined || listing.complete) return this.#socket;
     const other = NetlinkSocket.open(NETLINK_NETFILTER);
-    if (other.isNeighbourOf(this.#socket)) {
+    if (other.isInNamespaceOf(this.#socket)) {
       this.#left.push(this.#socket);
       this.#socket = other;
     } else {

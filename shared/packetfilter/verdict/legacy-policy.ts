@@ -1,4 +1,4 @@
-import { readXtables } from '../../kernel/xtables.ts';
+import { readTableBlob } from '../../kernel/legacy-table.ts';
 import { LAYOUTS } from '../iptables-legacy/layout.ts';
 import type { Family } from '../ruleset.ts';
 
@@ -7,7 +7,7 @@ import type { Family } from '../ruleset.ts';
  * @returns undefined when the table is not in use
  */
 export function legacyForwardPolicy(family: Family): 'accept' | 'drop' | undefined {
-  const blob = readXtables(family, 'filter');
+  const blob = readTableBlob(family, 'filter');
   const policy = blob?.underflow[FORWARD];
   if (blob === undefined || policy === undefined) return undefined;
   const target = policy + blob.entries.readUInt16LE(policy + LAYOUTS[family].targetOffset);

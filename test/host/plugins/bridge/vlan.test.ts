@@ -6,7 +6,7 @@ import {
   addPortVlansRequest,
   decodePortVlans,
   deletePortVlansRequest,
-} from '../../../../shared/kernel/rtnetlink/ports.ts';
+} from '../../../../shared/kernel/rtnetlink/bridge-ports.ts';
 import { createBridgeRequest } from '../../../../shared/kernel/rtnetlink/links.ts';
 import type { CniResult } from '../../../../shared/cni/types.ts';
 import { fail, runPluginProcess, succeed, variables } from '../../../support/plugin.ts';

@@ -8,7 +8,7 @@ import { planRules, type TablePlan } from '../../../../plugins/consul-tproxy/pla
 import { DEFAULT_OPTIONS, type TproxyOptions } from '../../../../plugins/consul-tproxy/options.ts';
 import type { ProxyRequest } from '../../../../plugins/consul-tproxy/request.ts';
 import { jumping } from '../../../../plugins/consul-tproxy/rules.ts';
-import { inScratchNamespace } from '../../../../shared/kernel/scratch-namespace.ts';
+import { inScratchNamespace } from '../../../../shared/kernel/namespace.ts';
 import { randomBelow } from '../../../support/random.ts';
 import { suite } from '../../../support/suite.ts';
 

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { listed, maybeTracked, type Flows } from '../../../../shared/kernel/conntrack-look.ts';
+import { listed, maybeTracked, type Flows } from '../../../../shared/kernel/conntrack.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { suite } from '../../../support/suite.ts';
 import { makeNamespace, run } from '../../../support/kernel.ts';

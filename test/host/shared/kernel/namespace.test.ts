@@ -4,12 +4,13 @@ import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import {
   inNamespace,
+  inScratchNamespace,
+  findNamespace,
+  isNetworkNamespace,
   isOwnNamespace,
-  namespaceState,
   openNamespace,
   openOwnNamespace,
 } from '../../../../shared/kernel/namespace.ts';
-import { inScratchNamespace } from '../../../../shared/kernel/scratch-namespace.ts';
 import { suite } from '../../../support/suite.ts';
 import { cniError, makeNamespace, run } from '../../../support/kernel.ts';
 
@@ -87,8 +88,8 @@ test('leaves no descriptor open, also after a throw', () => {
   );
   openNamespace(one).close();
   openOwnNamespace().close();
-  namespaceState(one);
-  namespaceState('/etc/passwd');
+  isNetworkNamespace(one);
+  isNetworkNamespace('/etc/passwd');
   assert.is(openDescriptors(), before);
 });
 
@@ -125,25 +126,36 @@ test('what is no network namespace is error 8 with its magic', () => {
 test('a FIFO at the path does not hang', () => {
   run('mkfifo', '/run/netns/pipe');
   cniError(8, () => openNamespace('/run/netns/pipe'));
-  assert.is(namespaceState('/run/netns/pipe'), 'foreign');
+  assert.is(isNetworkNamespace('/run/netns/pipe'), false);
 });
 
-test('namespaceState tells present, missing and foreign apart', () => {
+test('findNamespace distinguishes a network namespace, nothing, and anything else', () => {
   mkdirSync('/run/states', { recursive: true });
   writeFileSync('/run/states/file', '');
   symlinkSync(one, '/run/states/link');
   symlinkSync('/nowhere', '/run/states/dangling');
   symlinkSync('/run/states/loop', '/run/states/loop');
-  assert.is(namespaceState(one), 'present');
-  assert.is(namespaceState('/run/states/link'), 'present');
-  assert.is(namespaceState('/proc/self/ns/net'), 'present');
-  assert.is(namespaceState('/nowhere'), 'missing');
-  assert.is(namespaceState('/run/states/dangling'), 'missing');
-  assert.is(namespaceState('/run/states/file/below'), 'missing');
-  assert.is(namespaceState('/run/states/file'), 'foreign');
-  assert.is(namespaceState('/run/states/loop'), 'foreign');
-  assert.is(namespaceState('/run/states'), 'foreign');
-  assert.is(namespaceState('/proc/self/ns/uts'), 'foreign');
+  const unmounted = makeNamespace('unmounted');
+  run('umount', unmounted);
+  const states = (paths: readonly string[]): string[] =>
+    paths.map((path) => {
+      const found = findNamespace(path);
+      if (found.is === 'open') found.namespace.close();
+      return found.is;
+    });
+  assert.equal(
+    new Set(states([one, '/run/states/link', '/proc/self/ns/net', `/proc/${process.pid}/ns/net`])),
+    new Set(['open']),
+  );
+  assert.equal(
+    new Set(states(['/nowhere', '/run/states/dangling', '/run/states/file/below', '/proc/4194304/ns/net'])),
+    new Set(['absent']),
+  );
+  const others = ['/run/states/file', '/run/states/loop', '/run/states', '/proc/self/ns/uts', '/dev/zero'];
+  assert.equal(
+    new Set(states([...others, unmounted, `/run/${'x'.repeat(300)}`])),
+    new Set(['not a network namespace']),
+  );
 });
 
 test('isOwnNamespace goes by device and inode, not by path', () => {
@@ -163,7 +175,7 @@ test('a namespace whose name was deleted is still usable through its descriptor'
   const opened = openNamespace(path);
   run('ip', 'netns', 'del', 'brief');
   assert.match(inNamespace(opened, here), /^net:\[\d+\]$/);
-  assert.is(namespaceState(path), 'missing');
+  assert.is(isNetworkNamespace(path), false);
   opened.close();
 });
 

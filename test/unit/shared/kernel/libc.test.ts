@@ -3,8 +3,15 @@ import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { checked, isErrno, KernelError, lastErrno, libc } from '../../../../shared/kernel/libc.ts';
-import { systemCallNumbers } from '../../../../shared/kernel/system-calls.ts';
+import {
+  randomBytes,
+  KernelError,
+  checked,
+  isErrno,
+  lastErrno,
+  libc,
+  systemCallNumbers,
+} from '../../../../shared/kernel/libc.ts';
 import { suite } from '../../../support/suite.ts';
 import { kernelError } from '../../../support/kernel.ts';
 
@@ -150,6 +157,20 @@ test('exitNow ends the process with its status and runs no exit handler', () => 
 test('lastErrno reads without a call in between', () => {
   libc().setns(-1, 0);
   assert.is(lastErrno(), 9);
+});
+
+test('random bytes: as many as asked for, different each time', () => {
+  const seen = new Set(Array.from({ length: 100 }, () => randomBytes(6).toString('hex')));
+  assert.is(seen.size, 100);
+  assert.ok([...seen].every((text) => text.length === 12));
+  assert.is(randomBytes(0).length, 0);
+});
+
+test('random bytes: every byte varies', () => {
+  const sums = new Uint8Array(6);
+  for (let round = 0; round < 100; round += 1)
+    randomBytes(6).forEach((byte, index) => (sums[index] = (sums[index] ?? 0) | byte));
+  assert.equal([...sums], [255, 255, 255, 255, 255, 255]);
 });
 
 test.run();

@@ -17,10 +17,9 @@ import {
   getLinkRequest,
   linkByName,
 } from '../../../../../shared/kernel/rtnetlink/links.ts';
-import { decodeLink } from '../../../../../shared/kernel/rtnetlink/link-decode.ts';
-import { listLinksRequest } from '../../../../../shared/kernel/rtnetlink/link-requests.ts';
+import { decodeLink, listLinksRequest } from '../../../../../shared/kernel/rtnetlink/link-codec.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { inScratchNamespace } from '../../../../../shared/kernel/scratch-namespace.ts';
+import { inScratchNamespace } from '../../../../../shared/kernel/namespace.ts';
 import { suite } from '../../../../support/suite.ts';
 import { cniError, kernelError, run } from '../../../../support/kernel.ts';
 
@@ -138,9 +137,9 @@ test('a datagram that is received whole stays as it is, and what others send is 
 test('two sockets of one namespace are neighbours', () => {
   using socket = NetlinkSocket.open(ROUTE);
   using other = NetlinkSocket.open(ROUTE);
-  assert.ok(socket.isNeighbourOf(other));
+  assert.ok(socket.isInNamespaceOf(other));
   using elsewhere = inScratchNamespace(() => NetlinkSocket.open(ROUTE));
-  assert.not(socket.isNeighbourOf(elsewhere));
+  assert.not(socket.isInNamespaceOf(elsewhere));
 });
 
 test('descriptors are not inherited by children', () => {

@@ -1,7 +1,6 @@
 import * as assert from 'uvu/assert';
 import { openNamespace, openOwnNamespace } from '../../../../../shared/kernel/namespace.ts';
-import { createVeth, linkByName } from '../../../../../shared/kernel/rtnetlink/links.ts';
-import { namespaceId } from '../../../../../shared/kernel/rtnetlink/namespace-id.ts';
+import { createVeth, linkByName, namespaceId } from '../../../../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
 import { kernelError, makeNamespace, run } from '../../../../support/kernel.ts';

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { inNamespace } from '../../../../../shared/kernel/namespace.ts';
-import { readXtables, type XtablesBlob } from '../../../../../shared/kernel/xtables.ts';
+import { readTableBlob, type TableBlob } from '../../../../../shared/kernel/legacy-table.ts';
 import { createIptablesDriver } from '../../../../../shared/packetfilter/iptables/driver.ts';
 import { LAYOUTS } from '../../../../../shared/packetfilter/iptables-legacy/layout.ts';
 import type {
@@ -55,13 +55,13 @@ interface Standing {
   /** As iptables-legacy-save prints it, counters of rules and all. */
   readonly saved: string;
   /** As the kernel hands it out. */
-  readonly blob: XtablesBlob | undefined;
+  readonly blob: TableBlob | undefined;
 }
 
 /** Without the counters of policies: the program loses those with every change. */
 function standing(family: Family, table: TableName): Standing {
   const saved = execFileSync(SAVE[family], ['-c', '-t', table], { encoding: 'latin1' });
-  const blob = readXtables(family, table);
+  const blob = readTableBlob(family, table);
   const counters = LAYOUTS[family].matches - 16;
   for (const policy of blob?.underflow.filter((at) => at < blob.entries.length) ?? []) {
     blob?.entries.fill(0, policy + counters, policy + counters + 16);

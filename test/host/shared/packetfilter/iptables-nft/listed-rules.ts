@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { Listing } from '../../../../../shared/kernel/netlink/listing.ts';
+import { Listing } from '../../../../../shared/kernel/netlink/conversation.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { Message } from '../../../../../shared/packetfilter/nftables/messages.ts';
 import { attributeOf, be64, encodeTree } from '../../../../../shared/packetfilter/nftables/nlattr.ts';

@@ -2,10 +2,10 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { isErrno } from '../../../../../shared/kernel/errno.ts';
-import type { Listing } from '../../../../../shared/kernel/netlink/listing.ts';
+import type { Listing } from '../../../../../shared/kernel/netlink/conversation.ts';
 import { decodeMessages } from '../../../../../shared/kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../../../../shared/kernel/netlink/socket.ts';
-import { inScratchNamespace } from '../../../../../shared/kernel/scratch-namespace.ts';
+import { inScratchNamespace } from '../../../../../shared/kernel/namespace.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import {
   addChain,

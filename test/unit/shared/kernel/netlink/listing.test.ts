@@ -1,7 +1,10 @@
 import * as assert from 'uvu/assert';
-import { DUMP_ATTEMPTS } from '../../../../../shared/kernel/netlink/conversation.ts';
-import { Listing, type DatagramTransport } from '../../../../../shared/kernel/netlink/listing.ts';
-import { Shelf } from '../../../../../shared/kernel/netlink/shelf.ts';
+import {
+  DUMP_ATTEMPTS,
+  type DatagramTransport,
+  Listing,
+} from '../../../../../shared/kernel/netlink/conversation.ts';
+import { DatagramArena } from '../../../../../shared/kernel/netlink/socket.ts';
 import type { NetlinkRequest } from '../../../../../shared/kernel/netlink/message.ts';
 import { suite } from '../../../../support/suite.ts';
 import { cniError, kernelError } from '../../../../support/kernel.ts';
@@ -34,7 +37,7 @@ const done = (errno = 0, flags = MULTI): Buffer => message(DONE, verdict(errno),
 class Recording implements DatagramTransport {
   readonly sent: NetlinkRequest[] = [];
   readonly #datagrams: Buffer[];
-  readonly #shelf = new Shelf(4096);
+  readonly #shelf = new DatagramArena(4096);
 
   constructor(...datagrams: Buffer[][]) {
     this.#datagrams = datagrams.map((messages) => Buffer.concat(messages));
@@ -135,7 +138,7 @@ test('a refusal, a break and a torn message are errors', () => {
 });
 
 test('what is kept on a shelf stays, over many pieces', () => {
-  const shelf = new Shelf(256);
+  const shelf = new DatagramArena(256);
   const kept = Array.from({ length: 500 }, (_, at) => {
     const text = `${at} `.repeat((at * 7) % 40);
     shelf.room().write(text);

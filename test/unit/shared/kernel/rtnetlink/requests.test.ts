@@ -10,13 +10,12 @@ import {
   getLinkRequest,
   setLinkRequest,
 } from '../../../../../shared/kernel/rtnetlink/links.ts';
-import { deleteNeighbourRequest } from '../../../../../shared/kernel/rtnetlink/neighbours.ts';
 import {
   addPortVlansRequest,
   decodePortVlans,
   deletePortVlansRequest,
   setBridgePortRequest,
-} from '../../../../../shared/kernel/rtnetlink/ports.ts';
+} from '../../../../../shared/kernel/rtnetlink/bridge-ports.ts';
 import {
   addRouteRequest,
   prependRouteRequest,
@@ -124,9 +123,6 @@ encodesAs('ip route prepend 10.10.0.0/16 via 10.1.2.1 dev eth9', () =>
 encodesAs('ip route del 10.10.0.0/16', () => deleteRouteRequest({ destination: '10.10.0.0/16' }));
 encodesAs('ip -6 route replace fd01::/64 via fd00::1 dev eth9', () =>
   replaceRouteRequest({ destination: 'fd01::/64', gateway: 'fd00::1', link: ETH9 }),
-);
-encodesAs('ip neigh del 10.1.2.1 dev eth9', () =>
-  deleteNeighbourRequest({ index: ETH9, address: '10.1.2.1' }),
 );
 encodesAs('ip link set eth9 up', () => setLinkRequest(ETH9, { up: true }), SETLINK);
 encodesAs('ip link set veth1 promisc on', () => setLinkRequest(VETH1, { promisc: true }), SETLINK);

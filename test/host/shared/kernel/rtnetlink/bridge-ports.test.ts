@@ -5,7 +5,7 @@ import {
   deletePortVlans,
   portVlans,
   setBridgePort,
-} from '../../../../../shared/kernel/rtnetlink/ports.ts';
+} from '../../../../../shared/kernel/rtnetlink/bridge-ports.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { suite } from '../../../../support/suite.ts';
 import { ip, kernelError } from '../../../../support/kernel.ts';

@@ -2,7 +2,7 @@ import { closeSync, readFileSync } from 'node:fs';
 import { addressOf, checked, isErrno, libc } from './libc.ts';
 
 /** A table of iptables-legacy as the kernel holds it (linux/netfilter_ipv4/ip_tables.h, _ipv6/ip6_tables.h). */
-export interface XtablesBlob {
+export interface TableBlob {
   /** By hook (NF_INET_*): where its chain begins, and where its policy stands; offsets into `entries`. */
   readonly hookEntry: readonly number[];
   readonly underflow: readonly number[];
@@ -19,14 +19,14 @@ export interface XtablesBlob {
  * namespace that the caller is in.
  * @returns undefined when the table is not in use; it is not brought into being by the question
  */
-export function readXtables(family: XtablesFamily, table: string): XtablesBlob | undefined {
+export function readTableBlob(family: XtablesFamily, table: string): TableBlob | undefined {
   return tablesInUse(FAMILIES[family].names)?.includes(table) === false
     ? undefined
-    : makeXtables(family, table);
+    : loadTableBlob(family, table);
 }
 
 /** Reads a table and brings it into being where it is not in use yet, as the first command of iptables does. */
-export function makeXtables(family: XtablesFamily, table: string): XtablesBlob {
+export function loadTableBlob(family: XtablesFamily, table: string): TableBlob {
   return withSocket(family, (fd, level) => {
     for (let attempt = 1; ; attempt++) {
       const info = option(fd, level, GET_INFO, request(table, INFO_SIZE));
@@ -48,10 +48,10 @@ export function makeXtables(family: XtablesFamily, table: string): XtablesBlob {
  * @returns its counters as they were when it went, one struct xt_counters (packets u64, bytes u64) for each of its entries
  * @throws KernelError EAGAIN when it holds another number of entries by now
  */
-export function replaceXtables(
+export function replaceTableBlob(
   family: XtablesFamily,
   table: string,
-  blob: XtablesBlob,
+  blob: TableBlob,
   standing: number,
 ): Buffer {
   const counters = Buffer.alloc(standing * COUNTERS_SIZE);
@@ -70,7 +70,7 @@ export function replaceXtables(
  * @param counters one struct xt_counters for each
  * @throws KernelError EINVAL when the table has another number of entries
  */
-export function addXtablesCounters(family: XtablesFamily, table: string, counters: Buffer): void {
+export function addTableCounters(family: XtablesFamily, table: string, counters: Buffer): void {
   const header = Buffer.alloc(COUNTERS_HEADER);
   header.write(table, 0);
   header.writeUInt32LE(counters.length / COUNTERS_SIZE, 32);
@@ -128,7 +128,7 @@ const COUNTERS_HEADER = 40;
 /** struct xt_counters */
 const COUNTERS_SIZE = 16;
 
-function blobOf(info: Buffer, entries: Buffer): XtablesBlob {
+function blobOf(info: Buffer, entries: Buffer): TableBlob {
   const five = (at: number): number[] => HOOKS.map((hook) => info.readUInt32LE(at + 4 * hook));
   const [validHooks, count] = [info.readUInt32LE(32), info.readUInt32LE(76)];
   return { validHooks, hookEntry: five(36), underflow: five(56), count, entries };
@@ -148,7 +148,7 @@ const HOOKS = [0, 1, 2, 3, 4];
  */
 function replacement(
   table: string,
-  { validHooks, hookEntry, underflow, count, entries }: XtablesBlob,
+  { validHooks, hookEntry, underflow, count, entries }: TableBlob,
   counters: { readonly count: number; readonly at: bigint },
 ): Buffer {
   const header = Buffer.alloc(96);

@@ -2,16 +2,15 @@ import { spawnSync } from 'node:child_process';
 import { openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { waitUntil } from '../../../../shared/kernel/deadline.ts';
-import { closeLater } from '../../../../shared/kernel/close-later.ts';
-import { NetlinkSocket } from '../../../../shared/kernel/netlink/socket.ts';
-import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
-import { addChain, addTable, deleteTable } from '../../../../shared/packetfilter/nftables/messages.ts';
-import type { NftTable } from '../../../../shared/packetfilter/nftables/model.ts';
-import { suite } from '../../../support/suite.ts';
+import { waitUntil } from '../../../../../shared/kernel/deadline.ts';
+import { NetlinkSocket, closeLater } from '../../../../../shared/kernel/netlink/socket.ts';
+import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
+import { addChain, addTable, deleteTable } from '../../../../../shared/packetfilter/nftables/messages.ts';
+import type { NftTable } from '../../../../../shared/packetfilter/nftables/model.ts';
+import { suite } from '../../../../support/suite.ts';
 
 const test = suite('closing later');
-const CLOSE_LATER = resolve(import.meta.dirname, '../../../../shared/kernel/close-later.ts');
+const CLOSE_LATER = resolve(import.meta.dirname, '../../../../shared/kernel/netlink/socket.ts');
 
 const descriptors = (): string[] =>
   readdirSync('/proc/self/fd').map((fd) => {

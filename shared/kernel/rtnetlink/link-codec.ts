@@ -1,11 +1,87 @@
 import { FlagsNew } from 'netlink/dist/constants.js';
-import { formatLinkMessage, MessageType, type DeviceFlags } from 'netlink/dist/rt/structs.js';
-import { formatBridge, type LinkAttrs } from 'netlink/dist/rt/ifla.js';
+import { type LinkAttrs, formatBridge } from 'netlink/dist/rt/ifla.js';
+import { type DeviceFlags, MessageType, formatLinkMessage } from 'netlink/dist/rt/structs.js';
 import type { AttrStream } from 'netlink/dist/structs.js';
-import { encode } from '../netlink/attributes.ts';
+import { KernelError } from '../errno.ts';
+import { Attributes, encode } from '../netlink/attributes.ts';
+import { macText, requireMac } from '../netlink/ip.ts';
 import type { NetlinkRequest } from '../netlink/message.ts';
-import { requireMac } from '../netlink/ip.ts';
-import type { BridgeSpec, LinkChange, LinkReference, VethSpec } from './link-types.ts';
+
+/** A link by index or by name. */
+export type LinkReference = number | string;
+
+/** A network interface as the kernel describes it (linux/if_link.h). */
+export interface LinkInfo {
+  readonly index: number;
+  readonly name: string;
+  /** IFLA_INFO_KIND: `veth`, `bridge`, ...; undefined for hardware and loopback. */
+  readonly kind: string | undefined;
+  /** Lower case with colons; undefined for links without one. */
+  readonly mac: string | undefined;
+  readonly mtu: number;
+  /** IFF_*, complete (linux/if.h). */
+  readonly flags: number;
+  /** IFF_UP: administratively up. */
+  readonly up: boolean;
+  /** RFC 2863 state; what traffic needs is `up` (`unknown` for loopback). */
+  readonly operState: OperState;
+  /** How many have asked for promiscuous mode. */
+  readonly promiscuity: number;
+  /** Index of the bridge (or bond, vrf) that it is a port of. */
+  readonly master: number | undefined;
+  /** IFLA_LINK: index of the veth peer, in the peer's namespace. */
+  readonly peerIndex: number | undefined;
+  /** IFLA_LINK_NETNSID: id of the peer's namespace as seen from here; undefined when it is this one. */
+  readonly peerNamespaceId: number | undefined;
+  readonly alias: string | undefined;
+  /** For a bridge. */
+  readonly bridge: { readonly vlanFiltering: boolean } | undefined;
+  /** For a port of a bridge. */
+  readonly port: { readonly hairpin: boolean; readonly isolated: boolean } | undefined;
+}
+
+export type OperState = 'unknown' | 'notpresent' | 'down' | 'lowerlayerdown' | 'testing' | 'dormant' | 'up';
+
+export interface BridgeSpec {
+  readonly name: string;
+  /** Given explicitly it never changes; without it the bridge takes the lowest MAC of its ports. */
+  readonly mac?: string;
+  /** Holds until a port joins: then, unless setLink gave it once more, the smallest MTU of the ports takes its place. */
+  readonly mtu?: number;
+  readonly vlanFiltering?: boolean;
+  readonly up?: boolean;
+}
+
+export interface VethSpec {
+  readonly name: string;
+  readonly mac?: string;
+  readonly mtu?: number;
+  /** Index of the bridge to join. */
+  readonly master?: number;
+  readonly up?: boolean;
+  /** Cannot be up from birth: the kernel answers ENOTCONN. */
+  readonly peer: {
+    readonly name: string;
+    readonly mac?: string;
+    readonly mtu?: number;
+    /** Descriptor of the namespace it is born in; default: that of the socket. */
+    readonly namespaceFd?: number;
+  };
+}
+
+/** What to change; an absent field stays. */
+export interface LinkChange {
+  readonly up?: boolean;
+  readonly mtu?: number;
+  readonly mac?: string;
+  /** Index of the new master; 0 leaves the present one. */
+  readonly master?: number;
+  readonly promisc?: boolean;
+  /** Only with a reference by index: with one by name, the attribute is the reference. */
+  readonly name?: string;
+  /** At most 255 bytes; empty takes it away. Cannot be given at birth. */
+  readonly alias?: string;
+}
 
 /**
  * What asks the kernel to make, change, show or remove a link (linux/rtnetlink.h, linux/if_link.h). All begin with
@@ -171,4 +247,70 @@ function linkAttributes(link: {
     ...(link.name !== undefined && { ifname: link.name }),
     ...(link.namespaceFd !== undefined && { netNsFd: link.namespaceFd }),
   };
+}
+
+/**
+ * A link from the body of RTM_NEWLINK (struct ifinfomsg, see link-requests.ts, and IFLA_*). Only what the suite needs is
+ * read, so that attributes of newer kernels, of whatever size, are no obstacle.
+ * @throws KernelError EBADMSG
+ */
+export function decodeLink(body: Buffer): LinkInfo {
+  if (body.length < IFINFOMSG) throw new KernelError('RTM_NEWLINK', 74, { detail: `${body.length} bytes` });
+  const flags = body.readUInt32LE(8);
+  const attributes = new Attributes(body, IFINFOMSG);
+  const info = attributes.nested(IFLA_LINKINFO);
+  const kind = info?.text(IFLA_INFO_KIND);
+  return {
+    index: body.readInt32LE(4),
+    name: attributes.text(IFLA_IFNAME) ?? '',
+    kind,
+    mac: macText(attributes.get(IFLA_ADDRESS)),
+    mtu: attributes.u32(IFLA_MTU) ?? 0,
+    flags,
+    up: (flags & IFF_UP) !== 0,
+    operState: OPER_STATES[attributes.u8(IFLA_OPERSTATE) ?? 0] ?? 'unknown',
+    promiscuity: attributes.u32(IFLA_PROMISCUITY) ?? 0,
+    master: attributes.u32(IFLA_MASTER),
+    peerIndex: attributes.u32(IFLA_LINK),
+    peerNamespaceId: attributes.i32(IFLA_LINK_NETNSID),
+    alias: attributes.text(IFLA_IFALIAS),
+    bridge: kind === 'bridge' ? decodeBridge(info) : undefined,
+    port: info?.text(IFLA_INFO_SLAVE_KIND) === 'bridge' ? decodePort(info) : undefined,
+  };
+}
+
+const IFINFOMSG = 16;
+const IFF_UP = 1;
+/** linux/if_link.h */
+const IFLA_ADDRESS = 1;
+const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
+const IFLA_LINK = 5;
+const IFLA_MASTER = 10;
+const IFLA_OPERSTATE = 16;
+const IFLA_PROMISCUITY = 30;
+const IFLA_LINK_NETNSID = 37;
+const IFLA_INFO_SLAVE_KIND = 4;
+const IFLA_INFO_SLAVE_DATA = 5;
+const IFLA_BR_VLAN_FILTERING = 7;
+const IFLA_BRPORT_MODE = 4;
+const IFLA_BRPORT_ISOLATED = 33;
+/** IF_OPER_*, linux/if.h, by number */
+const OPER_STATES: readonly OperState[] = [
+  'unknown',
+  'notpresent',
+  'down',
+  'lowerlayerdown',
+  'testing',
+  'dormant',
+  'up',
+];
+
+function decodeBridge(info: Attributes | undefined): LinkInfo['bridge'] {
+  return { vlanFiltering: info?.nested(IFLA_INFO_DATA)?.u8(IFLA_BR_VLAN_FILTERING) === 1 };
+}
+
+function decodePort(info: Attributes): LinkInfo['port'] {
+  const data = info.nested(IFLA_INFO_SLAVE_DATA);
+  return { hairpin: data?.u8(IFLA_BRPORT_MODE) === 1, isolated: data?.u8(IFLA_BRPORT_ISOLATED) === 1 };
 }
