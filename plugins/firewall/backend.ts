@@ -1,5 +1,5 @@
 import type { FirewallSettings } from './config.ts';
-import type { Departing, Subject } from './subject.ts';
+import type { Departing, Subject } from './plan.ts';
 
 /** A kind of firewall that containers are let through. */
 export interface FirewallBackend {

@@ -3,10 +3,10 @@ import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
 import { runAll } from '../../shared/cni/undo.ts';
 import { chooseDriver } from '../../shared/packetfilter/select.ts';
-import { chosenBackend, possibleBackends } from './choose.ts';
+import { chosenBackend, possibleBackends } from './backends.ts';
 import { configure, DEFAULT_ZONE, type FirewallSettings } from './config.ts';
-import { hostsByFamily, subjectOf } from './subject.ts';
-import { addressesOf } from './whose-addresses.ts';
+import { hostsByFamily, subjectOf } from './plan.ts';
+import { addressesOf } from './addresses.ts';
 
 /** Lets containers' traffic through the host's firewall: docs/reference/plugins/firewall.md. */
 export const plugin: Plugin<FirewallSettings> = {

@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { readNft } from '../../shared/packetfilter/nftables/change.ts';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
-import { containersSet } from '../../plugins/firewall/nftables-objects.ts';
+import { containersSet } from '../../plugins/firewall/nftables/objects.ts';
 import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
 import { suite, type Suite } from './suite.ts';
 import { run, sh } from './variants.ts';

@@ -5,8 +5,8 @@ import { isErrno } from '../../../shared/kernel/errno.ts';
 import type { FirewallBackend } from '../backend.ts';
 import { Firewalld } from './firewalld.ts';
 import { garbageAddresses } from '../garbage.ts';
-import { ingressPolicy } from '../nftables-backend.ts';
-import { hostsByFamily, type Subject } from '../subject.ts';
+import { ingressPolicy } from '../nftables/backend.ts';
+import { hostsByFamily, type Subject } from '../plan.ts';
 
 /**
  * The container's addresses as sources of a zone of firewalld. An ingress policy is nothing that zones know: it is enforced

@@ -5,8 +5,8 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { configure as configureFirewall } from '../../../plugins/firewall/config.ts';
-import { iptablesBackend as firewall } from '../../../plugins/firewall/iptables-backend.ts';
-import { hostsByFamily, type Subject } from '../../../plugins/firewall/subject.ts';
+import { iptablesBackend as firewall } from '../../../plugins/firewall/iptables/backend.ts';
+import { hostsByFamily, type Subject } from '../../../plugins/firewall/plan.ts';
 import type { Forwarding } from '../../../plugins/portmap/backend.ts';
 import { configure as configurePortmap } from '../../../plugins/portmap/config.ts';
 import { iptablesBackend as portmap } from '../../../plugins/portmap/iptables-backend.ts';

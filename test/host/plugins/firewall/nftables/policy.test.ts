@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { sh } from '../../../support/variants.ts';
-import { ask, OUTSIDE } from '../../../support/port-host.ts';
-import { call, generation, listed, nftScene } from '../../../support/nft-host.ts';
+import { sh } from '../../../../support/variants.ts';
+import { ask, OUTSIDE } from '../../../../support/port-host.ts';
+import { call, generation, listed, nftScene } from '../../../../support/nft-host.ts';
 
 const s = nftScene('firewall on nftables: ingress policies');
 const QUICK = { patience: 700 };

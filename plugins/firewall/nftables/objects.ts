@@ -6,10 +6,10 @@ import type {
   NftSet,
   NftStatement,
   NftTable,
-} from '../../shared/packetfilter/nftables/model.ts';
-import type { Attachment } from '../../shared/packetfilter/names.ts';
-import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import type { IngressPolicy } from './config.ts';
+} from '../../../shared/packetfilter/nftables/model.ts';
+import type { Attachment } from '../../../shared/packetfilter/names.ts';
+import type { Family } from '../../../shared/packetfilter/ruleset.ts';
+import type { IngressPolicy } from '../config.ts';
 
 /**
  * The firewall in nf_tables, a table of our own (`inet weft_firewall`):

@@ -1,18 +1,18 @@
-import { toCniError } from '../../shared/cni/errors.ts';
-import { isErrno } from '../../shared/kernel/errno.ts';
-import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
-import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { readSysctl } from '../../shared/kernel/sysctl.ts';
-import { jumpTarget } from '../../shared/packetfilter/iptables-nft/decode-rule.ts';
-import { readNft } from '../../shared/packetfilter/nftables/change.ts';
-import { VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
-import { parseExpression } from '../../shared/packetfilter/nftables/decode-expressions.ts';
-import { attributeOf, attributesOf } from '../../shared/packetfilter/nftables/nlattr.ts';
-import type { NftReader, StandingRule } from '../../shared/packetfilter/nftables/reader.ts';
-import type { FirewallSettings } from './config.ts';
-import { FAMILIES, TABLE } from './nftables-objects.ts';
-import { FORWARD_CHAIN } from './rules.ts';
-import type { Subject } from './subject.ts';
+import { toCniError } from '../../../shared/cni/errors.ts';
+import { isErrno } from '../../../shared/kernel/errno.ts';
+import { linkByName } from '../../../shared/kernel/rtnetlink/links.ts';
+import { Rtnetlink } from '../../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { readSysctl } from '../../../shared/kernel/sysctl.ts';
+import { jumpTarget } from '../../../shared/packetfilter/iptables-nft/decode-rule.ts';
+import { readNft } from '../../../shared/packetfilter/nftables/change.ts';
+import { VerdictCode } from '../../../shared/packetfilter/nftables/expressions.ts';
+import { parseExpression } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
+import { attributeOf, attributesOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { FirewallSettings } from '../config.ts';
+import { FAMILIES, TABLE } from './objects.ts';
+import { FORWARD_CHAIN } from '../iptables/rules.ts';
+import type { Subject } from '../plan.ts';
 
 /** Tells of what the operator wants and this backend alone cannot give. Nothing of this fails the ADD. */
 export function warnOfIneffective(

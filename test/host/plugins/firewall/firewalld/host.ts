@@ -3,7 +3,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } fr
 import { resolve } from 'node:path';
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
-import { run } from '../../../support/variants.ts';
+import { run } from '../../../../support/variants.ts';
 
 /** The distribution's packages, unpacked by `npm test` where they are not installed (scripts/firewalld.mjs). */
 const UNPACKED = resolve(import.meta.dirname, '../../../../dist/tools/firewalld');

@@ -6,8 +6,8 @@ import { toCniError } from '../../shared/cni/errors.ts';
 import { forwardDrops, type DroppingChain } from '../../shared/packetfilter/verdict/forward-drops.ts';
 import type { KnownPacket } from '../../shared/packetfilter/verdict/packet.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import { FAMILIES, TABLE } from './nftables-objects.ts';
-import type { Subject } from './subject.ts';
+import { FAMILIES, TABLE } from './nftables/objects.ts';
+import type { Subject } from './plan.ts';
 
 const OURS = `table ${TABLE.family} ${TABLE.name}`;
 

@@ -1,9 +1,9 @@
 import type { ChildProcess } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { suite } from '../../../support/suite.ts';
-import { startPluginProcess, variables } from '../../../support/plugin.ts';
-import { run } from '../../../support/variants.ts';
+import { suite } from '../../../../support/suite.ts';
+import { startPluginProcess, variables } from '../../../../support/plugin.ts';
+import { run } from '../../../../support/variants.ts';
 import {
   ask,
   bad,
@@ -16,10 +16,10 @@ import {
   resultOf,
   serve,
   type Container,
-} from '../../../support/port-host.ts';
-import { equipHost, firewallCmd, sources, startBus, startFirewalld, stop } from './firewalld-host.ts';
-import { config, elements, owned } from '../../../support/nft-host.ts';
-import { accepts, lease } from './scene.ts';
+} from '../../../../support/port-host.ts';
+import { equipHost, firewallCmd, sources, startBus, startFirewalld, stop } from './host.ts';
+import { config, elements, owned } from '../../../../support/nft-host.ts';
+import { accepts, lease } from '../scene.ts';
 
 /** The executable and the distribution's firewalld, with real traffic. */
 export function firewalldCases(): void {

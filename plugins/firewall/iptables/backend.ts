@@ -1,20 +1,20 @@
-import { withRollback } from '../../shared/cni/undo.ts';
-import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
-import { missingFrom } from '../../shared/packetfilter/missing.ts';
-import { namedChains } from '../../shared/packetfilter/changed-table.ts';
+import { withRollback } from '../../../shared/cni/undo.ts';
+import { isUnmanaged } from '../../../shared/packetfilter/compare.ts';
+import { missingFrom } from '../../../shared/packetfilter/missing.ts';
+import { namedChains } from '../../../shared/packetfilter/changed-table.ts';
 import type {
   Family,
   PlannedChange,
   RemovedRules,
   TableChange,
   TableState,
-} from '../../shared/packetfilter/ruleset.ts';
-import { applyWherePossible, chooseDriver } from '../../shared/packetfilter/select.ts';
-import type { FirewallBackend } from './backend.ts';
-import { garbageAddresses } from './garbage.ts';
+} from '../../../shared/packetfilter/ruleset.ts';
+import { applyWherePossible, chooseDriver } from '../../../shared/packetfilter/select.ts';
+import type { FirewallBackend } from '../backend.ts';
+import { garbageAddresses } from '../garbage.ts';
 import { FORWARD_CHAIN, acceptedAddress, acceptRules, firewallChange } from './rules.ts';
-import { needTools } from '../../shared/packetfilter/iptables/tools.ts';
-import { hostsByFamily } from './subject.ts';
+import { needTools } from '../../../shared/packetfilter/iptables/tools.ts';
+import { hostsByFamily } from '../plan.ts';
 
 const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
 

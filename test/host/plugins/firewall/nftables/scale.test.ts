@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
-import { nftablesBackend } from '../../../../plugins/firewall/nftables-backend.ts';
-import { hostsByFamily, type Subject } from '../../../../plugins/firewall/subject.ts';
-import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
-import { suite } from '../../../support/suite.ts';
-import { run } from '../../../support/variants.ts';
+import { nftablesBackend } from '../../../../../plugins/firewall/nftables/backend.ts';
+import { hostsByFamily, type Subject } from '../../../../../plugins/firewall/plan.ts';
+import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
+import { suite } from '../../../../support/suite.ts';
+import { run } from '../../../../support/variants.ts';
 
 /** What ADD, CHECK and DEL read of the kernel, with few and with many containers: messages and bytes, not time. */
 const test = suite('firewall on nftables: at any scale', { limit: 60 });

@@ -1,5 +1,5 @@
-import type { EnsuredRule, Match, Rule, TableChange } from '../../shared/packetfilter/ruleset.ts';
-import type { FirewallSettings, IngressPolicy } from './config.ts';
+import type { EnsuredRule, Match, Rule, TableChange } from '../../../shared/packetfilter/ruleset.ts';
+import type { FirewallSettings, IngressPolicy } from '../config.ts';
 
 const FORWARD_CHAIN = 'CNI-FORWARD';
 const STAGE_1 = 'CNI-ISOLATION-STAGE-1';

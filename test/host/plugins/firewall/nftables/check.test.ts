@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { run } from '../../../support/variants.ts';
-import { bad } from '../../../support/port-host.ts';
-import { call, config, generation, nft, nftScene } from '../../../support/nft-host.ts';
+import { run } from '../../../../support/variants.ts';
+import { bad } from '../../../../support/port-host.ts';
+import { call, config, generation, nft, nftScene } from '../../../../support/nft-host.ts';
 
 const s = nftScene('firewall on nftables: CHECK');
 const POLICED = { ingressPolicy: 'isolated' };

@@ -1,4 +1,4 @@
-import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
+import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
 import {
   addChain,
   addElements,
@@ -7,11 +7,11 @@ import {
   deleteElements,
   flushChain,
   ruleRequest,
-} from '../../shared/packetfilter/nftables/messages.ts';
-import { VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
-import type { NftElement, NftStatement } from '../../shared/packetfilter/nftables/model.ts';
-import type { NftReader, StandingElement } from '../../shared/packetfilter/nftables/reader.ts';
-import type { FirewallSettings } from './config.ts';
+} from '../../../shared/packetfilter/nftables/messages.ts';
+import { VerdictCode } from '../../../shared/packetfilter/nftables/expressions.ts';
+import type { NftElement, NftStatement } from '../../../shared/packetfilter/nftables/model.ts';
+import type { NftReader, StandingElement } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { FirewallSettings } from '../config.ts';
 import {
   ADMIN_CHAINS,
   adminChain,
@@ -23,8 +23,8 @@ import {
   SETS,
   TABLE,
   type FixedChain,
-} from './nftables-objects.ts';
-import type { Subject } from './subject.ts';
+} from './objects.ts';
+import type { Subject } from '../plan.ts';
 
 /** What is to be committed so that the container is let through; nothing when it is. */
 export function putRequests(view: NftReader, settings: FirewallSettings, subject: Subject): NetlinkRequest[] {

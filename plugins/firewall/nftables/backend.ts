@@ -1,13 +1,13 @@
-import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
-import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
-import { changeNft, removeFromNft, readNft } from '../../shared/packetfilter/nftables/change.ts';
-import { deleteElements } from '../../shared/packetfilter/nftables/messages.ts';
-import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
-import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import type { FirewallBackend, Garbage } from './backend.ts';
-import type { FirewallSettings } from './config.ts';
-import { missingFromTable } from './nftables-missing.ts';
+import { addressFromBytes, formatAddress } from '../../../shared/net/address.ts';
+import { CniCode, CniError } from '../../../shared/cni/errors.ts';
+import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
+import { changeNft, removeFromNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
+import { deleteElements } from '../../../shared/packetfilter/nftables/messages.ts';
+import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { Family } from '../../../shared/packetfilter/ruleset.ts';
+import type { FirewallBackend, Garbage } from '../backend.ts';
+import type { FirewallSettings } from '../config.ts';
+import { missingFromTable } from './missing.ts';
 import {
   containerElement,
   containersSet,
@@ -15,11 +15,11 @@ import {
   networkPrefix,
   OWN_CHAINS,
   ownerComment,
-} from './nftables-objects.ts';
-import { putRequests } from './nftables-put.ts';
-import { warnOfIneffective } from './nftables-ineffective.ts';
-import { warnOfDrops } from './nftables-warnings.ts';
-import type { Departing, Subject } from './subject.ts';
+} from './objects.ts';
+import { putRequests } from './difference.ts';
+import { warnOfIneffective } from './warnings.ts';
+import { warnOfDrops } from '../warnings.ts';
+import type { Departing, Subject } from '../plan.ts';
 
 /** A table of our own in nf_tables (see nftables-objects.ts), written over netlink: no program is needed. */
 export const nftablesBackend: FirewallBackend = {

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { run, sh } from '../../../support/variants.ts';
-import { ask, OUTSIDE } from '../../../support/port-host.ts';
-import { call, generation, nft, nftScene } from '../../../support/nft-host.ts';
+import { run, sh } from '../../../../support/variants.ts';
+import { ask, OUTSIDE } from '../../../../support/port-host.ts';
+import { call, generation, nft, nftScene } from '../../../../support/nft-host.ts';
 
 /**
  * Other tables that drop what ours accepts. What is told is held against what happens: a warning where packets are lost, none

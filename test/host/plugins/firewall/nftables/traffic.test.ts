@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { startPluginProcess, variables } from '../../../support/plugin.ts';
+import { startPluginProcess, variables } from '../../../../support/plugin.ts';
 import {
   ask,
   bad,
@@ -8,8 +8,8 @@ import {
   OUTSIDE,
   removeContainer,
   resultOf,
-} from '../../../support/port-host.ts';
-import { keep, lease } from './scene.ts';
+} from '../../../../support/port-host.ts';
+import { keep, lease } from '../scene.ts';
 import {
   call,
   config,
@@ -19,7 +19,7 @@ import {
   nft,
   nftScene,
   owned,
-} from '../../../support/nft-host.ts';
+} from '../../../../support/nft-host.ts';
 
 /** The executable on nf_tables, with real traffic. */
 const s = nftScene('firewall on nftables');

@@ -1,10 +1,10 @@
-import { ruleText } from '../../shared/packetfilter/nftables/text.ts';
-import type { NftElement, NftTable } from '../../shared/packetfilter/nftables/model.ts';
-import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
-import type { FirewallSettings } from './config.ts';
-import { ADMIN_CHAINS, FIXED_CHAINS, TABLE, type FixedChain } from './nftables-objects.ts';
-import { containerElements, isEnough, jumpTo, policyOf } from './nftables-put.ts';
-import type { Subject } from './subject.ts';
+import { ruleText } from '../../../shared/packetfilter/nftables/text.ts';
+import type { NftElement, NftTable } from '../../../shared/packetfilter/nftables/model.ts';
+import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { FirewallSettings } from '../config.ts';
+import { ADMIN_CHAINS, FIXED_CHAINS, TABLE, type FixedChain } from './objects.ts';
+import { containerElements, isEnough, jumpTo, policyOf } from './difference.ts';
+import type { Subject } from '../plan.ts';
 
 /** For CHECK: the first thing that is missing, in words. */
 export function missingFromTable(

@@ -4,8 +4,8 @@ import { readNodeConfig } from '../../shared/config/node-config.ts';
 import type { FirewallBackend } from './backend.ts';
 import type { FirewallSettings } from './config.ts';
 import { firewalldBackend, firewalldRuns } from './firewalld/backend.ts';
-import { iptablesBackend } from './iptables-backend.ts';
-import { nftablesBackend } from './nftables-backend.ts';
+import { iptablesBackend } from './iptables/backend.ts';
+import { nftablesBackend } from './nftables/backend.ts';
 
 export const BACKENDS = {
   iptables: iptablesBackend,

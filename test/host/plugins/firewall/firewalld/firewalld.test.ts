@@ -1,5 +1,5 @@
-import { suite } from '../../../support/suite.ts';
-import { whyWithout } from './firewalld-host.ts';
+import { suite } from '../../../../support/suite.ts';
+import { whyWithout } from './host.ts';
 import { firewalldCases } from './firewalld.cases.ts';
 
 if (whyWithout === undefined) firewalldCases();
