@@ -9,7 +9,7 @@ import { linkSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brotliCompressSync } from 'node:zlib';
-import { nodeBase } from './build/base.mjs';
+import { nodeBase } from './build/node-binary.mjs';
 import { LayoutError } from './build/elf.mjs';
 import { median, race } from './build/measure.mjs';
 import { thirdPartyNotices } from './build/notices.mjs';
@@ -34,7 +34,7 @@ if (process.version === `v${base.version}`) {
   process.exitCode = status ?? 1;
 }
 
-/** What is missing, or cannot be built here, is a sentence for the person at the terminal and no fault of the program. */
+/** Missing prerequisites are reported as one line, without a stack trace. */
 function baseOrExit() {
   try {
     return nodeBase(root);
@@ -61,7 +61,7 @@ async function build() {
       assets: { ...textAssets(root), ...latePartAssets(late), ...notices },
     };
     const packed = await pack(parts);
-    proveWorking(packed, work);
+    verifyStarts(packed, work);
     say(`packed with a startup snapshot: ${megabytes(packed)}`);
     install(
       process.argv.includes('--no-tune') ? packed : orPacked(packed, () => tune({ ...parts, packed }), work),
@@ -88,19 +88,19 @@ function writeNotices(inputs, work) {
 }
 
 /**
- * The tuned file if it can be made and works; otherwise what pkg made, with the reason.
+ * The tuned file if it can be made and works; otherwise pkg's file, with a warning.
  * @param {string} packed @param {() => { file: string, note: string }} make @param {string} work
  */
 function orPacked(packed, make, work) {
   try {
     const { file, note } = make();
-    proveWorking(file, work);
+    verifyStarts(file, work);
     say(`tuned: ${megabytes(file)} (${note})`);
     return file;
   } catch (thrown) {
     if (!(thrown instanceof LayoutError || thrown instanceof BrokenExecutable)) throw thrown;
     say(
-      `warning: not tuned: ${thrown.message}. The executables work, start a few milliseconds slower and are not reproducible byte for byte.`,
+      `warning: not tuned: ${thrown.message}. The executables work, but start a few milliseconds slower and are not reproducible.`,
     );
     return packed;
   }
@@ -108,18 +108,18 @@ function orPacked(packed, make, work) {
 
 class BrokenExecutable extends Error {}
 
-/** Starts the file as Nomad's fingerprint does, from an environment with nothing in it. @param {string} file @param {string} work */
-function proveWorking(file, work) {
+/** Starts the file as Nomad's fingerprint does, with an empty environment. @param {string} file @param {string} work */
+function verifyStarts(file, work) {
   const bridge = join(work, 'bridge');
   rmSync(bridge, { force: true });
   linkSync(file, bridge);
   const { stdout, stderr, status, signal } = spawnSync(bridge, { env: {}, encoding: 'utf8' });
   if (status !== 0 || !stderr.startsWith('CNI bridge plugin v')) {
-    throw new BrokenExecutable(`it ended with ${signal ?? status} and said "${stdout}${stderr}"`);
+    throw new BrokenExecutable(`it exited with ${signal ?? status} and printed "${stdout}${stderr}"`);
   }
 }
 
-/** Each name is replaced by a rename, so that at any moment there is a whole executable under it. @param {string} file @param {string[]} names @param {string} work */
+/** Renames each new link into place, so that every name is a complete executable at any moment. @param {string} file @param {string[]} names @param {string} work */
 function install(file, names, work) {
   const bin = resolve(root, 'dist/bin');
   mkdirSync(bin, { recursive: true });
@@ -137,7 +137,7 @@ function report(names, rounds) {
   if (rounds === 0) return;
   const plain = { name: 'node -e 0', file: base.source, args: ['-e', '0'] };
   const ours = names.map((name) => ({ name, file: join(bin, name), args: ['--version'] }));
-  say(`start to end, median of ${rounds}, turn by turn with the bare Node:`);
+  say(`start to end, median of ${rounds}, alternating with plain Node:`);
   for (const [name, milliseconds] of race([...ours, plain], rounds)) {
     say(`  ${name.padEnd(14)} ${median(milliseconds).toFixed(1).padStart(6)} ms`);
   }

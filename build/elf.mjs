@@ -30,7 +30,7 @@ export const SECTION_HEADER = 64;
 export class LayoutError extends Error {}
 
 /** @type {(holds: unknown, message: string) => asserts holds} */
-export function demand(holds, message) {
+export function requireLayout(holds, message) {
   if (!holds) throw new LayoutError(message);
 }
 
@@ -49,8 +49,8 @@ export function demand(holds, message) {
 export class Elf {
   /** @param {Buffer} bytes */
   constructor(bytes) {
-    demand(bytes.length > 64 && bytes.readUInt32BE(0) === 0x7f454c46, 'not an ELF file');
-    demand(bytes[4] === 2 && bytes[5] === 1, 'not a 64-bit little-endian ELF file');
+    requireLayout(bytes.length > 64 && bytes.readUInt32BE(0) === 0x7f454c46, 'not an ELF file');
+    requireLayout(bytes[4] === 2 && bytes[5] === 1, 'not a 64-bit little-endian ELF file');
     this.bytes = bytes;
   }
 
@@ -102,7 +102,7 @@ export class Elf {
   /** Dynamic entries up to DT_NULL, 16 bytes each: d_tag i64 | d_val u64. */
   dynamic() {
     const segment = this.segments().find(({ type }) => type === PT.DYNAMIC);
-    demand(segment, 'no dynamic section');
+    requireLayout(segment, 'no dynamic section');
     const entries = [];
     for (let at = segment.offset; this.u64(at) !== DT.NULL; at += 16) {
       entries.push({ at, tag: this.u64(at), value: this.u64(at + 8) });
@@ -113,11 +113,11 @@ export class Elf {
   /** @param {number} tag */
   dynamicEntry(tag) {
     const entry = this.dynamic().find((candidate) => candidate.tag === tag);
-    demand(entry, `no dynamic entry with tag 0x${tag.toString(16)}`);
+    requireLayout(entry, `no dynamic entry with tag 0x${tag.toString(16)}`);
     return entry;
   }
 
-  /** Takes an entry out of the dynamic section; what follows it moves up, its terminator included. @param {number} at */
+  /** Removes an entry from the dynamic section; the following ones move up, the terminator included. @param {number} at */
   removeDynamic(at) {
     const end = (this.dynamic().at(-1)?.at ?? at) + 32;
     this.bytes.copy(this.bytes, at, at + 16, end);
@@ -128,7 +128,7 @@ export class Elf {
     const home = this.segments().find(
       (s) => s.type === PT.LOAD && address >= s.address && address < s.address + s.fileSize,
     );
-    demand(home, `address 0x${address.toString(16)} is not in the file`);
+    requireLayout(home, `address 0x${address.toString(16)} is not in the file`);
     return home.offset + (address - home.address);
   }
 
@@ -147,4 +147,157 @@ export class Elf {
   setU64(at, value) {
     this.bytes.writeBigUInt64LE(BigInt(value), at);
   }
+}
+
+/** What the loader fills in when it has loaded the Node binary. */
+
+/** elf.h */
+export const R_X86_64 = { ABSOLUTE: 1, GLOB_DAT: 6, JUMP_SLOT: 7, RELATIVE: 8 };
+export const SHN_UNDEF = 0;
+
+/**
+ * @typedef {object} Relocation
+ * @property {number} at     file offset of the relocation itself
+ * @property {number} place  address that the loader fills in
+ * @property {number} type
+ * @property {number} addend
+ * @property {{ index: number, name: string, type: number, defined: boolean, value: number } | undefined} symbol
+ */
+
+/**
+ * Elf64_Rela, 24 bytes: 0 r_offset u64 | 8 type u32 | 12 symbol u32 | 16 r_addend i64
+ * Elf64_Sym, 24 bytes:  0 st_name u32 | 4 st_info u8 (low four bits: type) | 5 st_other u8 | 6 st_shndx u16 | 8 st_value u64 | 16 st_size u64
+ * @param {import('./elf.mjs').Elf} elf
+ * @returns {Relocation[]}
+ */
+export function relocations(elf) {
+  const symbols = elf.offsetOf(elf.dynamicEntry(DT.SYMTAB).value);
+  const tables = [
+    { table: DT.RELA, size: DT.RELASZ },
+    { table: DT.JMPREL, size: DT.PLTRELSZ },
+  ];
+  return tables.flatMap(({ table, size }) => {
+    const from = elf.offsetOf(elf.dynamicEntry(table).value);
+    return Array.from({ length: elf.dynamicEntry(size).value / 24 }, (_, index) =>
+      relocation(elf, from + index * 24, symbols),
+    );
+  });
+}
+
+/**
+ * The one of a type against a function.
+ * @param {readonly Relocation[]} all @param {string} name @param {number} type
+ * @throws {import('./elf.mjs').LayoutError} when there are none or several
+ */
+export function onlyRelocation(all, name, type) {
+  const found = all.filter((one) => one.type === type && one.symbol?.name === name);
+  const [first] = found;
+  requireLayout(
+    found.length === 1 && first,
+    `${found.length} relocations of type ${type} against ${name} where one was expected`,
+  );
+  return first;
+}
+
+/** @param {import('./elf.mjs').Elf} elf @param {number} at @param {number} symbols @returns {Relocation} */
+function relocation(elf, at, symbols) {
+  const index = elf.bytes.readUInt32LE(at + 12);
+  const symbolAt = symbols + index * 24;
+  return {
+    at,
+    place: elf.u64(at),
+    type: elf.bytes.readUInt32LE(at + 8),
+    addend: Number(elf.bytes.readBigInt64LE(at + 16)),
+    symbol:
+      index === 0
+        ? undefined
+        : {
+            index,
+            name: elf.dynamicString(elf.bytes.readUInt32LE(symbolAt)),
+            type: elf.bytes.readUInt8(symbolAt + 4) & 15,
+            defined: elf.bytes.readUInt16LE(symbolAt + 6) !== SHN_UNDEF,
+            value: elf.u64(symbolAt + 8),
+          },
+  };
+}
+
+/** Unused space in the Node binary's pages, for small amounts of added code and data. */
+
+const PAGE = 4096;
+
+/**
+ * Zeros between the end of the executable segment and the end of its page, in the file as in memory.
+ * @param {import('./elf.mjs').Elf} elf @param {number} size
+ * @returns {{ offset: number, address: number, take(): void }} `take` makes the segment reach over them
+ */
+export function roomForCode(elf, size) {
+  const segments = elf.segments();
+  const segment = segments.find(({ type, flags }) => type === PT.LOAD && (flags & PF_X) !== 0);
+  requireLayout(segment && segment.fileSize === segment.memorySize, 'no plain executable segment');
+  const end = segment.offset + segment.fileSize;
+  const padding = -end & 15;
+  const offset = end + padding;
+  const pageEnd = Math.ceil(end / PAGE) * PAGE;
+  requireLayout(offset + size <= pageEnd, 'no room for the stub behind the executable segment');
+  requireLayout(
+    segments.every(
+      (other) => other.type !== PT.LOAD || other.offset <= segment.offset || other.offset >= pageEnd,
+    ),
+    'another segment begins in the page of the stub',
+  );
+  requireLayout(
+    elf.bytes.subarray(end, offset + size).every((byte) => byte === 0),
+    'the room for the stub is in use',
+  );
+  return {
+    offset,
+    address: segment.address + segment.fileSize + padding,
+    take: () => elf.resizeSegment(segment, segment.fileSize + padding + size),
+  };
+}
+
+/**
+ * Zeroed memory between the end of the writable segment (.bss) and the end of its page: it is there, only not claimed.
+ * @param {import('./elf.mjs').Elf} elf @param {number} size
+ * @returns {{ address: number, take(): void }} aligned to 16 bytes
+ */
+export function roomForData(elf, size) {
+  const segment = elf
+    .segments()
+    .find(({ type, fileSize, memorySize }) => type === PT.LOAD && memorySize > fileSize);
+  requireLayout(segment, 'no writable segment with zeroed memory');
+  const end = segment.address + segment.memorySize;
+  const address = Math.ceil(end / 16) * 16;
+  requireLayout(address + size <= Math.ceil(end / PAGE) * PAGE, 'no room for data behind .bss');
+  return {
+    address,
+    take: () => elf.resizeSegment(segment, segment.fileSize, address + size - segment.address),
+  };
+}
+
+/** Where the symbols of the Node binary stand; only before it is stripped. */
+
+const SHT_SYMTAB = 2;
+
+/**
+ * Symbol, 24 bytes: 0 st_name u32 | 4 st_info u8 | 5 st_other u8 | 6 st_shndx u16 | 8 st_value u64 | 16 st_size u64
+ * @param {import('./elf.mjs').Elf} elf @param {string} name mangled
+ * @returns {number} its address
+ * @throws {import('./elf.mjs').LayoutError} when there is none
+ */
+export function symbolAddress(elf, name) {
+  const sections = elf.sections();
+  const table = sections.find((section) => section.readUInt32LE(4) === SHT_SYMTAB);
+  requireLayout(table, 'no symbol table');
+  const names = sections[table.readUInt32LE(40)];
+  requireLayout(names, 'no names of symbols');
+  const from = Number(names.readBigUInt64LE(24));
+  const at = elf.bytes.indexOf(`\0${name}\0`, from, 'latin1');
+  requireLayout(at > 0 && at < from + Number(names.readBigUInt64LE(32)), `${name} is not in the binary`);
+  const [start, size] = [24, 32].map((field) => Number(table.readBigUInt64LE(field)));
+  for (let symbol = start ?? 0; symbol < (start ?? 0) + (size ?? 0); symbol += 24) {
+    if (elf.bytes.readUInt32LE(symbol) === at + 1 - from) return elf.u64(symbol + 8);
+  }
+  requireLayout(false, `${name} has no address`);
+  return 0;
 }

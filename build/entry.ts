@@ -2,7 +2,7 @@
  * What the build runs once and freezes into the startup snapshot of the executable. At start, nothing of this file or of what it
  * imports is evaluated again: V8 restores the heap and calls the function registered here.
  */
-import { release } from './hold-still.ts';
+import { release } from './deterministic-heap.ts';
 import { basename } from 'node:path';
 import { startupSnapshot } from 'node:v8';
 import { exitNow } from '../shared/kernel/libc.ts';
@@ -11,7 +11,7 @@ import { prewarm } from './prewarm.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 
 startupSnapshot.setDeserializeMainFunction(() => void start());
-// Node takes the snapshot when nothing is pending any more.
+// Node takes the snapshot when no promise or timer is pending.
 void prewarm().then(() => {
   forgetBuilder();
   release();

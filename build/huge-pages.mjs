@@ -1,3 +1,15 @@
+import {
+  DF_BIND_NOW,
+  DT,
+  EM,
+  R_X86_64,
+  requireLayout,
+  onlyRelocation,
+  relocations,
+  roomForCode,
+  roomForData,
+} from './elf.mjs';
+
 /**
  * Huge pages for V8's heap. V8 gets its memory in pieces of 256 KiB, each mapped by itself, and the kernel hands it out 4 KiB at a time: 2,000
  * page faults, a fifth of a start. Here the pieces come one after the other from one stretch of 32 MiB for which huge pages are asked
@@ -15,10 +27,6 @@
  *
  *   bss        | next u64: 0 nothing is reserved yet, 1 being reserved or refused, else where the next piece is | end u64 |
  */
-import { DF_BIND_NOW, DT, demand, EM } from './elf.mjs';
-import { assemble } from './assemble.mjs';
-import { onlyRelocation, R_X86_64, relocations } from './relocations.mjs';
-import { roomForCode, roomForData } from './room.mjs';
 
 /** System V AMD64: rdi address, rsi length, edx protection, ecx flags, r8 and r9 the rest; may change rax, rcx, rdx, r10, r11. */
 const X64 = [
@@ -99,8 +107,8 @@ const ENTRIES = { mmap64: 0, munmap: 0x10f };
  * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
  */
 export function useHugePages(elf) {
-  demand(elf.machine === EM.X86_64, `no code is written for machine ${elf.machine}`);
-  demand((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
+  requireLayout(elf.machine === EM.X86_64, `no code is written for machine ${elf.machine}`);
+  requireLayout((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
   const all = relocations(elf);
   const slots = /** @type {const} */ (['mmap64', 'munmap']).map((name) => ({
     name,
@@ -119,4 +127,99 @@ export function useHugePages(elf) {
     elf.setU64(call + 8, R_X86_64.RELATIVE);
     elf.setU64(call + 16, room.address + ENTRIES[name]);
   }
+}
+
+/**
+ * Huge pages for malloc. A start allocates 5 MB with malloc, in pages of 4 KiB: a thousand page faults, a twelfth of a start. Before the first
+ * constructor of the binary runs, the code below makes the C library's heap 8 MiB longer, and asks for huge pages for it (madvise(2)):
+ *
+ * - malloc(8 MiB), free: it was mapped by itself; when such a block is freed, glibc maps only larger ones from then on, and gives the heap's
+ *   end back to the kernel only beyond twice as much (M_MMAP_THRESHOLD and M_TRIM_THRESHOLD are dynamic, mallopt(3));
+ * - malloc(a little less): so it comes from the heap, which grows for it (brk(2)); madvise; free: the heap stays as long as it is.
+ *
+ * With another malloc than glibc's, the block is only allocated and freed. It is entered by the first slot of | .init_array | address u64 ... |,
+ * and goes on to where that led.
+ */
+
+/** System V AMD64: edi, rsi, rdx are main's arguments; three pushes leave the stack aligned for calls. */
+const MALLOC_X64 = [
+  'f3 0f 1e fa           00        endbr64',
+  '57                    04        push rdi',
+  '56                    05        push rsi',
+  '52                    06        push rdx',
+  'bf 00 00 80 00        07        mov edi, 8 MiB',
+  'ff 15 [malloc]        0c        call [malloc]',
+  '48 89 c7              12        mov rdi, rax',
+  'ff 15 [free]          15        call [free]',
+  'bf 00 00 7f 00        1b        mov edi, 8 MiB - 64 KiB',
+  'ff 15 [malloc]        20        call [malloc]',
+  '48 85 c0              26        test rax, rax',
+  '74 2b                 29        je done',
+  '49 89 c0              2b        mov r8, rax',
+  '48 8d b8 ff 0f 00 00  2e        lea rdi, [rax + 4095]',
+  '48 81 e7 00 f0 ff ff  35        and rdi, -4096',
+  'be 00 00 7e 00        3c        mov esi, 8 MiB - 128 KiB',
+  'ba 0e 00 00 00        41        mov edx, MADV_HUGEPAGE',
+  'b8 1c 00 00 00        46        mov eax, SYS_madvise',
+  '0f 05                 4b        syscall',
+  '4c 89 c7              4d        mov rdi, r8',
+  'ff 15 [free]          50        call [free]',
+  '5a                    56 done:  pop rdx',
+  '5e                    57        pop rsi',
+  '5f                    58        pop rdi',
+  'e9 [first]            59        jmp first',
+];
+
+/**
+ * Changes the image in place.
+ * @param {import('./elf.mjs').Elf} elf
+ * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
+ */
+export function useHugePagesForMalloc(elf) {
+  requireLayout(elf.machine === EM.X86_64, `no code is written for machine ${elf.machine}`);
+  const all = relocations(elf);
+  const places = Object.fromEntries(
+    ['malloc', 'free'].map((name) => [name, onlyRelocation(all, name, R_X86_64.JUMP_SLOT).place]),
+  );
+  const slot = elf.dynamicEntry(DT.INIT_ARRAY).value;
+  requireLayout(
+    !all.some(({ place }) => place === slot),
+    'the first constructor is filled in by the loader, so the binary has no fixed address',
+  );
+  const first = elf.u64(elf.offsetOf(slot));
+  // Code of ours lies behind .fini, the last of the program's own.
+  requireLayout(first < elf.dynamicEntry(DT.FINI).value, 'the program begins somewhere else already');
+  const room = roomForCode(elf, assemble(MALLOC_X64, {}, 0).length);
+
+  assemble(MALLOC_X64, { ...places, first }, room.address).copy(elf.bytes, room.offset);
+  room.take();
+  elf.setU64(elf.offsetOf(slot), room.address);
+}
+
+/**
+ * Listings of machine code for x64: each line is code, offset, label, instruction; the code fills the first 22 characters. `[name]` in it is the
+ * 32-bit distance from the end of the instruction to a known address.
+ * @param {readonly string[]} listing @param {Readonly<Record<string, number>>} known addresses by name @param {number} address where the code will be
+ */
+export function assemble(listing, known, address) {
+  /** @type {number[]} */
+  const bytes = [];
+  for (const line of listing) {
+    const code = line.slice(0, 22).trim().split(' ');
+    const length = code.reduce((sum, word) => sum + (word.startsWith('[') ? 4 : 1), 0);
+    const end = address + bytes.length + length;
+    for (const word of code) {
+      if (!word.startsWith('[')) bytes.push(Number.parseInt(word, 16));
+      else bytes.push(...int32((known[word.slice(1, -1)] ?? 0) - end));
+    }
+  }
+  return Buffer.from(bytes);
+}
+
+/** @param {number} value */
+function int32(value) {
+  const bytes = Buffer.alloc(4);
+  // Only the length counts when the address is not known yet.
+  bytes.writeInt32LE(value | 0);
+  return bytes;
 }

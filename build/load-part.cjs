@@ -1,6 +1,6 @@
 'use strict';
 
-/** Evaluates a part of the executable that lies outside of the startup snapshot (bundle.mjs, LATE_PARTS). */
+/** Evaluates a part of the executable outside the startup snapshot (bundle.mjs, LATE_PARTS). */
 /** @type {Map<string, any>} */
 const parts = new Map();
 
@@ -13,12 +13,12 @@ exports.loadPart = function loadPart(name, require) {
   const script = new Script(wrapped, { filename: `${name}.cjs` });
   const module = { exports: {} };
   script.runInThisContext()(module.exports, require, module);
-  // Only now: a part puts an object of its own in the place of the first `module.exports`.
+  // Read it after the evaluation: a part may replace `module.exports`.
   parts.set(name, module.exports);
   return module.exports;
 };
 
-/** Parts that no plugin needs are compressed. @param {string} file @returns {Buffer} */
+/** Parts that plugins never use are compressed. @param {string} file @returns {Buffer} */
 function assetOf(file) {
   const { getAssetKeys, getRawAsset } = process.getBuiltinModule('node:sea');
   if (!getAssetKeys().includes(`${file}.br`)) return Buffer.from(getRawAsset(file));

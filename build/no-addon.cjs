@@ -1,8 +1,8 @@
 'use strict';
 
 /**
- * Stands in for `node-gyp-build`, by which the package `netlink` loads its native add-on: no native code travels in the executable,
- * and only the package's encoders are used (shared/kernel brings its own socket).
+ * Replaces `node-gyp-build`, with which the package `netlink` loads its native add-on: the executable contains no add-on, and only the
+ * package's encoders are used (shared/kernel has its own socket).
  */
 module.exports = () => ({
   NativeNetlink() {

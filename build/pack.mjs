@@ -1,13 +1,11 @@
-/** One CommonJS bundle -> one executable with a startup snapshot of it. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename, join } from 'node:path';
 import { brotliCompressSync } from 'node:zlib';
-import { replaceBlob } from './embed.mjs';
+import { replaceBlob, trimCodeCache } from './sea-blob.mjs';
 
-import { LOADED_AT_RUN_TIME } from './run-time-modules.mjs';
-import { trimCodeCache } from './sea-blob.mjs';
+/** One CommonJS bundle -> one executable with a startup snapshot of it. */
 
 /**
  * V8's flags, the same at build time and at run time: with others it would reject all compiled code, that of Node's own modules too.
@@ -21,7 +19,7 @@ import { trimCodeCache } from './sea-blob.mjs';
 const V8_FLAGS = ['--no-rehash-snapshot', '--no-sparkplug', '--no-maglev', '--min-semi-space-size=16'];
 /**
  * Part of the executable, not of its surroundings: NODE_OPTIONS is ignored (`execArgvExtension: none`).
- * --v8-pool-size=1      as few helper threads as can be (0 means as many as there are processors): each takes time to start.
+ * --v8-pool-size=1      one helper thread, the minimum (0 means one per processor): each takes time to start.
  * --openssl-config      nothing: a broken /etc/ssl/openssl.cnf, or a module of it that is absent, would end every plugin before our first line.
  * --disable-sigusr1     no signal opens a debugger on a process of root's.
  * --no-warnings         stderr belongs to the plugin: Nomad looks for a version in it.
@@ -38,19 +36,19 @@ const RUN_FLAGS = [
  * flag that V8 leaves out when it compares. With Node's internals in reach: shared/kernel/libc.ts.
  */
 const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--expose-internals', '--no-warnings'];
-/** Late parts that only `weft` uses: small counts more than fast. */
+/** Late parts that only `weft` uses: compressed, because size matters more than speed there. */
 const COMPRESSED = ['weft.cjs', 'countdash.cjs'];
 
 /**
  * @typedef {object} Parts
- * @property {string} work    folder for what is made on the way; the bundle lies in it as plugins.cjs
+ * @property {string} work    directory for intermediate files; contains the bundle as plugins.cjs
  * @property {string} node    the Node binary, which also makes the snapshot
  * @property {Readonly<Record<string, string>>} assets
  */
 
 /**
  * Source only. V8's compiled code cannot go with it: it is bound to the read-only heap of the process that made it, and that of an executable
- * with a startup snapshot is another one than plain Node's (V8 rejects it without a word, `cachedDataRejected`).
+ * with a startup snapshot is another one than plain Node's (V8 rejects it silently, `cachedDataRejected`).
  * @param {readonly string[]} files
  * @returns {Record<string, string>} the late parts as files of the executable
  */
@@ -66,7 +64,7 @@ function compress(file) {
 }
 
 /**
- * The executable as pkg makes it: right, and complete if {@link tune} fails.
+ * The executable as pkg makes it; used as it is when {@link tune} fails.
  * pkg does not offer snapshots on its command line, so its SEA module is called directly; its version is pinned.
  * @param {Parts} parts
  * @returns {Promise<string>} the file
@@ -89,7 +87,7 @@ export async function pack({ work, node, assets }) {
  * The same executable with a blob that is reproducible and a third smaller.
  * @param {Parts & { packed: string }} parts
  * @returns {{ file: string, note: string }}
- * @throws {LayoutError} when Node or pkg lay things out differently; the packed file is untouched
+ * @throws {LayoutError} when the file layout of Node or pkg is unexpected; the packed file is unchanged
  */
 export function tune({ work, node, assets, packed }) {
   const blob = trimCodeCache(makeBlob({ work, node, assets }), LOADED_AT_RUN_TIME);
@@ -129,7 +127,7 @@ function seaConfig() {
   };
 }
 
-/** pkg reports every step on stdout; only what goes wrong is of interest here. @param {() => Promise<void>} work */
+/** Suppresses pkg's progress messages; errors are thrown. @param {() => Promise<void>} work */
 async function quietly(work) {
   const { log } = console;
   console.log = () => undefined;
@@ -139,3 +137,39 @@ async function quietly(work) {
     console.log = log;
   }
 }
+
+/** Built-in modules of Node that plugins load at run time; the compiled code of all others is removed from the snapshot. */
+
+/** Needed by load-part.cjs, which evaluates the parts outside the snapshot. */
+const LATE_PARTS = ['sea', 'vm'];
+
+/** Needed by execa, which starts other programs: iptables for rules in its own syntax, other vendors' IPAM plugins. */
+const EXECA = [
+  'child_process',
+  'dgram',
+  'fs/promises',
+  'internal/child_process',
+  'internal/dgram',
+  'internal/fs/dir',
+  'internal/fs/promises',
+  'internal/fs/recursive_watch',
+  'internal/fs/streams',
+  'internal/fs/sync_write_stream',
+  'internal/fs/watchers',
+  'internal/perf/observe',
+  'internal/perf/performance_entry',
+  'internal/readline/callbacks',
+  'internal/readline/interface',
+  'internal/readline/utils',
+  'internal/repl/history',
+  'internal/socket_list',
+  'internal/tty',
+  'net',
+  'os',
+  'path/win32',
+  'process',
+  'timers/promises',
+  'tty',
+];
+
+export const LOADED_AT_RUN_TIME = [...LATE_PARTS, ...EXECA];

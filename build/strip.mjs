@@ -4,7 +4,7 @@
  *
  *   | ELF header | program headers | loaded segments … | .shstrtab | section headers (loaded ones only) |
  */
-import { Elf, PT, SECTION_HEADER as HEADER, demand } from './elf.mjs';
+import { Elf, PT, SECTION_HEADER as HEADER, requireLayout } from './elf.mjs';
 
 const SHF_ALLOC = 2n;
 
@@ -17,7 +17,7 @@ export function stripElf(bytes) {
   const sections = readSections(elf);
   const kept = sections.filter(({ header }) => (header.readBigUInt64LE(8) & SHF_ALLOC) !== 0n);
   // Links between sections are indices: they stay right because the loaded sections come first and keep their places.
-  demand(
+  requireLayout(
     kept.length > 0 && kept.every((section, index) => section === sections[index + 1]),
     'sections that are not loaded stand between those that are',
   );

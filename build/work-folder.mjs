@@ -1,4 +1,4 @@
-/** A folder for what a build makes on the way, some 400 MB: it must not outlive the build, however that ends. */
+/** Directory for a build's intermediate files, about 400 MB; removed however the build ends. */
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -16,7 +16,7 @@ export function workFolder(parent) {
   }
   const folder = mkdtempSync(join(parent, `.work-${process.pid}-`));
   for (const [signal, number] of Object.entries({ SIGINT: 2, SIGTERM: 15, SIGHUP: 1 })) {
-    // While a program runs, the signal is heard after it; on Ctrl-C that program ends at once, for it gets the signal as well.
+    // While a child runs synchronously, the handler runs after it; Ctrl-C also reaches the child, which then ends.
     process.once(signal, () => {
       rmSync(folder, { recursive: true, force: true });
       process.exit(128 + number);

@@ -1,6 +1,6 @@
 /**
- * What the commands need on a machine that has nothing but Node >= 20 and npm: npm packages as locked, and system programs by apt. Says what
- * it installs and why, and does nothing where all is there. Imports only Node itself.
+ * Installs what the commands need on a machine with only Node >= 20 and npm: npm packages as locked, and system programs with apt. Prints
+ * what it installs and why; does nothing when everything is present. Imports only Node itself.
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
@@ -13,17 +13,17 @@ import { resolve } from 'node:path';
  * @property {string} why
  */
 
-/** @type {readonly Tool[]} what the plugins and the example work with */
+/** @type {readonly Tool[]} used by the plugins and the example */
 export const TOOLS = [
-  { command: 'ip', debian: 'iproute2', why: 'makes network namespaces' },
+  { command: 'ip', debian: 'iproute2', why: 'creates network namespaces' },
   { command: 'iptables', debian: 'iptables', why: "Nomad calls it, and the plugins' default rules are its" },
   { command: 'nft', debian: 'nftables', why: 'shows and flushes rules of the nftables backend' },
-  { command: 'conntrack', debian: 'conntrack', why: 'shows connections that a port mapping left behind' },
+  { command: 'conntrack', debian: 'conntrack', why: 'lists connection tracking entries' },
 ];
 
-/** @type {readonly Tool[]} what only the tests call */
+/** @type {readonly Tool[]} used only by the tests */
 export const TEST_TOOLS = [
-  { command: 'unshare', debian: 'util-linux', why: 'gives each test file a host of its own' },
+  { command: 'unshare', debian: 'util-linux', why: 'gives each test file a private host' },
   { command: 'sysctl', debian: 'procps', why: 'reads kernel settings that plugins change' },
   { command: 'ping', debian: 'iputils-ping', why: 'sends ICMP through the networks made' },
   { command: 'curl', debian: 'curl', why: 'opens the page of the example' },
@@ -31,16 +31,16 @@ export const TEST_TOOLS = [
   {
     command: '/usr/lib/cni/bridge',
     debian: 'containernetworking-plugins',
-    why: 'the reference, to swap with and to compare speed',
+    why: 'the reference plugins, for interchange tests and benchmarks',
   },
 ];
 
-/** @type {readonly Tool[]} what only the benchmarks call */
+/** @type {readonly Tool[]} used only by the benchmarks */
 export const BENCH_TOOLS = [
-  { command: '/usr/bin/time', debian: 'time', why: 'tells the highest memory use of a program' },
+  { command: '/usr/bin/time', debian: 'time', why: 'reports the peak memory of a program' },
 ];
 
-/** A reason for which setting up cannot go on; its message is meant for the person at the terminal. */
+/** Set-up cannot continue; the message is shown without a stack trace. */
 export class SetupError extends Error {}
 
 /** @param {string} root the repository @param {readonly Tool[]} tools */
@@ -52,11 +52,11 @@ export function setUp(root, tools) {
 
 const OLDEST_NODE = 20;
 
-/** npm only warns about "engines", and what an old Node then says leads nowhere. @param {string} version */
+/** npm only warns about "engines", and the errors of an old Node are misleading. @param {string} version */
 export function requireNode(version) {
   if (Number.parseInt(version, 10) >= OLDEST_NODE) return;
   throw new SetupError(
-    `Node ${OLDEST_NODE} or newer is needed to build, this is ${version} (${process.execPath}); the executables bring their own`,
+    `the build needs Node ${OLDEST_NODE} or newer, this is ${version} (${process.execPath}); the executables contain their own`,
   );
 }
 
@@ -73,18 +73,18 @@ function installPackages(root) {
       stdio: 'inherit',
     },
   );
-  if (error) throw new SetupError(`npm cannot be started (${error.message}); install npm`);
-  if (status !== 0) throw new SetupError('npm ci failed (its reason stands above)');
+  if (error) throw new SetupError(`cannot start npm (${error.message}); install npm`);
+  if (status !== 0) throw new SetupError('npm ci failed; see its output above');
   const absent = firstStalePackage(root);
   if (absent === undefined) return;
-  // npm takes it for success when an optional package cannot be had, and the Node binary is one: there are two, for two architectures.
+  // npm ignores a failed optional package, and the Node binaries are optional: there is one for each architecture.
   throw new SetupError(
-    `npm ci ended well, and yet ${absent}: is the registry reachable? Then run this again`,
+    `npm ci succeeded, but ${absent}; check that the registry is reachable and run this again`,
   );
 }
 
 /**
- * npm itself notes what it has installed in node_modules/.package-lock.json, with the keys of package-lock.json.
+ * npm records what it has installed in node_modules/.package-lock.json, with the keys of package-lock.json.
  * @param {string} root @returns {string | undefined} the reason to install
  */
 function firstStalePackage(root) {
@@ -116,7 +116,7 @@ function installTools(tools) {
   if (!isInstalled('apt-get')) {
     throw new SetupError(
       `missing here: ${missing.map(({ command, why }) => `${command} (${why})`).join(', ')}. ` +
-        `This command installs packages only where there is apt-get (Debian, Ubuntu); there they are called ${packages.join(' ')}. Install what your distribution calls them, then run it again.`,
+        `This command installs packages only with apt-get (Debian, Ubuntu: ${packages.join(' ')}). Install your distribution's packages and run it again.`,
     );
   }
   if (process.getuid?.() !== 0) {
@@ -124,7 +124,7 @@ function installTools(tools) {
   }
   for (const { command, debian, why } of missing) say(`apt-get install ${debian}: ${command} ${why}`);
   if (!aptGet('install', ...packages) && !(aptGet('update') && aptGet('install', ...packages))) {
-    throw new SetupError(`apt-get could not install ${packages.join(' ')} (its reason stands above)`);
+    throw new SetupError(`apt-get could not install ${packages.join(' ')}; see its output above`);
   }
 }
 

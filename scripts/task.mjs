@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nodeBase } from '../build/base.mjs';
+import { nodeBase } from '../build/node-binary.mjs';
 import { isUpToDate } from '../build/stamp.mjs';
 import { provideFirewalld } from './firewalld.mjs';
 import { BENCH_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';

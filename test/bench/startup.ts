@@ -9,7 +9,7 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { nodeBase } from '../../build/base.mjs';
+import { nodeBase } from '../../build/node-binary.mjs';
 import { race, type Candidate } from '../../build/measure.mjs';
 import { executable, PLUGIN_NAMES } from '../support/executables.ts';
 import { describeMachine } from './chain/machine.ts';

@@ -13,7 +13,7 @@ import {
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import manifest from '../../../package.json' with { type: 'json' };
-import { nodeBase } from '../../../build/base.mjs';
+import { nodeBase } from '../../../build/node-binary.mjs';
 import { Elf } from '../../../build/elf.mjs';
 import { SUITE_VERSION } from '../../../shared/cni/versions.ts';
 import { executable, PLUGIN_NAMES } from '../../support/executables.ts';

@@ -2,12 +2,10 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { nodeBase } from '../../../build/base.mjs';
-import { deafen, UNHEARD } from '../../../build/deaf.mjs';
+import { nodeBase } from '../../../build/node-binary.mjs';
+import { SOURCE_POSITIONS, IO_URING_SETUP, IGNORED_VARIABLES, ignoreVariables, returnImmediately } from '../../../build/node-patches.mjs';
 import { Elf, LayoutError, PT } from '../../../build/elf.mjs';
-import { replaceBlob } from '../../../build/embed.mjs';
-import { locateSnapshot, trimCodeCache } from '../../../build/sea-blob.mjs';
-import { POSITIONS, returnAtOnce, RINGS } from '../../../build/returns.mjs';
+import { locateSnapshot, replaceBlob, trimCodeCache } from '../../../build/sea-blob.mjs';
 import { stripElf } from '../../../build/strip.mjs';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
@@ -64,30 +62,30 @@ test('stripping keeps every loaded byte and the names of loaded sections', () =>
 test('variables are unlearned by one byte each, and only where each name stands once', () => {
   const original = readFileSync(base.source);
   const deaf = Buffer.from(original);
-  deafen(deaf);
-  const changed = UNHEARD.map((name) => deaf.indexOf(`\0=${name.slice(1)}\0`, 0, 'latin1') + 1);
+  ignoreVariables(deaf);
+  const changed = IGNORED_VARIABLES.map((name) => deaf.indexOf(`\0=${name.slice(1)}\0`, 0, 'latin1') + 1);
   assert.ok(changed.every((at) => at > 0));
   for (const at of changed) deaf.write('N', at, 'latin1');
   assert.ok(deaf.equals(original), 'nothing else differs');
-  const twice = Buffer.concat([original, Buffer.from(`x\0${UNHEARD[0]}\0`)]);
+  const twice = Buffer.concat([original, Buffer.from(`x\0${IGNORED_VARIABLES[0]}\0`)]);
   const before = Buffer.from(twice);
-  assert.throws(() => deafen(twice), refused(`${UNHEARD[0]} is in the binary 2 times`));
+  assert.throws(() => ignoreVariables(twice), refused(`${IGNORED_VARIABLES[0]} is in the binary 2 times`));
   assert.ok(twice.equals(before), 'refused without a change');
 });
 
-for (const name of [POSITIONS, RINGS]) {
+for (const name of [SOURCE_POSITIONS, IO_URING_SETUP]) {
   test(`${name} becomes a return`, () => {
     const original = readFileSync(base.source);
     const quick = Buffer.from(original);
-    returnAtOnce(new Elf(quick), name);
+    returnImmediately(new Elf(quick), name);
     const begin = commonStart(quick, original);
     assert.ok(begin < original.length);
     assert.ok(quick.subarray(begin + 4).equals(original.subarray(begin + 4)), 'one instruction');
     assert.throws(
-      () => returnAtOnce(new Elf(quick), name),
+      () => returnImmediately(new Elf(quick), name),
       process.arch === 'x64' ? refused('begins with other') : undefined,
     );
-    assert.throws(() => returnAtOnce(new Elf(stripElf(original)), name), refused('no symbol table'));
+    assert.throws(() => returnImmediately(new Elf(stripElf(original)), name), refused('no symbol table'));
   });
 }
 

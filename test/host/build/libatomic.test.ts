@@ -2,9 +2,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { nodeBase } from '../../../build/base.mjs';
+import { nodeBase } from '../../../build/node-binary.mjs';
 import { DT, Elf, LayoutError } from '../../../build/elf.mjs';
-import { freeOfLibatomic } from '../../../build/libatomic.mjs';
+import { withoutLibatomic } from '../../../build/libatomic.mjs';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 import { copiesOf, librariesOf, makeMinimalHost, RUNTIME_LIBRARIES } from './minimal-host.ts';
@@ -136,7 +136,7 @@ function onX64(): void {
       damage(elf);
       const before = Buffer.from(elf.bytes);
       assert.throws(
-        () => freeOfLibatomic(elf),
+        () => withoutLibatomic(elf),
         (error: unknown) => error instanceof LayoutError && error.message.includes(message),
       );
       assert.ok(before.equals(elf.bytes), `${message}: nothing was changed`);

@@ -11,10 +11,9 @@ import {
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { nodeBase } from '../../../build/base.mjs';
+import { nodeBase } from '../../../build/node-binary.mjs';
 import { bundle, textAssets } from '../../../build/bundle.mjs';
-import { latePartAssets, pack, tune } from '../../../build/pack.mjs';
-import { LOADED_AT_RUN_TIME } from '../../../build/run-time-modules.mjs';
+import { LOADED_AT_RUN_TIME, latePartAssets, pack, tune } from '../../../build/pack.mjs';
 import { executable, PLUGIN_NAMES } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 

@@ -82,13 +82,13 @@ test('a package that npm leaves out without a word is missed all the same', () =
   const { error } = setUp(machine(['npm', 'apt-get', 'probe-tool'], null, { '': {} }));
   assert.match(
     error,
-    'SetupError npm ci ended well, and yet node_modules/a is not at version 1.0.0: is the registry reachable?',
+    'SetupError npm ci succeeded, but node_modules/a is not at version 1.0.0; check that the registry is reachable',
   );
 });
 
 test('a Node that is too old is told at once', () => {
   for (const version of ['20.0.0', '26.10.0']) requireNode(version);
-  assert.throws(() => requireNode('18.19.1'), /Node 20 or newer is needed to build, this is 18\.19\.1 \(/);
+  assert.throws(() => requireNode('18.19.1'), /the build needs Node 20 or newer, this is 18\.19\.1 \(/);
 });
 
 test('a missing program is installed by apt, with its reason, after an update where the package lists are missing', () => {
@@ -111,7 +111,7 @@ test('on a system without apt, it names what is missing, what for, and the packa
   const { error } = setUp(machine(['npm']));
   assert.match(
     error,
-    'SetupError missing here: probe-tool (probes). This command installs packages only where there is apt-get',
+    'SetupError missing here: probe-tool (probes). This command installs packages only with apt-get',
   );
   assert.match(error, 'probe-package');
 });

@@ -4,12 +4,11 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
-import { nodeBase } from '../../../build/base.mjs';
+import { nodeBase } from '../../../build/node-binary.mjs';
 import { Elf, LayoutError } from '../../../build/elf.mjs';
-import { useHugePages } from '../../../build/huge-pages.mjs';
-import { useHugePagesForMalloc } from '../../../build/malloc-pages.mjs';
-import { forgetLocks } from '../../../build/locks.mjs';
-import { spareLookups } from '../../../build/lookups.mjs';
+import { useHugePages, useHugePagesForMalloc } from '../../../build/huge-pages.mjs';
+import { disableDeadlockDetection } from '../../../build/node-patches.mjs';
+import { reduceSymbolLookups } from '../../../build/dynamic-symbols.mjs';
 import { stripElf } from '../../../build/strip.mjs';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
@@ -129,8 +128,8 @@ onX64('libraries find in the binary what they found before, and look up less', (
 onX64('binaries laid out differently are refused unchanged', () => {
   const original = readFileSync(base.source);
   const changes: [(elf: Elf) => void, string][] = [
-    [forgetLocks, 'set to something else'],
-    [spareLookups, 'leaves no room'],
+    [disableDeadlockDetection, 'set to something else'],
+    [reduceSymbolLookups, 'leaves no room'],
     [useHugePages, '0 relocations of type 7 against mmap64'],
     [useHugePagesForMalloc, 'begins somewhere else already'],
   ];
@@ -142,7 +141,7 @@ onX64('binaries laid out differently are refused unchanged', () => {
     assert.throws(() => change(new Elf(twice)), refused(reason));
     assert.ok(twice.equals(once), reason);
   }
-  assert.throws(() => forgetLocks(new Elf(stripElf(original))), refused('no symbol table'));
+  assert.throws(() => disableDeadlockDetection(new Elf(stripElf(original))), refused('no symbol table'));
 });
 
 const SHOW_MEMORY = "process.stdout.write(fs.readFileSync('/proc/self/smaps'))";

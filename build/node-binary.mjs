@@ -1,6 +1,6 @@
 /**
- * The Node binary that everything is built around, tested with and shipped in: the one of the npm package `node-linux-<arch>`, free of
- * libatomic, deaf to the environment, quick to start and stripped. Runs on plain Node >= 20 with nothing installed but that package.
+ * The Node binary that the build, the tests and the executables use: the one of the npm package `node-linux-<arch>`, without libatomic,
+ * without variables of the environment, tuned for start-up and stripped. Runs on Node >= 20 with nothing else installed.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -14,14 +14,17 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { deafen } from './deaf.mjs';
+import {
+  SOURCE_POSITIONS,
+  IO_URING_SETUP,
+  ignoreVariables,
+  disableDeadlockDetection,
+  returnImmediately,
+} from './node-patches.mjs';
 import { Elf, LayoutError } from './elf.mjs';
-import { useHugePages } from './huge-pages.mjs';
-import { freeOfLibatomic } from './libatomic.mjs';
-import { forgetLocks } from './locks.mjs';
-import { spareLookups } from './lookups.mjs';
-import { useHugePagesForMalloc } from './malloc-pages.mjs';
-import { POSITIONS, returnAtOnce, RINGS } from './returns.mjs';
+import { useHugePages, useHugePagesForMalloc } from './huge-pages.mjs';
+import { withoutLibatomic } from './libatomic.mjs';
+import { reduceSymbolLookups } from './dynamic-symbols.mjs';
 import { stripElf } from './strip.mjs';
 
 const PATCHES = [
@@ -64,7 +67,7 @@ export function nodeBase(root, architecture = process.arch) {
   return { file, version, source, stubAddress, notes };
 }
 
-/** Writes beside and renames: whoever executes or reads the old file keeps it. @param {string} file @param {Buffer} bytes @param {number} mode */
+/** Writes a new file and renames it: processes that execute or read the old file keep it. @param {string} file @param {Buffer} bytes @param {number} mode */
 export function replaceFile(file, bytes, mode) {
   const folder = mkdtempSync(`${file}-`);
   try {
@@ -81,8 +84,8 @@ function findNode(root, architecture) {
   if (process.platform !== 'linux') throw new Error(`the plugins are for Linux; this is ${process.platform}`);
   if (architecture !== process.arch) {
     throw new Error(
-      `cannot build for ${architecture} on ${process.arch}: the executable contains a heap snapshot, which only the very Node binary that` +
-        ` will load it can make; run this same command on such a machine`,
+      `cannot build for ${architecture} on ${process.arch}: the executable contains a heap snapshot, which only the Node binary that` +
+        ` loads it can create; run this command on such a machine`,
     );
   }
   const file = resolve(root, `node_modules/node-linux-${architecture}/bin/node`);
@@ -103,19 +106,23 @@ function patch(original) {
       return change();
     } catch (thrown) {
       if (!(thrown instanceof LayoutError)) throw thrown;
-      notes.push(`${what}: ${thrown.message}; the Node binary stays as it is in this respect`);
+      notes.push(`${what}: ${thrown.message}; the Node binary is left unchanged in this respect`);
       return undefined;
     }
   };
   const bytes = Buffer.from(original);
-  attempt('variables of the environment still reach it', () => deafen(bytes));
-  attempt('source positions are collected at every start', () => returnAtOnce(new Elf(bytes), POSITIONS));
-  attempt('io_urings are made at every start', () => returnAtOnce(new Elf(bytes), RINGS));
-  attempt('locks are searched for deadlocks', () => forgetLocks(new Elf(bytes)));
-  const freed = attempt('libatomic.so.1 is still needed at run time', () => freeOfLibatomic(new Elf(bytes)));
-  attempt('all names are looked up by the loader', () => spareLookups(new Elf(bytes)));
-  attempt('the heap is made of small pages', () => useHugePages(new Elf(bytes)));
-  attempt("malloc's memory is made of small pages", () => useHugePagesForMalloc(new Elf(bytes)));
+  attempt('Node still reads its environment variables', () => ignoreVariables(bytes));
+  attempt('source positions are still collected at every start', () =>
+    returnImmediately(new Elf(bytes), SOURCE_POSITIONS),
+  );
+  attempt('io_urings are still created at every start', () =>
+    returnImmediately(new Elf(bytes), IO_URING_SETUP),
+  );
+  attempt('deadlock detection is still enabled', () => disableDeadlockDetection(new Elf(bytes)));
+  const freed = attempt('libatomic.so.1 is still needed at run time', () => withoutLibatomic(new Elf(bytes)));
+  attempt('the dynamic loader still looks up all symbols', () => reduceSymbolLookups(new Elf(bytes)));
+  attempt('the heap uses small pages', () => useHugePages(new Elf(bytes)));
+  attempt('malloc uses small pages', () => useHugePagesForMalloc(new Elf(bytes)));
   return {
     bytes: attempt('not stripped', () => stripElf(bytes)) ?? bytes,
     stubAddress: freed?.stubAddress,

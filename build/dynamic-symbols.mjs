@@ -12,8 +12,7 @@
  *
  * The new filter is smaller, and the table begins later, so that buckets and chains stay where they are.
  */
-import { DT, demand, EM } from './elf.mjs';
-import { R_X86_64, relocations, SHN_UNDEF } from './relocations.mjs';
+import { DT, EM, R_X86_64, SHN_UNDEF, requireLayout, relocations } from './elf.mjs';
 
 const STT_GNU_IFUNC = 10;
 /** std::, __gnu_cxx::, __cxxabiv1:: with their tables, guards and type names; operators new and delete; types of the language itself. */
@@ -26,8 +25,8 @@ const WORDS = 256;
  * @param {import('./elf.mjs').Elf} elf
  * @throws {import('./elf.mjs').LayoutError} when the binary is not laid out as described above; nothing has been changed then
  */
-export function spareLookups(elf) {
-  demand(elf.machine === EM.X86_64, `not written for machine ${elf.machine}`);
+export function reduceSymbolLookups(elf) {
+  requireLayout(elf.machine === EM.X86_64, `not written for machine ${elf.machine}`);
   const table = hashTable(elf);
   const own = relocations(elf).filter(({ symbol }) => symbol !== undefined && symbol.defined);
   const direct = own.filter(({ type, symbol }) => DIRECT.has(type) && symbol?.type !== STT_GNU_IFUNC);
@@ -64,7 +63,7 @@ function hashTable(elf) {
   const { at: entryAt, value: address } = elf.dynamicEntry(DT.GNU_HASH);
   const at = elf.offsetOf(address);
   const [buckets = 0, first = 0, words = 0] = [0, 4, 8].map((field) => elf.bytes.readUInt32LE(at + field));
-  demand(words * 8 >= WORDS * 8 + 16, `a filter of ${words} words leaves no room for the new one`);
+  requireLayout(words * 8 >= WORDS * 8 + 16, `a filter of ${words} words leaves no room for the new one`);
   const bucketsAt = at + 16 + words * 8;
   const chainsAt = bucketsAt + buckets * 4 - first * 4;
   let last = Math.max(
