@@ -3,7 +3,13 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { nodeBase } from '../../../build/node-binary.mjs';
-import { SOURCE_POSITIONS, IO_URING_SETUP, IGNORED_VARIABLES, ignoreVariables, returnImmediately } from '../../../build/node-patches.mjs';
+import {
+  SOURCE_POSITIONS,
+  IO_URING_SETUP,
+  IGNORED_VARIABLES,
+  ignoreVariables,
+  returnImmediately,
+} from '../../../build/node-patches.mjs';
 import { Elf, LayoutError, PT } from '../../../build/elf.mjs';
 import { locateSnapshot, replaceBlob, trimCodeCache } from '../../../build/sea-blob.mjs';
 import { stripElf } from '../../../build/strip.mjs';
