@@ -2,48 +2,45 @@ import type { Cidr } from '../../shared/net/address.ts';
 import type { Attachment } from '../../shared/packetfilter/names.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { PortmapSettings } from './config.ts';
-import type { Mapping, Protocol } from './mapping.ts';
+import type { HostPorts, PortMapping } from './mapping.ts';
 
-/** What ADD wants and CHECK looks for, in one family. Both kinds of packet filter make the same of it. */
-export interface Forwarding extends Attachment {
+/** The desired state of one container in one family; each back end turns it into its own rules. */
+export interface PortForwarding extends Attachment {
   readonly family: Family;
   readonly settings: PortmapSettings;
+  /** The container's address, with the prefix length of its subnet. */
   readonly container: Cidr;
-  /** At least one; all of this family. */
-  readonly mappings: readonly Mapping[];
+  /** At least one; all of them apply to this family. */
+  readonly mappings: readonly PortMapping[];
 }
 
-/** Ports that led to a container until now; connection tracking may still lead flows there. */
-export interface Released {
-  readonly protocol: Protocol;
-  readonly first: number;
-  readonly last: number;
+/** Host ports as rules in the kernel forward them, and the address they forward to. */
+export interface ForwardedPorts extends HostPorts {
   readonly containerAddress: string;
 }
 
-/** A kind of packet filter that forwards ports. */
+type Warn = (line: string) => void;
+
+/** A packet filter that can forward ports. */
 export interface PortmapBackend {
-  /** @throws CniError 7 for what can be refused without looking at the host, before anything of it is changed */
-  prepare(forwardings: readonly Forwarding[]): void;
+  /** @throws CniError 7 for settings that this back end cannot apply, before anything is changed */
+  prepare(forwardings: readonly PortForwarding[]): void;
   /**
-   * Makes one family's ports lead to the container, and nowhere else by its rules; all or nothing.
-   * @throws CniError 11 when a live container holds one of the ports
+   * Makes the rules of one family match; all or nothing. Rules of an earlier ADD of the container are replaced.
+   * @throws CniError 11 when one of the ports is in use by a running container
    */
-  put(forwarding: Forwarding, warn: (line: string) => void): void;
+  add(forwarding: PortForwarding, warn: Warn): void;
   /**
-   * For the backend that does not serve the container: its own rules of before go, and those of dead containers that hold one
-   * of the ports here. A node that was moved between backends has rules in both.
-   * @throws CniError 11 when a live container holds one of the ports here
+   * Called for the back ends that are not chosen: after a node was moved from one to another, both have rules. Removes this container's
+   * rules of an earlier ADD, and those of dead containers that forward one of its ports.
+   * @returns the ports whose rules were removed
+   * @throws CniError 11 when one of the ports is in use by a running container
    */
-  makeWay(forwarding: Forwarding, warn: (line: string) => void): Released[];
-  /** Whatever there is of this container, in these families; nothing being there is fine. */
-  remove(attachment: Attachment, families: readonly Family[], warn: (line: string) => void): Released[];
-  /** What is missing, in words; read-only. */
-  missing(forwardings: readonly Forwarding[]): string | undefined;
-  /** Removes what belongs to containers of the network that are not in the list. */
-  collect(
-    network: string,
-    valid: readonly { readonly containerID: string }[],
-    warn: (line: string) => void,
-  ): Released[];
+  removeConflicts(forwarding: PortForwarding, warn: Warn): ForwardedPorts[];
+  /** Removes all rules of a container in these families. @returns the ports whose rules were removed */
+  remove(attachment: Attachment, families: readonly Family[], warn: Warn): ForwardedPorts[];
+  /** For CHECK: the first rule that is missing, as a phrase for the error; undefined when complete. Changes nothing. */
+  missing(forwardings: readonly PortForwarding[]): string | undefined;
+  /** Removes the rules of the network's containers that are not in the list. @returns the ports whose rules were removed */
+  collect(network: string, valid: readonly { readonly containerID: string }[], warn: Warn): ForwardedPorts[];
 }

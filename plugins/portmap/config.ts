@@ -1,8 +1,15 @@
 import * as z from 'zod/mini';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
-import { checkConditions, isIptablesSyntax } from './conditions.ts';
-import { claimOf, collide, describeMapping, mappingsSchema, readMappings, type Mapping } from './mapping.ts';
+import { checkConditions, isIptablesSyntax } from './iptables/conditions.ts';
+import {
+  describeMapping,
+  hostPortsOf,
+  mappingsSchema,
+  overlap,
+  readMappings,
+  type PortMapping,
+} from './mapping.ts';
 
 export type Backend = 'iptables' | 'nftables';
 
@@ -24,7 +31,7 @@ export interface PortmapSettings {
   /** What to do about a host port that another container holds. */
   readonly portConflict: 'refuse' | 'reference';
   /** Undefined when the runtime sent no list; an empty list says that there are none. */
-  readonly mappings: readonly Mapping[] | undefined;
+  readonly mappings: readonly PortMapping[] | undefined;
 }
 
 export function configure(raw: Readonly<Record<string, unknown>>): Configured<PortmapSettings> {
@@ -147,8 +154,8 @@ function contradictingPorts({ portConflict, runtimeConfig }: Decoded): string[] 
   });
 }
 
-function contradict(one: Mapping, other: Mapping): boolean {
+function contradict(one: PortMapping, other: PortMapping): boolean {
   if (!one.families.some((family) => other.families.includes(family))) return false;
   const sameShift = one.containerPort - one.hostPort === other.containerPort - other.hostPort;
-  return !sameShift && collide(claimOf(one), claimOf(other));
+  return !sameShift && overlap(hostPortsOf(one), hostPortsOf(other));
 }

@@ -2,16 +2,16 @@ import * as z from 'zod/mini';
 import { formatAddress, parseAddress, type IpAddress } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 
-/** One port, or a run of neighbouring ports, of the host that leads to the container. */
-export interface Mapping {
+/** One entry of `runtimeConfig.portMappings`: a host port, or a range of them, that is forwarded to the container. */
+export interface PortMapping {
   readonly protocol: Protocol;
   readonly hostPort: number;
   readonly containerPort: number;
-  /** How many ports, counted up from both. */
+  /** Number of ports, counted up from hostPort and containerPort. */
   readonly range: number;
-  /** Only connections to this address of the host. */
+  /** Only connections to this address of the host are forwarded; undefined: all addresses. */
   readonly hostAddress: IpAddress | undefined;
-  /** Families it applies to: one that names an address, also the unspecified one, is for that family alone. */
+  /** Families in which the mapping applies: a hostIP, the unspecified address included, restricts it to its own. */
   readonly families: readonly Family[];
 }
 
@@ -30,7 +30,7 @@ const protocol = z
 
 const hostIP = z.string().check(
   z.refine((text) => text === '' || parseAddress(text) !== undefined, {
-    error: 'must be an IPv4 or IPv6 address, or empty for all of them',
+    error: 'must be an IPv4 or IPv6 address, or empty for all addresses',
   }),
 );
 
@@ -42,7 +42,7 @@ const mapping = z.object({
   range: z._default(port, 1),
 });
 
-/** `runtimeConfig.portMappings`, as runtimes send it. */
+/** Schema of `runtimeConfig.portMappings` as runtimes send it. */
 export const mappingsSchema = z.array(mapping).check(
   z.superRefine((mappings, context) => {
     for (const [at, { hostPort, containerPort, range }] of mappings.entries()) {
@@ -57,21 +57,25 @@ export const mappingsSchema = z.array(mapping).check(
   }),
 );
 
-/** Mappings in the order given; one that says the same as an earlier one is left out. */
-export function readMappings(raw: z.output<typeof mappingsSchema>): Mapping[] {
+/** The mappings in the order given, without repetitions. */
+export function readMappings(raw: z.output<typeof mappingsSchema>): PortMapping[] {
   const mappings = raw.map(({ hostPort, containerPort, protocol: given, hostIP: address, range }) => ({
     protocol: given.toLowerCase() as Protocol,
     hostPort,
     containerPort,
     range,
-    ...place(parseAddress(address)),
+    ...scopeOf(parseAddress(address)),
   }));
-  const keys = mappings.map(describeMapping);
-  return mappings.filter((_, at) => keys.indexOf(keys[at] ?? '') === at);
+  const distinct = new Map<string, PortMapping>();
+  for (const one of mappings) {
+    const key = describeMapping(one);
+    if (!distinct.has(key)) distinct.set(key, one);
+  }
+  return [...distinct.values()];
 }
 
-/** `8080/tcp`, `192.0.2.1:8000-8099/udp to 9000`: for messages. */
-export function describeMapping(one: Mapping): string {
+/** `8080/tcp to 80`, `192.0.2.1:8000-8099/udp to 9000`: for messages. */
+export function describeMapping(one: PortMapping): string {
   const { protocol: name, hostPort, containerPort, range, hostAddress, families } = one;
   const ports = range === 1 ? String(hostPort) : `${hostPort}-${hostPort + range - 1}`;
   const any = families.length > 1 ? '' : families[0] === 'ipv4' ? '0.0.0.0:' : '[::]:';
@@ -79,16 +83,8 @@ export function describeMapping(one: Mapping): string {
   return `${address}${ports}/${name} to ${containerPort}`;
 }
 
-/** Whether both claim the same port of the same address of the host. */
-export function collide(one: Claim, other: Claim): boolean {
-  if (one.protocol !== other.protocol) return false;
-  if (one.last < other.first || other.last < one.first) return false;
-  const [a, b] = [one.address, other.address];
-  return a === undefined || b === undefined || a === b;
-}
-
-/** Ports of one family that something leads away. */
-export interface Claim {
+/** Ports of the host, in one family. */
+export interface HostPorts {
   readonly protocol: Protocol;
   readonly first: number;
   readonly last: number;
@@ -96,16 +92,24 @@ export interface Claim {
   readonly address: string | undefined;
 }
 
-export function claimOf({ protocol: name, hostPort, range, hostAddress }: Mapping): Claim {
+export function hostPortsOf({ protocol: name, hostPort, range, hostAddress }: PortMapping): HostPorts {
   const address = hostAddress === undefined ? undefined : formatAddress(hostAddress);
   return { protocol: name, first: hostPort, last: hostPort + range - 1, address };
 }
 
-function isProtocol(text: string): text is Protocol {
+/** Whether a packet can be for both. */
+export function overlap(one: HostPorts, other: HostPorts): boolean {
+  if (one.protocol !== other.protocol) return false;
+  if (one.last < other.first || other.last < one.first) return false;
+  const [a, b] = [one.address, other.address];
+  return a === undefined || b === undefined || a === b;
+}
+
+export function isProtocol(text: string | undefined): text is Protocol {
   return text === 'tcp' || text === 'udp' || text === 'sctp';
 }
 
-function place(address: IpAddress | undefined): Pick<Mapping, 'hostAddress' | 'families'> {
+function scopeOf(address: IpAddress | undefined): Pick<PortMapping, 'hostAddress' | 'families'> {
   if (address === undefined) return { hostAddress: undefined, families: ['ipv4', 'ipv6'] };
   return { hostAddress: address.value === 0n ? undefined : address, families: [address.family] };
 }

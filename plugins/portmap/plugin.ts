@@ -3,17 +3,21 @@ import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
+import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
+import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
+import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { writeSysctl } from '../../shared/kernel/sysctl.ts';
+import { formatAddress } from '../../shared/net/address.ts';
 import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import type { Forwarding, PortmapBackend } from './backend.ts';
+import type { PortForwarding, PortmapBackend } from './backend.ts';
 import { configure, type PortmapSettings } from './config.ts';
-import { iptablesBackend } from './iptables-backend.ts';
-import { allowLocalhost } from './localhost.ts';
-import { nftablesBackend } from './nftables-backend.ts';
-import { needPrevResult, targetOf } from './target.ts';
-import { forgetFlowsOf, forgetFlowsTo } from './udp-flows.ts';
+import { iptablesBackend } from './iptables/backend.ts';
+import { nftablesBackend } from './nftables/backend.ts';
+import { FAMILIES, forwardingsOf, requirePrevResult } from './plan.ts';
+import { deleteFlowsFrom, deleteFlowsTo } from './udp-flows.ts';
 
-/** Leads ports of the host to containers: docs/reference/plugins/portmap.md. */
+/** Publishes container ports on the host: docs/reference/plugins/portmap.md. */
 export const plugin: Plugin<PortmapSettings> = {
   name: 'portmap',
   supportedVersions: CNI_VERSIONS,
@@ -28,77 +32,87 @@ export const plugin: Plugin<PortmapSettings> = {
 };
 
 type Call = Invocation<PortmapSettings>;
-/** For DEL and GC, which work with whatever is valid of the configuration. */
-type Removal = Invocation<Partial<PortmapSettings>>;
+/** DEL and GC get the valid part of the configuration. */
+type RemovalCall = Invocation<Partial<PortmapSettings>>;
 
 function add(call: Call): CniResult {
   const settings = call.config;
-  const result = needPrevResult(call);
+  const result = requirePrevResult(call);
   const forwardings = forwardingsOf(call, settings, result);
   if (forwardings.length === 0) return result;
   const backend = backendOf(settings);
   backend.prepare(forwardings);
   return withRollback(call.warn, (undo) => {
     for (const forwarding of forwardings) {
-      backend.put(forwarding, call.warn);
+      backend.add(forwarding, call.warn);
       undo.push(`port mappings (${forwarding.family})`, () => remove(call, backend, [forwarding.family]));
-      makeWay(call, backend, forwarding);
+      removeConflicts(call, backend, forwarding);
     }
     allowLocalhost(forwardings);
-    forgetFlowsTo(forwardings, call.warn);
+    deleteFlowsTo(forwardings, call.warn);
     return result;
   });
 }
 
 /**
- * In the backend that does not serve the container: there may be rules from before the node was moved. One that cannot be looked
- * into, or written, is no reason to fail where it is not used; a port that somebody holds there is.
+ * The back end that is not chosen may have rules from before the node was moved. If it cannot be read or written, ADD goes on; only a
+ * port of a running container ends it.
  */
-function makeWay(call: Call, backend: PortmapBackend, forwarding: Forwarding): void {
+function removeConflicts(call: Call, chosen: PortmapBackend, forwarding: PortForwarding): void {
   for (const [name, other] of Object.entries(BACKENDS)) {
-    if (other === backend) continue;
+    if (other === chosen) continue;
     try {
-      forgetFlowsOf(other.makeWay(forwarding, call.warn), call.warn);
+      deleteFlowsFrom(other.removeConflicts(forwarding, call.warn), call.warn);
     } catch (thrown) {
       const { code, message } = toCniError(thrown);
       if (code === CniCode.TryAgainLater) throw thrown;
-      call.warn(`older port mappings of ${name} may be in the way: ${message}`);
+      call.warn(`could not look for older port mappings in ${name}: ${message}`);
     }
   }
 }
 
 /**
- * Found by names that follow from network and container, so neither the mappings nor a prevResult nor a namespace are
- * needed, and both families are looked into: an earlier ADD may have had an address of the other. An explicitly empty list
- * says that there never were any.
+ * The kernel is made to accept packets from 127.0.0.1 that are forwarded to the container: without route_localnet it drops loopback
+ * addresses on the interface through which the host reaches the container. IPv6 has no such switch.
  */
-function del(call: Removal): void {
+function allowLocalhost(forwardings: readonly PortForwarding[]): void {
+  const wanted = forwardings.filter(({ family, settings }) => family === 'ipv4' && settings.snat);
+  if (wanted.length === 0) return;
+  using rtnetlink = Rtnetlink.open();
+  for (const { container } of wanted) {
+    const link = lookupRoute(rtnetlink, formatAddress(container.address))?.link;
+    const name = link === undefined ? undefined : linkByIndex(rtnetlink, link)?.name;
+    if (name !== undefined) writeSysctl(`net/ipv4/conf/${name}/route_localnet`, 1);
+  }
+}
+
+/**
+ * Rules are found by names made of network and container id, in both back ends and families: no mappings, prevResult or namespace is
+ * needed. An explicitly empty list of mappings means that ADD made no rules.
+ */
+function del(call: RemovalCall): void {
   if (call.config.mappings?.length === 0) return;
-  // Both: the node may have been moved from one to the other since, or from the reference to this suite.
   runAll(
     Object.values(BACKENDS).map((backend) => () => remove(call, backend, FAMILIES)),
     call.warn,
   );
 }
 
-/**
- * What ADD made is looked for where an ADD of today would put it; a container that came before the node was moved to another
- * backend has it there, complete, and is as well off.
- */
+/** A container that was added before the node was moved to another back end is complete in the old one. */
 function check(call: Call): void {
   const settings = call.config;
-  const forwardings = forwardingsOf(call, settings, needPrevResult(call));
+  const forwardings = forwardingsOf(call, settings, requirePrevResult(call));
   if (forwardings.length === 0) return;
   const chosen = backendOf(settings);
   const missing = chosen.missing(forwardings);
   if (missing === undefined) return;
   const others = Object.values(BACKENDS).filter((backend) => backend !== chosen);
   if (others.some((backend) => isComplete(backend, forwardings))) return;
-  throw new CniError(CniCode.Internal, `port mappings are not complete: ${missing}`);
+  throw new CniError(CniCode.Internal, `port mappings are incomplete: ${missing}`);
 }
 
-/** A backend that this host lacks, or that cannot have what is wanted, has nothing. */
-function isComplete(backend: PortmapBackend, forwardings: readonly Forwarding[]): boolean {
+/** A back end that this host lacks, or that cannot apply the settings, has no rules. */
+function isComplete(backend: PortmapBackend, forwardings: readonly PortForwarding[]): boolean {
   try {
     return backend.missing(forwardings) === undefined;
   } catch (thrown) {
@@ -107,40 +121,22 @@ function isComplete(backend: PortmapBackend, forwardings: readonly Forwarding[])
   }
 }
 
-function gc(call: Removal): void {
+function gc(call: RemovalCall): void {
   if (call.validAttachments === undefined) return;
   const { network, validAttachments } = call;
   runAll(
     Object.values(BACKENDS).map((backend) => () => {
-      forgetFlowsOf(backend.collect(network, validAttachments, call.warn), call.warn);
+      deleteFlowsFrom(backend.collect(network, validAttachments, call.warn), call.warn);
     }),
     call.warn,
   );
 }
 
-const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
-
-function remove(call: Removal, backend: PortmapBackend, families: readonly Family[]): void {
-  forgetFlowsOf(backend.remove(call, families, call.warn), call.warn);
+function remove(call: RemovalCall, backend: PortmapBackend, families: readonly Family[]): void {
+  deleteFlowsFrom(backend.remove(call, families, call.warn), call.warn);
 }
 
-/** One per family in which the container has an address and a mapping applies. */
-function forwardingsOf(
-  { network, containerId, ifname }: Call,
-  settings: PortmapSettings,
-  result: CniResult,
-): Forwarding[] {
-  if ((settings.mappings ?? []).length === 0) return [];
-  const target = targetOf(result, ifname);
-  return FAMILIES.flatMap((family) => {
-    const container = target[family];
-    const mappings = (settings.mappings ?? []).filter(({ families }) => families.includes(family));
-    if (container === undefined || mappings.length === 0) return [];
-    return [{ network, containerId, family, settings, container, mappings }];
-  });
-}
-
-/** Where no backend is named, what only one of them understands decides: a chain of iptables', or conditions' language. */
+/** Without an explicit back end, a setting that only one of them understands chooses it, else the node's default. */
 function backendOf(settings: PortmapSettings): PortmapBackend {
   return BACKENDS[chooseBackend(settings.backend ?? settings.implied)];
 }

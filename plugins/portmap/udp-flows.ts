@@ -1,37 +1,36 @@
+import { toCniError } from '../../shared/cni/errors.ts';
+import { Conntrack, maybeTracked, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { Conntrack, type ConntrackFilter, maybeTracked } from '../../shared/kernel/conntrack.ts';
-import { toCniError } from '../../shared/cni/errors.ts';
 import { formatAddress } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import type { Forwarding, Released } from './backend.ts';
+import type { ForwardedPorts, PortForwarding } from './backend.ts';
 
 /**
- * Makes the kernel forget UDP flows to ports that lead to a container from now on. NAT is decided by a flow's first packet,
- * and a UDP flow lives as long as packets come: a client that keeps its source port would go on talking to nobody, or to
- * the container that had the port before. Only flows to addresses of this host are meant: what is only forwarded
- * through it to the same port elsewhere stays.
+ * Deletes stale UDP conntrack entries for ports that are forwarded from now on. The kernel decides NAT at the first packet of a flow, and
+ * a UDP flow lives as long as packets come: a client that keeps its source port would never reach the new container. Only entries for
+ * addresses of this host are deleted, not those of traffic that is routed through it to the same port.
  */
-export function forgetFlowsTo(forwardings: readonly Forwarding[], warn: (line: string) => void): void {
+export function deleteFlowsTo(forwardings: readonly PortForwarding[], warn: (line: string) => void): void {
   const filters = forwardings.flatMap(({ family, mappings }) => {
-    let local: string[] | undefined;
-    const ofThisHost = (): string[] => (local ??= localAddresses(family));
+    let cached: string[] | undefined;
+    const originalAddresses = (): string[] => (cached ??= hostAddresses(family));
     const udp = mappings.filter(({ protocol }) => protocol === 'udp');
     return udp.map(({ hostPort, range, hostAddress }) => ({
       ...ports(hostPort, hostPort + range - 1),
       family,
       ...(hostAddress === undefined
-        ? { originalAddresses: ofThisHost }
+        ? { originalAddresses }
         : { originalAddress: formatAddress(hostAddress) }),
     }));
   });
-  forget(filters, warn);
+  deleteFlows(filters, warn);
 }
 
-/** The same for ports that led to a container until now: exactly the flows that still go there. */
-export function forgetFlowsOf(released: readonly Released[], warn: (line: string) => void): void {
-  const udp = released.filter(({ protocol }) => protocol === 'udp');
-  forget(
+/** Deletes UDP conntrack entries for ports whose rules were removed, exactly those that the container answers. */
+export function deleteFlowsFrom(removed: readonly ForwardedPorts[], warn: (line: string) => void): void {
+  const udp = removed.filter(({ protocol }) => protocol === 'udp');
+  deleteFlows(
     udp.map(({ first, last, containerAddress }) => ({
       ...ports(first, last),
       replySource: containerAddress,
@@ -44,13 +43,13 @@ function ports(first: number, last: number): Pick<ConntrackFilter, 'protocol' | 
   return { protocol: 'udp', originalPort: first, lastPort: last };
 }
 
-/** A host without connection tracking over netlink has forwarded ports all the same: no reason to fail. */
-function forget(wanted: readonly ConntrackFilter[], warn: (line: string) => void): void {
+/** A failure is only a warning: ports are forwarded also where the kernel offers no connection tracking over netlink. */
+function deleteFlows(wanted: readonly ConntrackFilter[], warn: (line: string) => void): void {
   if (wanted.length === 0) return;
   const filters = maybeTracked(wanted);
   if (filters.length === 0) return;
-  const tell = (which: string, thrown: unknown): void => {
-    warn(`old UDP flows to ${which} may go on to where they went: ${toCniError(thrown).message}`);
+  const warnFor = (which: string, thrown: unknown): void => {
+    warn(`could not delete stale UDP conntrack entries for ${which}: ${toCniError(thrown).message}`);
   };
   try {
     using conntrack = Conntrack.open();
@@ -58,15 +57,15 @@ function forget(wanted: readonly ConntrackFilter[], warn: (line: string) => void
       try {
         conntrack.delete(filter);
       } catch (thrown) {
-        tell(`port ${filter.originalPort}`, thrown);
+        warnFor(`port ${filter.originalPort}`, thrown);
       }
     }
   } catch (thrown) {
-    tell('mapped ports', thrown);
+    warnFor('the mapped ports', thrown);
   }
 }
 
-function localAddresses(family: Family): string[] {
+function hostAddresses(family: Family): string[] {
   using rtnetlink = Rtnetlink.open();
   return addresses(rtnetlink, { family }).map(({ address }) => address.replace(/\/\d+$/, ''));
 }

@@ -7,9 +7,9 @@ import * as assert from 'uvu/assert';
 import { configure as configureFirewall } from '../../../plugins/firewall/config.ts';
 import { iptablesBackend as firewall } from '../../../plugins/firewall/iptables/backend.ts';
 import { hostsByFamily, type Subject } from '../../../plugins/firewall/plan.ts';
-import type { Forwarding } from '../../../plugins/portmap/backend.ts';
+import type { PortForwarding } from '../../../plugins/portmap/backend.ts';
 import { configure as configurePortmap } from '../../../plugins/portmap/config.ts';
-import { iptablesBackend as portmap } from '../../../plugins/portmap/iptables-backend.ts';
+import { iptablesBackend as portmap } from '../../../plugins/portmap/iptables/backend.ts';
 import { parseCidr } from '../../../shared/net/address.ts';
 import { requireSettings } from '../../../shared/config/decode.ts';
 import { KernelRule } from '../../../shared/packetfilter/iptables-nft/chain-rules.ts';
@@ -61,7 +61,7 @@ const allocation = (index: number): Allocation => ({
   port: 20_000 + index,
 });
 
-function forwarding({ network, containerId, address, port }: Allocation): Forwarding {
+function forwarding({ network, containerId, address, port }: Allocation): PortForwarding {
   const portMappings = ['tcp', 'udp'].map((protocol) => ({ hostPort: port, containerPort: 80, protocol }));
   const settings = requireSettings('portmap', configurePortmap({ runtimeConfig: { portMappings } }));
   const container = parseCidr(`${address}/16`);
@@ -99,7 +99,7 @@ const STEPS: Record<string, Record<'add' | 'check' | 'del', (one: Allocation) =>
       firewall.forget({ network, containerId, addresses: hostsByFamily([address]), zone: '' }, warn),
   },
   portmap: {
-    add: (one) => portmap.put(forwarding(one), warn),
+    add: (one) => portmap.add(forwarding(one), warn),
     check: (one) => portmap.missing([forwarding(one)]),
     del: (one) => portmap.remove(one, ['ipv4', 'ipv6'], warn),
   },
@@ -160,7 +160,7 @@ test('one more costs the same beside one and beside three hundred; no chain is r
 
 test('a port that one of the many holds is found, and its holder by name', () => {
   const taken = { ...allocation(2000), port: 20_123 };
-  assert.throws(() => portmap.put(forwarding(taken), warn), /20123.*cont-123/);
+  assert.throws(() => portmap.add(forwarding(taken), warn), /20123.*cont-123/);
 });
 
 test('what was put among them by hand is seen: a copy, another spelling, a jump of one’s own', () => {

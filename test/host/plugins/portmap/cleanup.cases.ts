@@ -56,7 +56,7 @@ export function cleanupCases(variant: Variant): void {
       const [, chain, rest] = /^-A (\S+) (.*)$/.exec(line) ?? [];
       assert.is(
         error.msg,
-        `port mappings are not complete: rule is missing from chain ${chain} of table nat (ipv4): ${rest}`,
+        `port mappings are incomplete: rule is missing from chain ${chain} of table nat (ipv4): ${rest}`,
       );
       assert.is(saved('nat'), before);
       add(s.c1, [tcp(9002)]);

@@ -51,12 +51,12 @@ export function configCases(filter: Filter): void {
       [
         config(s.c1, [tcp(1)], { conditionsV4: ['-s', 'fd00::/8'] }),
         7,
-        /address that is not of IPv4: fd00::\/8/,
+        /must have IPv4 addresses, got fd00::\/8/,
       ],
       [
         config(s.c1, [tcp(1)], { conditionsV4: ['-s', '10.0.0.0/8', '-j', 'ACCEPT'] }),
         7,
-        /-j does something else/,
+        /"conditionsV4" must not have -j; only/,
       ],
       [config(s.c1, [tcp(1)], { conditionsV4: ['-m', 'comment\nCOMMIT'] }), 7, /control characters/],
       [config(s.c1, [tcp(1)], { externalSetMarkChain: 'X Y' }), 7, /must be a chain name/],

@@ -78,7 +78,7 @@ export function movingCases(variant: Variant): void {
         const error = bad('portmap', 'ADD', s.c2, config(s.c2, [tcp(9002)]));
         assert.match(
           error.msg,
-          /^host port 9002\/tcp is held by container c1 of network net1 at 10\.88\.0\.11/,
+          /^host port 9002\/tcp is already in use by running container c1 of network net1 \(10\.88\.0\.11\)/,
         );
         assert.is(leaders(everything()), leaders(before));
         call('DEL', s.c1, []);
@@ -88,7 +88,10 @@ export function movingCases(variant: Variant): void {
         good('portmap', 'ADD', dead, config(dead, [tcp(9002)]));
         removeContainer(dead);
         second();
-        assert.match(add(s.c2, [tcp(9002)]).log, /taking over 9002\/tcp from container dead of network net1/);
+        assert.match(
+          add(s.c2, [tcp(9002)]).log,
+          /host port 9002\/tcp: taken over from container dead of network net1/,
+        );
         assert.not.match(everything(), /\bdead\b|10\.88\.0\.66/);
         assert.equal(reached(9002), ['two', 'two']);
         call('DEL', s.c2, [tcp(9002)]);
@@ -114,7 +117,7 @@ export function movingCases(variant: Variant): void {
           refused,
         });
         assert.is(exitCode, 0);
-        assert.match(stderr, /older port mappings of iptables may be in the way: /);
+        assert.match(stderr, /could not look for older port mappings in iptables: /);
         assert.equal(reached(9002), ['one', 'one']);
       } finally {
         rmSync(link);

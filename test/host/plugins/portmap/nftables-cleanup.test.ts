@@ -48,14 +48,11 @@ s.test('CHECK names each thing that is missing, and changes nothing', () => {
   const handle = (): string =>
     /dport 9002.*# handle (\d+)/.exec(run('nft', '-a', ...rule.split(' ')))?.[1] ?? '';
   for (const [line, message] of [
-    ['flush chain ip weft_hostports output', /table ip weft_hostports does not look up mapped ports/],
-    [
-      'flush chain ip weft_hostports postrouting',
-      /the rule of table ip weft_hostports that masquerades is missing/,
-    ],
+    ['flush chain ip weft_hostports output', /lookup rule is missing from table ip weft_hostports/],
+    ['flush chain ip weft_hostports postrouting', /masquerade rule is missing from table ip weft_hostports/],
     [
       `delete rule ip weft_hostports ${CHAIN} handle HANDLE`,
-      new RegExp(`chain ${CHAIN} of .* is not as it should be`),
+      new RegExp(`chain ${CHAIN} of .* has different rules`),
     ],
     [
       'delete element ip weft_hostports ports { tcp . 9002 }',

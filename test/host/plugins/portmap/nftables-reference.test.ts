@@ -73,7 +73,7 @@ for (const backend of ['nftables', 'iptables']) {
     referenceAdd(s.c1, 9002);
     call('CHECK', s.c1, mappings);
     run('nft', 'flush chain ip cni_hostport hostports');
-    assert.match(bad('portmap', 'CHECK', s.c1, config(s.c1, mappings)).msg, /port mappings are not complete/);
+    assert.match(bad('portmap', 'CHECK', s.c1, config(s.c1, mappings)).msg, /port mappings are incomplete/);
     referenceAdd(s.c2, 9003);
     add(s.c1, mappings);
     assert.not.match(theirs(), /"c1"/);
@@ -91,7 +91,7 @@ for (const backend of ['nftables', 'iptables']) {
       assert.is(error.code, 11);
       assert.is(
         error.msg,
-        'host port 9002/tcp of 192.0.2.1 is held by container c1 at 10.88.0.11, which is alive',
+        'host port 9002/tcp on 192.0.2.1 is already in use by running container c1 (10.88.0.11)',
       );
       assert.not.match(s.ruleset(), /CNI-DN/);
       run('nft', 'flush ruleset');
@@ -99,7 +99,10 @@ for (const backend of ['nftables', 'iptables']) {
       referenceAdd(dead, 9002);
       removeContainer(dead);
       const { log } = add(s.c2, [tcp(9002)]);
-      assert.match(log, /taking over 9002\/tcp from container dead at 10\.88\.0\.66: no network namespace/);
+      assert.match(
+        log,
+        /host port 9002\/tcp: taken over from container dead \(10\.88\.0\.66\): no network namespace/,
+      );
       assert.not.match(theirs(), /"dead"/);
       assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^two/);
     },

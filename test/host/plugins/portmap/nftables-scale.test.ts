@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { parseCidr } from '../../../../shared/net/address.ts';
-import type { Forwarding } from '../../../../plugins/portmap/backend.ts';
+import type { PortForwarding } from '../../../../plugins/portmap/backend.ts';
 import { configure } from '../../../../plugins/portmap/config.ts';
-import { nftablesBackend } from '../../../../plugins/portmap/nftables-backend.ts';
+import { nftablesBackend } from '../../../../plugins/portmap/nftables/backend.ts';
 import { requireSettings } from '../../../../shared/config/decode.ts';
 import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
 import { suite } from '../../../support/suite.ts';
@@ -40,7 +40,7 @@ test.before(() => {
   };
 });
 
-function forwarding(containerId: string, port: number): Forwarding {
+function forwarding(containerId: string, port: number): PortForwarding {
   const portMappings = [port, port + 1].flatMap((hostPort) =>
     ['tcp', 'udp'].map((protocol) => ({ hostPort, containerPort: 80, protocol })),
   );
@@ -64,8 +64,8 @@ function life(containerId: string): Record<'add' | 'again' | 'check' | 'del' | '
   };
   const del = (): void => void nftablesBackend.remove(one, ['ipv4', 'ipv6'], warn);
   return {
-    add: step(() => nftablesBackend.put(one, warn)),
-    again: step(() => nftablesBackend.put(one, warn)),
+    add: step(() => nftablesBackend.add(one, warn)),
+    again: step(() => nftablesBackend.add(one, warn)),
     check: step(() => assert.is(nftablesBackend.missing([one]), undefined)),
     del: step(del),
     gone: step(del),
@@ -73,7 +73,7 @@ function life(containerId: string): Record<'add' | 'again' | 'check' | 'del' | '
 }
 
 test('a container costs the same with one and with ten thousand mapped ports, and nothing lists them', () => {
-  nftablesBackend.put(forwarding('first', 8002), warn);
+  nftablesBackend.add(forwarding('first', 8002), warn);
   const few = life('few');
   const many = Array.from({ length: 10_000 }, (_, at) => at);
   execFileSync('nft', ['-f', '-'], {

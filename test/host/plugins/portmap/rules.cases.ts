@@ -91,10 +91,7 @@ export function rulesCases(variant: Variant): void {
     const external = { externalSetMarkChain: 'KUBE-MARK-MASQ' };
     const error = bad('portmap', 'ADD', s.c1, config(s.c1, [tcp(9002)], external));
     assert.is(error.code, 7);
-    assert.match(
-      error.msg,
-      /"externalSetMarkChain" is "KUBE-MARK-MASQ", and table nat \(ipv4\) has no such chain/,
-    );
+    assert.match(error.msg, /"externalSetMarkChain": table nat \(ipv4\) has no chain "KUBE-MARK-MASQ"/);
     assert.equal(rules('nat'), []);
     for (const family of ['iptables', 'ip6tables']) run(family, '-t', 'nat', '-N', 'KUBE-MARK-MASQ');
     add(s.c1, [tcp(9002)], external);

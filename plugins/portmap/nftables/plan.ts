@@ -1,6 +1,6 @@
-import { formatAddress, formatCidr, networkOf, parseAddress } from '../../shared/net/address.ts';
-import { portmapChain, type Attachment } from '../../shared/packetfilter/names.ts';
-import { compileRawArgs } from '../../shared/packetfilter/nftables/compile.ts';
+import { formatAddress, formatCidr, networkOf, parseAddress } from '../../../shared/net/address.ts';
+import { portmapChain, type Attachment } from '../../../shared/packetfilter/names.ts';
+import { compileRawArgs } from '../../../shared/packetfilter/nftables/compile.ts';
 import type {
   NftChain,
   NftElement,
@@ -10,23 +10,23 @@ import type {
   NftStatement,
   NftTable,
   NftType,
-} from '../../shared/packetfilter/nftables/model.ts';
-import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import type { Forwarding, Released } from './backend.ts';
-import { claimOf, type Claim, type Mapping, type Protocol } from './mapping.ts';
+} from '../../../shared/packetfilter/nftables/model.ts';
+import type { Family } from '../../../shared/packetfilter/ruleset.ts';
+import type { ForwardedPorts, PortForwarding } from '../backend.ts';
+import { hostPortsOf, type HostPorts, type PortMapping, type Protocol } from '../mapping.ts';
 
 /**
- * Port mappings in nf_tables, a table of our own per family (`ip weft_hostports`, `ip6 weft_hostports`):
+ * Port mappings in nf_tables: one table per family, `ip weft_hostports` and `ip6 weft_hostports`:
  *
  *     prerouting, output    fib daddr type local ip daddr . meta l4proto . th dport vmap @address_ports
  *                           fib daddr type local meta l4proto . th dport vmap @ports
- *     map ports             tcp . 8080 : jump CNI-DN-<hash>                      one element a port
- *     CNI-DN-<hash>         ip saddr <own subnet> meta mark set mark or <bit>    one chain a container
+ *     map ports             tcp . 8080 : jump CNI-DN-<hash>                      one element per port
+ *     CNI-DN-<hash>         ip saddr <own subnet> meta mark set mark or <bit>    one chain per container
  *                           meta l4proto tcp th dport 8080 dnat to <container>:80
  *     postrouting           ct status dnat mark and <bit> == <bit> masquerade
  *
- * A connection is found in a map, whatever the number of mappings; a container's chain holds only its own. Its conditions
- * stand in its own rules, so that one network's do not meet another's.
+ * A map lookup finds the container's chain, at the same cost for any number of mappings. Conditions are part of the container's own rules,
+ * so they do not affect other networks.
  */
 export function tableOf(family: Family): NftTable {
   return {
@@ -36,12 +36,12 @@ export function tableOf(family: Family): NftTable {
   };
 }
 
-/** For mappings to every address of the host. */
+/** Map for mappings that apply to every address of the host. */
 export function portsMap(family: Family): NftSet {
   return { table: tableOf(family), name: 'ports', key: PORT_KEY, data: 'verdict' };
 }
 
-/** For mappings to one address of the host; looked up first. */
+/** Map for mappings that apply to one address of the host; looked up first. */
 export function addressPortsMap(family: Family): NftSet {
   const address: NftType = family === 'ipv4' ? 'ipv4_addr' : 'ipv6_addr';
   return { table: tableOf(family), name: 'address_ports', key: [address, ...PORT_KEY], data: 'verdict' };
@@ -52,7 +52,7 @@ export function baseChain(family: Family, name: 'prerouting' | 'output' | 'postr
   return { table: tableOf(family), name, hook: { type: 'nat', hook: name, priority } };
 }
 
-/** The same in prerouting (from outside) and output (from this host). */
+/** The rules of prerouting (packets from outside) and output (packets from this host). */
 export function lookupRules(family: Family): NftStatement[][] {
   const daddr: NftField = family === 'ipv4' ? 'ip daddr' : 'ip6 daddr';
   return [
@@ -64,7 +64,7 @@ export function lookupRules(family: Family): NftStatement[][] {
   ];
 }
 
-/** Only what was led away here: another program may use the same mark for something else. */
+/** `ct status dnat`, because another program may use the same mark bit. */
 export function masqueradeRule(markBit: number): NftStatement[] {
   const bits = 2 ** markBit;
   return [{ kind: 'ct status dnat' }, { kind: 'mark', value: bits, mask: bits }, { kind: 'masquerade' }];
@@ -78,21 +78,21 @@ export function containerChain(attachment: Attachment, family: Family): NftChain
   };
 }
 
-/** `name: "net" id: "container"`, what comments of chains and elements begin with. */
+/** `name: net1 id: container1`, the beginning of comments of chains and elements. */
 export function ownerText({ network, containerId }: Attachment): string {
-  // nft(8) cannot print a quote inside of a comment so that it can read it back.
+  // No quotes: nft(8) prints them in a comment unescaped and then cannot read its own output.
   return `name: ${network} id: ${containerId}`;
 }
 
-/** Nobody for a comment that may have been cut: half an id would be another container's. */
+/** Undefined for a comment that may be truncated: half of an id could be another container's. */
 export function ownerOf(comment = ''): Attachment | undefined {
   if (Buffer.byteLength(comment) >= COMMENT_BYTES) return undefined;
   const parts = /^name: ([\w.-]+) id: ([\w.-]+)$/.exec(comment);
   return parts === null ? undefined : { network: parts[1] ?? '', containerId: parts[2] ?? '' };
 }
 
-/** The container's chain, in order. Rules that lead away carry what they lead where in their comment: DEL reads it back. */
-export function containerRules(forwarding: Forwarding): Pick<NftRule, 'statements' | 'comment'>[] {
+/** The rules of the container's chain, in order. DNAT rules have a comment that DEL reads ({@link readRecord}). */
+export function containerRules(forwarding: PortForwarding): Pick<NftRule, 'statements' | 'comment'>[] {
   const { settings, mappings, family } = forwarding;
   const conditions = conditionsOf(settings.conditions[family], family);
   return [
@@ -110,10 +110,10 @@ export function containerRules(forwarding: Forwarding): Pick<NftRule, 'statement
   ];
 }
 
-/** The map elements of a mapping, one a port. */
-export function elementsOf(forwarding: Forwarding, mapping: Mapping): NftElement[] {
+/** The map elements of a mapping, one per port. */
+export function elementsOf(forwarding: PortForwarding, mapping: PortMapping): NftElement[] {
   const chain = containerChain(forwarding, forwarding.family);
-  return keysOf(claimOf(mapping), forwarding.family).map(({ set, key }) => ({
+  return keysOf(hostPortsOf(mapping), forwarding.family).map(({ set, key }) => ({
     set,
     key,
     data: { kind: 'jump', chain: chain.name },
@@ -121,25 +121,26 @@ export function elementsOf(forwarding: Forwarding, mapping: Mapping): NftElement
   }));
 }
 
+/** The key of one port in one of the two maps. */
 export interface PortKey {
   readonly set: NftSet;
   readonly key: readonly string[];
 }
 
-/** The same text for the same port of the same map. */
+/** Equal for equal keys; for use in a Map. */
 export function keyText({ set, key }: PortKey): string {
   return `${set.name} ${key.join(' ')}`;
 }
 
-export function keysOf({ protocol, first, last, address }: Claim, family: Family): PortKey[] {
+export function keysOf({ protocol, first, last, address }: HostPorts, family: Family): PortKey[] {
   const ports = Array.from({ length: last - first + 1 }, (_, at) => String(first + at));
   return address === undefined
     ? ports.map((port) => ({ set: portsMap(family), key: [protocol, port] }))
     : ports.map((port) => ({ set: addressPortsMap(family), key: [address, protocol, port] }));
 }
 
-/** What a rule's comment says that it leads where; undefined for a rule that leads nothing away. */
-export function readRecord(comment: string | undefined): (Claim & Released) | undefined {
+/** Reads `tcp 8080-8080 * > 10.88.0.2`, the comment of a DNAT rule; undefined for any other comment. */
+export function readRecord(comment: string | undefined): ForwardedPorts | undefined {
   const parts = /^(tcp|udp|sctp) (\d+)-(\d+) (\S+) > (\S+)$/.exec(comment ?? '');
   const [, protocol, first, last, host, container = ''] = parts ?? [];
   if (protocol === undefined || parseAddress(container) === undefined) return undefined;
@@ -154,56 +155,59 @@ export function readRecord(comment: string | undefined): (Claim & Released) | un
 
 const PORT_KEY: readonly NftType[] = ['inet_proto', 'inet_service'];
 const PORT_FIELDS: readonly NftField[] = ['meta l4proto', 'th dport'];
-/** What nf_tables keeps of a comment, without its NUL. */
+/** NFT_USERDATA_MAXLEN: nft(8) accepts 128 bytes of comment, the NUL included. */
 const COMMENT_BYTES = 127;
 
-function conditionsOf(words: readonly string[], family: Family): NftStatement[] {
-  if (words.length === 0) return [];
+function conditionsOf(args: readonly string[], family: Family): NftStatement[] {
+  if (args.length === 0) return [];
   const expressions = compileRawArgs(
     tableOf(family).family,
-    words,
+    args,
     family === 'ipv4' ? 'conditionsV4' : 'conditionsV6',
   );
-  return [{ kind: 'rawArgs', args: words, expressions }];
+  return [{ kind: 'rawArgs', args, expressions }];
 }
 
-function recordText({ container }: Forwarding, mapping: Mapping): string {
-  const { protocol, first, last, address } = claimOf(mapping);
+function recordText({ container }: PortForwarding, mapping: PortMapping): string {
+  const { protocol, first, last, address } = hostPortsOf(mapping);
   return `${protocol} ${first}-${last} ${address ?? '*'} > ${formatAddress(container.address)}`;
 }
 
-/** Whose connections must come back through this host: the container's own subnet (hairpin), this host's loopback, or everybody. */
-function markedSources({ settings, container, family }: Forwarding): NftStatement[][] {
+/** Sources whose replies must return through this host: the container's own subnet (hairpin) and 127.0.0.1, or all. */
+function markedSources({ settings, container, family }: PortForwarding): NftStatement[][] {
   if (!settings.snat) return [];
   if (settings.masqAll) return [[]];
   const own: NftStatement[] = [{ kind: 'address', side: 'saddr', cidr: formatCidr(networkOf(container)) }];
   return family === 'ipv4' ? [own, [{ kind: 'address', side: 'saddr', cidr: '127.0.0.1' }]] : [own];
 }
 
-function portTest(mapping: Mapping): NftStatement[] {
-  const { protocol, first, last, address } = claimOf(mapping);
+function portTest(mapping: PortMapping): NftStatement[] {
+  const { protocol, first, last, address } = hostPortsOf(mapping);
   const host: NftStatement[] =
     address === undefined ? [] : [{ kind: 'address', side: 'daddr', cidr: address }];
   return [...host, { kind: 'l4proto', protocol }, { kind: 'dport', first, last }];
 }
 
 /**
- * A run of ports keeps its distance from the first one only when both runs begin alike: nf_tables otherwise picks any port of
- * the run. Runs that are shifted are written port by port before they come here (see `splitShifted`).
+ * nf_tables maps a range of ports one to one only if host and container ports are equal; otherwise it picks any port of the range.
+ * {@link splitShifted} has made such a mapping one mapping per port.
  */
-function destination({ container, family }: Forwarding, { containerPort, range }: Mapping): NftStatement {
+function destination(
+  { container, family }: PortForwarding,
+  { containerPort, range }: PortMapping,
+): NftStatement {
   const port = { first: containerPort, last: containerPort + range - 1 };
   const target = {
     kind: 'dnat',
     family: family === 'ipv4' ? 'ip' : 'ip6',
     address: formatAddress(container.address),
   } as const;
-  // Without a port the packet keeps its own.
+  // Without a port in the target, the packet keeps its own.
   return range > 1 ? target : { ...target, port };
 }
 
-/** Mappings whose run of ports leads to another run become one mapping a port. */
-export function splitShifted(mappings: readonly Mapping[]): Mapping[] {
+/** Replaces a mapping whose host and container ports differ by one mapping per port. */
+export function splitShifted(mappings: readonly PortMapping[]): PortMapping[] {
   return mappings.flatMap((mapping) => {
     const { range, hostPort, containerPort } = mapping;
     if (range === 1 || hostPort === containerPort) return [mapping];

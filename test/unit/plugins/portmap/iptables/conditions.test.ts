@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
-import { suite } from '../../../support/suite.ts';
-import { checkConditions, readConditions } from '../../../../plugins/portmap/conditions.ts';
+import { suite } from '../../../../support/suite.ts';
+import { checkConditions, readConditions } from '../../../../../plugins/portmap/iptables/conditions.ts';
 
 const test = suite('conditions of port mappings in iptables’ language');
 const words = (line: string): string[] => line.split(' ');

@@ -1,19 +1,19 @@
-import { formatAddress, formatCidr, networkOf, type IpAddress } from '../../shared/net/address.ts';
-import { portmapChain, portmapComment } from '../../shared/packetfilter/names.ts';
-import { distinctRules } from '../../shared/packetfilter/compare.ts';
-import type { Family, Match, PortRange, Rule, TableChange } from '../../shared/packetfilter/ruleset.ts';
-import type { Forwarding } from './backend.ts';
+import { formatAddress, formatCidr, networkOf, type IpAddress } from '../../../shared/net/address.ts';
+import { portmapChain, portmapComment } from '../../../shared/packetfilter/names.ts';
+import { ruleKey } from '../../../shared/packetfilter/compare.ts';
+import type { Family, Match, PortRange, Rule, TableChange } from '../../../shared/packetfilter/ruleset.ts';
+import type { PortForwarding } from '../backend.ts';
+import type { PortmapSettings } from '../config.ts';
+import type { PortMapping } from '../mapping.ts';
 import { readConditions } from './conditions.ts';
-import type { PortmapSettings } from './config.ts';
-import type { Mapping } from './mapping.ts';
 
-/** Chains of all containers; names, order and comments are the reference's. */
+/** Chains that all containers share. Names, order and comments are the reference's. */
 export const DNAT_CHAIN = 'CNI-HOSTPORT-DNAT';
 const SETMARK_CHAIN = 'CNI-HOSTPORT-SETMARK';
 const MASQ_CHAIN = 'CNI-HOSTPORT-MASQ';
 
 /**
- * Table nat as it must be for a container's ports:
+ * The desired state of table nat:
  *
  *     PREROUTING, OUTPUT      to an address of this host -> CNI-HOSTPORT-DNAT
  *     CNI-HOSTPORT-DNAT       to ports of this container -> CNI-DN-<hash>
@@ -21,7 +21,7 @@ const MASQ_CHAIN = 'CNI-HOSTPORT-MASQ';
  *                             to the port: DNAT
  *     POSTROUTING             first of all -> CNI-HOSTPORT-MASQ: marked packets are masqueraded
  */
-export function portmapChange(forwarding: Forwarding): Omit<TableChange, 'family' | 'table'> {
+export function portmapChange(forwarding: PortForwarding): Omit<TableChange, 'family' | 'table'> {
   const { settings } = forwarding;
   const chain = portmapChain(forwarding);
   const ownMark = settings.snat && settings.externalSetMarkChain === undefined;
@@ -31,9 +31,7 @@ export function portmapChange(forwarding: Forwarding): Omit<TableChange, 'family
       ...(ownMark ? markRules(settings.markMasqBit) : []),
       ...['PREROUTING', 'OUTPUT'].map((from) => ({ chain: from, rule: toLocal, at: 'last' as const })),
     ],
-    setChains: [
-      { chain, rules: distinctRules(forwarding.mappings.flatMap((one) => rulesOf(forwarding, one))) },
-    ],
+    setChains: [{ chain, rules: containerRules(forwarding) }],
     setJumps: [{ chain: DNAT_CHAIN, to: chain, rules: entryRules(forwarding, chain) }],
   };
 }
@@ -43,7 +41,7 @@ const toLocal: Rule = {
   target: { kind: 'jump', chain: DNAT_CHAIN },
 };
 
-/** Another network may use another bit: its rules stay beside these. */
+/** Networks may use different bits: a rule for another bit stays. */
 function markRules(bit: number): NonNullable<TableChange['ensureRules']> {
   const mark = 2 ** bit;
   return [
@@ -60,7 +58,7 @@ function markRules(bit: number): NonNullable<TableChange['ensureRules']> {
       rule: { matches: [{ kind: 'mark', value: mark, mask: mark }], target: { kind: 'masquerade' } },
       at: 'last',
     },
-    // Before the masquerading of containers, which lets hairpin traffic pass as traffic among neighbours.
+    // Ahead of bridge's masquerade rules, which accept hairpin traffic as traffic between neighbours.
     {
       chain: 'POSTROUTING',
       rule: {
@@ -72,10 +70,16 @@ function markRules(bit: number): NonNullable<TableChange['ensureRules']> {
   ];
 }
 
+/** Mappings that differ only in a hostIP that means "all addresses" make the same rules. */
+function containerRules(forwarding: PortForwarding): Rule[] {
+  const rules = forwarding.mappings.flatMap((mapping) => mappingRules(forwarding, mapping));
+  return [...new Map(rules.map((rule) => [ruleKey(rule), rule])).values()];
+}
+
 /** Marks come first: DNAT ends the chain. */
-function rulesOf({ settings, container, family }: Forwarding, mapping: Mapping): Rule[] {
+function mappingRules({ settings, container, family }: PortForwarding, mapping: PortMapping): Rule[] {
   const base = {
-    ...(mapping.hostAddress === undefined ? {} : { destination: { value: whole(mapping.hostAddress) } }),
+    ...(mapping.hostAddress === undefined ? {} : { destination: { value: hostCidr(mapping.hostAddress) } }),
     protocol: mapping.protocol,
     matches: [{ kind: 'port', destinationPort: portsOf(mapping) }] satisfies Match[],
   };
@@ -98,8 +102,8 @@ function markedSources(
   return [{ source: { value: subnet } }, ...local];
 }
 
-/** A run of ports that does not begin at the same number is shifted as a whole: `-first-last/base` of iptables. */
-function destination({ hostPort, containerPort, range }: Mapping, address: IpAddress): string {
+/** A range whose container ports differ from its host ports is shifted as a whole: `-first-last/base` of iptables. */
+function destination({ hostPort, containerPort, range }: PortMapping, address: IpAddress): string {
   const text = formatAddress(address);
   if (range > 1 && hostPort === containerPort) return text;
   const host = address.family === 'ipv4' ? text : `[${text}]`;
@@ -108,14 +112,17 @@ function destination({ hostPort, containerPort, range }: Mapping, address: IpAdd
     : `${host}:${containerPort}-${containerPort + range - 1}/${hostPort}`;
 }
 
-/** iptables' multiport takes 15 ports, of which a run of ports counts as two. */
+/** The multiport match takes 15 ports; a range counts as two (linux/netfilter/xt_multiport.h). */
 const PORTS_PER_RULE = 15;
 
 /**
- * Rules that lead to the container's chain. As in the reference they name the ports of every mapping, also of those that are for
- * the other family's addresses: the chain has no rule for them, and traffic goes on.
+ * Rules that jump to the container's chain. As in the reference they name the ports of every mapping, also of those that apply to the
+ * other family only: the chain has no rule for them, and the packet continues.
  */
-function entryRules({ network, containerId, family, settings, mappings }: Forwarding, chain: string): Rule[] {
+function entryRules(
+  { network, containerId, family, settings, mappings }: PortForwarding,
+  chain: string,
+): Rule[] {
   const text = comment(portmapComment({ network, containerId }));
   const conditions = readConditions(family, settings.conditions[family]);
   const all = settings.mappings ?? mappings;
@@ -131,27 +138,27 @@ function entryRules({ network, containerId, family, settings, mappings }: Forwar
   );
 }
 
-/** In order, as many as fit into a rule. */
+/** In order, as many as one rule can name. */
 function groups(ranges: readonly PortRange[]): PortRange[][] {
   const filled: PortRange[][] = [];
-  let room = 0;
+  let free = 0;
   for (const range of ranges) {
     const size = range.first === range.last ? 1 : 2;
-    if (size > room) {
+    if (size > free) {
       filled.push([]);
-      room = PORTS_PER_RULE;
+      free = PORTS_PER_RULE;
     }
     filled.at(-1)?.push(range);
-    room -= size;
+    free -= size;
   }
   return filled;
 }
 
-function portsOf({ hostPort, range }: Mapping): PortRange {
+function portsOf({ hostPort, range }: PortMapping): PortRange {
   return { first: hostPort, last: hostPort + range - 1 };
 }
 
-function whole(address: IpAddress): string {
+function hostCidr(address: IpAddress): string {
   return `${formatAddress(address)}/${address.family === 'ipv4' ? 32 : 128}`;
 }
 

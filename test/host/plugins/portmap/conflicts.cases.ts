@@ -16,7 +16,7 @@ export function holdersCases(filter: Filter): void {
       assert.is(error.code, 11);
       assert.is(
         error.msg,
-        'host port 9002/tcp is held by container c1 of network net1 at 10.88.0.11, which is alive',
+        'host port 9002/tcp is already in use by running container c1 of network net1 (10.88.0.11)',
       );
       assert.match(error.details ?? '', /portConflict/);
     }
@@ -80,7 +80,7 @@ export function holdersCases(filter: Filter): void {
     const { log } = good('portmap', 'ADD', s.c2, config(s.c2, [tcp(9002)]));
     assert.match(
       log,
-      /taking over 9002\/tcp from container dead of network net1 at 10\.88\.0\.66: no network namespace/,
+      /host port 9002\/tcp: taken over from container dead of network net1 \(10\.88\.0\.66\): no network namespace/,
     );
     assert.not.match(s.ruleset(), /\bdead\b|10\.88\.0\.66|fd00:88::66/);
     assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^two/);
@@ -109,10 +109,10 @@ export function holdersCases(filter: Filter): void {
     const old = { ...makeContainer('old', 68) };
     good('portmap', 'ADD', old, config(old, [tcp(9002)]));
     mkdirSync('/var/lib/cni/networks/net1', { recursive: true });
-    writeFileSync('/var/lib/cni/networks/net1/10.88.0.68', 'heir\r\neth0');
-    writeFileSync('/var/lib/cni/networks/net1/fd00:88::68', 'heir\r\neth0');
+    writeFileSync('/var/lib/cni/networks/net1/10.88.0.68', 'new-owner\r\neth0');
+    writeFileSync('/var/lib/cni/networks/net1/fd00:88::68', 'new-owner\r\neth0');
     const { log } = good('portmap', 'ADD', s.c2, config(s.c2, [tcp(9002)]));
-    assert.match(log, /10\.88\.0\.68 is leased to container heir of network net1 now/);
+    assert.match(log, /10\.88\.0\.68 is now leased to container new-owner of network net1/);
     removeContainer(old);
   });
 

@@ -1,0 +1,258 @@
+import { formatAddress, parseCidr } from '../../../shared/net/address.ts';
+import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
+import { addresses } from '../../../shared/kernel/rtnetlink/addresses.ts';
+import { Rtnetlink } from '../../../shared/kernel/rtnetlink/rtnetlink.ts';
+import {
+  addChain,
+  addElements,
+  addSet,
+  addTable,
+  deleteChain,
+  flushChain,
+  ruleRequest,
+} from '../../../shared/packetfilter/nftables/messages.ts';
+import type { NftElement } from '../../../shared/packetfilter/nftables/model.ts';
+import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { Family } from '../../../shared/packetfilter/ruleset.ts';
+import type { ForwardedPorts, PortForwarding } from '../backend.ts';
+import { resolveConflicts, type PortConflict } from '../conflicts.ts';
+import { hostPortsOf, overlap, type HostPorts } from '../mapping.ts';
+import {
+  addressPortsMap,
+  baseChain,
+  containerChain,
+  containerRules,
+  elementsOf,
+  keysOf,
+  keyText,
+  lookupRules,
+  masqueradeRule,
+  ownerOf,
+  portsMap,
+  readRecord,
+  splitShifted,
+  tableOf,
+  type PortKey,
+} from './plan.ts';
+import { addToShared, chunks, detachChains, portStates, type MapEntry } from './shared-ports.ts';
+
+/** Requests that make the container's ports forwarded to it; none when they are. */
+export function additionRequests(
+  reader: NftReader,
+  given: PortForwarding,
+  warn: (line: string) => void,
+): NetlinkRequest[] {
+  const forwarding = { ...given, mappings: splitShifted(given.mappings) };
+  const { family } = forwarding;
+  const dead = deadChains(reader, forwarding, warn);
+  return [
+    ...skeletonRequests(reader, family),
+    ...masqueradeRequests(reader, forwarding),
+    ...removalRequests(reader, family, dead, staleEntries(reader, forwarding)).requests,
+    ...containerRequests(reader, forwarding, new Set(dead)),
+  ];
+}
+
+export interface Removal {
+  readonly requests: readonly NetlinkRequest[];
+  /** The ports whose rules the requests remove. */
+  readonly removed: readonly ForwardedPorts[];
+}
+
+/**
+ * Removes containers' chains and the map entries that jump to them. The rules of a chain name its ports, so no map is listed.
+ * @param stale further map entries to remove in the same transaction
+ */
+export function removalRequests(
+  reader: NftReader,
+  family: Family,
+  names: readonly string[],
+  stale: readonly MapEntry[] = [],
+): Removal {
+  const chains = names
+    .map((name) => ({ table: tableOf(family), name }))
+    .filter((one) => reader.hasChain(one));
+  const forwarded = chains.map(({ name }) => ({ name, ports: forwardedBy(reader, family, name) }));
+  const entries = forwarded.flatMap(({ name, ports }) => entriesOf(family, name, ports));
+  return {
+    requests: [
+      ...detachChains(reader, family, [...entries, ...stale]),
+      ...chains.flatMap((chain) => [flushChain(chain), deleteChain(chain)]),
+    ],
+    removed: forwarded.flatMap(({ ports }) => ports),
+  };
+}
+
+/** Chains of dead containers that forward ports of this one. @throws CniError 11 when one of the containers is running */
+export function deadChains(
+  reader: NftReader,
+  forwarding: PortForwarding,
+  warn: (line: string) => void,
+): string[] {
+  if (forwarding.settings.portConflict === 'reference') return [];
+  return resolveConflicts(forwarding, conflictsOf(reader, forwarding), warn).map(({ chain }) => chain);
+}
+
+/** For CHECK: the first object that is missing, as a phrase for the error. */
+export function missingObject(reader: NftReader, given: PortForwarding): string | undefined {
+  const forwarding = { ...given, mappings: splitShifted(given.mappings) };
+  const { family } = forwarding;
+  const chain = containerChain(forwarding, family);
+  const table = `table ${tableOf(family).family} ${tableOf(family).name}`;
+  if (!reader.hasTable(tableOf(family))) return `${table} is missing`;
+  if (skeletonRequests(reader, family).length > 0) return `lookup rule is missing from ${table}`;
+  if (masqueradeRequests(reader, forwarding).length > 0) return `masquerade rule is missing from ${table}`;
+  if (!hasContainerRules(reader, forwarding)) return `chain ${chain.name} of ${table} has different rules`;
+  const wanted = wantedElements(forwarding);
+  const states = portStates(reader, family, wanted);
+  const lost = wanted.find((_, at) => states[at]?.chains.includes(chain.name) !== true);
+  if (lost === undefined) return undefined;
+  return `element ${lost.key.join(' . ')} is missing from map ${lost.set.name} of ${table}`;
+}
+
+/** Chains of other containers that forward a port of this one, found by looking up exactly those ports. */
+function conflictsOf(reader: NftReader, forwarding: PortForwarding): (PortConflict & { chain: string })[] {
+  const { family } = forwarding;
+  // Most hosts use one back end only, and there may be ten thousand ports to look up.
+  if (!reader.hasTable(tableOf(family))) return [];
+  const own = containerChain(forwarding, family).name;
+  const wanted = forwarding.mappings.map(hostPortsOf);
+  const keys = wanted.flatMap((ports) => conflictingKeys(ports, family));
+  const chains = new Set(portStates(reader, family, keys).flatMap((state) => state.chains));
+  chains.delete(own);
+  return [...chains].flatMap((chain) => {
+    const owner = ownerOf(reader.chainComment({ table: tableOf(family), name: chain }));
+    if (owner?.containerId === forwarding.containerId) return [];
+    const used = forwardedBy(reader, family, chain).find((one) =>
+      wanted.some((ports) => overlap(one, ports)),
+    );
+    return used === undefined ? [] : [{ ...used, chain, owner }];
+  });
+}
+
+/** A port of one address conflicts with the same port of all addresses, and the reverse. */
+function conflictingKeys(ports: HostPorts, family: Family): PortKey[] {
+  const everywhere = { ...ports, address: undefined };
+  const single =
+    ports.address === undefined ? hostAddresses(family).map((address) => ({ ...ports, address })) : [ports];
+  return [everywhere, ...single].flatMap((one) => keysOf(one, family));
+}
+
+/** RT_SCOPE_LINK of linux/rtnetlink.h */
+const LINK_SCOPE = 253;
+
+/** Addresses of the host that a hostIP can name; link-local addresses cannot be reached through a mapping. */
+function hostAddresses(family: Family): string[] {
+  using rtnetlink = Rtnetlink.open();
+  return addresses(rtnetlink, { family })
+    .filter(({ scope }) => scope !== LINK_SCOPE)
+    .flatMap(({ address }) => {
+      const parsed = parseCidr(address);
+      return parsed === undefined ? [] : [formatAddress(parsed.address)];
+    });
+}
+
+/** Table, maps and base chains, which all containers share. */
+function skeletonRequests(reader: NftReader, family: Family): NetlinkRequest[] {
+  const table = tableOf(family);
+  const lookups = (['prerouting', 'output'] as const).map((name) => baseChain(family, name));
+  const complete = lookups.every((chain) => {
+    const present = reader.rules(chain);
+    const wanted = lookupRules(family);
+    return (
+      present.length === wanted.length &&
+      wanted.every((statements, at) => present[at]?.is({ statements }) === true)
+    );
+  });
+  if (complete) return [];
+  return [
+    addTable(table),
+    addSet(portsMap(family), 1),
+    addSet(addressPortsMap(family), 2),
+    addChain(baseChain(family, 'postrouting')),
+    ...lookups.flatMap((chain) => [
+      addChain(chain),
+      flushChain(chain),
+      ...lookupRules(family).map((statements) => ruleRequest({ chain, statements })),
+    ]),
+  ];
+}
+
+/** One rule for each mark bit in use. */
+function masqueradeRequests(reader: NftReader, { settings, family }: PortForwarding): NetlinkRequest[] {
+  if (!settings.snat) return [];
+  const chain = baseChain(family, 'postrouting');
+  const statements = masqueradeRule(settings.markMasqBit);
+  return reader.rules(chain).some((present) => present.is({ statements }))
+    ? []
+    : [addChain(chain), ruleRequest({ chain, statements })];
+}
+
+/** Fills the container's chain unless it is complete, and adds the map entries that do not jump to it yet. */
+function containerRequests(
+  reader: NftReader,
+  forwarding: PortForwarding,
+  dead: ReadonlySet<string>,
+): NetlinkRequest[] {
+  const { family } = forwarding;
+  const chain = containerChain(forwarding, family);
+  const wanted = wantedElements(forwarding);
+  const present = portStates(reader, family, wanted);
+  const states = wanted.map((element, at) => {
+    const { chains = [], jumps } = present[at] ?? {};
+    return { element, state: { chains: chains.filter((one) => !dead.has(one)), jumps } };
+  });
+  const free = states.filter(({ state }) => state.chains.length === 0).map(({ element }) => element);
+  const shared = states.filter(({ state: { chains } }) => chains.length > 0 && !chains.includes(chain.name));
+  const fill = hasContainerRules(reader, forwarding)
+    ? []
+    : [
+        addChain(chain),
+        ...(reader.hasChain(chain) ? [flushChain(chain)] : []),
+        ...containerRules(forwarding).map((one) => ruleRequest({ chain, ...one })),
+      ];
+  return [
+    ...fill,
+    ...elementRequests(free),
+    ...shared.flatMap(({ element, state }) => addToShared(family, element, chain.name, state)),
+  ];
+}
+
+/** Map entries that an earlier ADD of this container made and this one does not ask for. */
+function staleEntries(reader: NftReader, forwarding: PortForwarding): MapEntry[] {
+  const { family } = forwarding;
+  const { name } = containerChain(forwarding, family);
+  const wanted = new Set(wantedElements(forwarding).map(keyText));
+  const present = entriesOf(family, name, forwardedBy(reader, family, name));
+  return present.filter(({ port }) => !wanted.has(keyText(port)));
+}
+
+/** The ports that a container's chain forwards, read back from its rules. */
+function forwardedBy(reader: NftReader, family: Family, name: string): ForwardedPorts[] {
+  return reader.rules({ table: tableOf(family), name }).flatMap(({ comment }) => readRecord(comment) ?? []);
+}
+
+function entriesOf(family: Family, chain: string, ports: readonly HostPorts[]): MapEntry[] {
+  return ports.flatMap((one) => keysOf(one, family)).map((port) => ({ port, chain }));
+}
+
+function hasContainerRules(reader: NftReader, forwarding: PortForwarding): boolean {
+  const chain = containerChain(forwarding, forwarding.family);
+  const present = reader.rules(chain);
+  const wanted = containerRules(forwarding);
+  return present.length === wanted.length && wanted.every((one, at) => present[at]?.is(one) === true);
+}
+
+/** One per port: with "portConflict": "reference" a container's mappings may overlap. */
+function wantedElements(forwarding: PortForwarding): NftElement[] {
+  const all = forwarding.mappings.flatMap((mapping) => elementsOf(forwarding, mapping));
+  return [...new Map(all.map((element) => [keyText(element), element])).values()];
+}
+
+function elementRequests(elements: readonly NftElement[]): NetlinkRequest[] {
+  const bySet = Map.groupBy(elements, ({ set }) => set.name);
+  return [...bySet.values()].flatMap((group) => {
+    const [first] = group;
+    return first === undefined ? [] : chunks(group).map((part) => addElements(first.set, part));
+  });
+}

@@ -1,0 +1,3 @@
+import { holdersCases } from './conflicts.cases.ts';
+
+holdersCases('nft');

@@ -1,3 +1,0 @@
-import { holdersCases } from './holders.cases.ts';
-
-holdersCases('legacy');
