@@ -5,8 +5,17 @@
  * docs/internals/packaging.md has the reasons and the figures.
  */
 import { spawnSync } from 'node:child_process';
-import { linkSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import {
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brotliCompressSync } from 'node:zlib';
 import { nodeBase } from './build/node-binary.mjs';
@@ -54,6 +63,7 @@ async function build() {
   try {
     const { late, inputs } = await bundle(root, work);
     say(`bundled ${inputs.length} files`);
+    saveSourceMaps(work);
     const notices = writeNotices(inputs, work);
     const parts = {
       work,
@@ -72,6 +82,17 @@ async function build() {
     report(names, process.argv.includes('--no-timing') ? 0 : 11);
   } finally {
     rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** The source maps of all bundles, for scripts/stack.mjs. @param {string} work */
+function saveSourceMaps(work) {
+  const folder = resolve(root, 'dist/maps');
+  mkdirSync(folder, { recursive: true });
+  for (const file of readdirSync(work).filter((name) => name.endsWith('.map'))) {
+    const map = JSON.parse(readFileSync(join(work, file), 'utf8'));
+    map.sources = map.sources.map((/** @type {string} */ source) => relative(folder, resolve(work, source)));
+    writeFileSync(join(folder, file === 'bundle.cjs.map' ? 'plugins.cjs.map' : file), JSON.stringify(map));
   }
 }
 

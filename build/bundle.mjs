@@ -107,6 +107,9 @@ async function bundleOne(root, entry, outfile, late) {
     alias: { 'node-gyp-build': resolve(root, 'build/no-addon.cjs') },
     plugins: [directBuiltins, netlinkAsModules, ...late.map(lateBound)],
     metafile: true,
+    // For scripts/stack.mjs; the bundle itself does not refer to it.
+    sourcemap: 'external',
+    sourcesContent: false,
     logLevel: 'warning',
   });
   return Object.keys(metafile.inputs);

@@ -63,7 +63,7 @@ function hashTable(elf) {
   const { at: entryAt, value: address } = elf.dynamicEntry(DT.GNU_HASH);
   const at = elf.offsetOf(address);
   const [buckets = 0, first = 0, words = 0] = [0, 4, 8].map((field) => elf.bytes.readUInt32LE(at + field));
-  requireLayout(words * 8 >= WORDS * 8 + 16, `a filter of ${words} words leaves no room for the new one`);
+  requireLayout(words * 8 >= WORDS * 8 + 16, `a filter of ${words} words leaves no space for the new one`);
   const bucketsAt = at + 16 + words * 8;
   const chainsAt = bucketsAt + buckets * 4 - first * 4;
   let last = Math.max(

@@ -230,7 +230,7 @@ const PAGE = 4096;
  * @param {import('./elf.mjs').Elf} elf @param {number} size
  * @returns {{ offset: number, address: number, take(): void }} `take` makes the segment reach over them
  */
-export function roomForCode(elf, size) {
+export function spaceForCode(elf, size) {
   const segments = elf.segments();
   const segment = segments.find(({ type, flags }) => type === PT.LOAD && (flags & PF_X) !== 0);
   requireLayout(segment && segment.fileSize === segment.memorySize, 'no plain executable segment');
@@ -238,7 +238,7 @@ export function roomForCode(elf, size) {
   const padding = -end & 15;
   const offset = end + padding;
   const pageEnd = Math.ceil(end / PAGE) * PAGE;
-  requireLayout(offset + size <= pageEnd, 'no room for the stub behind the executable segment');
+  requireLayout(offset + size <= pageEnd, 'no space for the stub behind the executable segment');
   requireLayout(
     segments.every(
       (other) => other.type !== PT.LOAD || other.offset <= segment.offset || other.offset >= pageEnd,
@@ -247,7 +247,7 @@ export function roomForCode(elf, size) {
   );
   requireLayout(
     elf.bytes.subarray(end, offset + size).every((byte) => byte === 0),
-    'the room for the stub is in use',
+    'the space for the stub is in use',
   );
   return {
     offset,
@@ -261,14 +261,14 @@ export function roomForCode(elf, size) {
  * @param {import('./elf.mjs').Elf} elf @param {number} size
  * @returns {{ address: number, take(): void }} aligned to 16 bytes
  */
-export function roomForData(elf, size) {
+export function spaceForData(elf, size) {
   const segment = elf
     .segments()
     .find(({ type, fileSize, memorySize }) => type === PT.LOAD && memorySize > fileSize);
   requireLayout(segment, 'no writable segment with zeroed memory');
   const end = segment.address + segment.memorySize;
   const address = Math.ceil(end / 16) * 16;
-  requireLayout(address + size <= Math.ceil(end / PAGE) * PAGE, 'no room for data behind .bss');
+  requireLayout(address + size <= Math.ceil(end / PAGE) * PAGE, 'no space for data behind .bss');
   return {
     address,
     take: () => elf.resizeSegment(segment, segment.fileSize, address + size - segment.address),

@@ -6,8 +6,8 @@ import {
   requireLayout,
   onlyRelocation,
   relocations,
-  roomForCode,
-  roomForData,
+  spaceForCode,
+  spaceForData,
 } from './elf.mjs';
 
 /**
@@ -115,17 +115,17 @@ export function useHugePages(elf) {
     call: onlyRelocation(all, name, R_X86_64.JUMP_SLOT).at,
     own: onlyRelocation(all, name, R_X86_64.GLOB_DAT).place,
   }));
-  const data = roomForData(elf, 16);
+  const data = spaceForData(elf, 16);
   const places = { next: data.address, end: data.address + 8 };
   const known = { ...places, ...Object.fromEntries(slots.map(({ name, own }) => [name, own])) };
-  const room = roomForCode(elf, assemble(X64, known, 0).length);
+  const space = spaceForCode(elf, assemble(X64, known, 0).length);
 
-  assemble(X64, known, room.address).copy(elf.bytes, room.offset);
-  room.take();
+  assemble(X64, known, space.address).copy(elf.bytes, space.offset);
+  space.take();
   data.take();
   for (const { name, call } of slots) {
     elf.setU64(call + 8, R_X86_64.RELATIVE);
-    elf.setU64(call + 16, room.address + ENTRIES[name]);
+    elf.setU64(call + 16, space.address + ENTRIES[name]);
   }
 }
 
@@ -189,11 +189,11 @@ export function useHugePagesForMalloc(elf) {
   const first = elf.u64(elf.offsetOf(slot));
   // Code of ours lies behind .fini, the last of the program's own.
   requireLayout(first < elf.dynamicEntry(DT.FINI).value, 'the program begins somewhere else already');
-  const room = roomForCode(elf, assemble(MALLOC_X64, {}, 0).length);
+  const space = spaceForCode(elf, assemble(MALLOC_X64, {}, 0).length);
 
-  assemble(MALLOC_X64, { ...places, first }, room.address).copy(elf.bytes, room.offset);
-  room.take();
-  elf.setU64(elf.offsetOf(slot), room.address);
+  assemble(MALLOC_X64, { ...places, first }, space.address).copy(elf.bytes, space.offset);
+  space.take();
+  elf.setU64(elf.offsetOf(slot), space.address);
 }
 
 /**

@@ -1,4 +1,4 @@
-import { DF_BIND_NOW, DT, LayoutError, requireLayout, relocations, roomForCode } from './elf.mjs';
+import { DF_BIND_NOW, DT, LayoutError, requireLayout, relocations, spaceForCode } from './elf.mjs';
 
 /**
  * Frees the Node binary of libatomic.so.1, which minimal Debian, Ubuntu and RHEL-like systems do not have.
@@ -37,16 +37,16 @@ export function withoutLibatomic(elf) {
   requireLayout((elf.dynamicEntry(DT.FLAGS).value & DF_BIND_NOW) !== 0, 'not linked BIND_NOW');
   const needs = findVersionNeeds(elf);
   const relocation = findRelocation(elf, needs.versionIndex, machine.jumpSlot);
-  const room = roomForCode(elf, machine.stub.length);
+  const space = spaceForCode(elf, machine.stub.length);
 
-  machine.stub.copy(elf.bytes, room.offset);
-  room.take();
+  machine.stub.copy(elf.bytes, space.offset);
+  space.take();
   elf.setU64(relocation.at + 8, machine.relative);
-  elf.setU64(relocation.at + 16, room.address);
+  elf.setU64(relocation.at + 16, space.address);
   elf.bytes.writeUInt16LE(1, relocation.versionAt);
   unlinkVersionNeeds(elf, needs);
   elf.removeDynamic(library.at);
-  return { needed: true, stubAddress: room.address };
+  return { needed: true, stubAddress: space.address };
 }
 
 /**

@@ -27,22 +27,15 @@ import { withoutLibatomic } from './libatomic.mjs';
 import { reduceSymbolLookups } from './dynamic-symbols.mjs';
 import { stripElf } from './strip.mjs';
 
+/** Files whose change makes a prepared binary stale. */
 const PATCHES = [
-  'assemble.mjs',
-  'atomic-stubs.mjs',
-  'deaf.mjs',
+  'dynamic-symbols.mjs',
   'elf.mjs',
   'huge-pages.mjs',
   'libatomic.mjs',
-  'locks.mjs',
-  'lookups.mjs',
-  'malloc-pages.mjs',
-  'relocations.mjs',
-  'returns.mjs',
-  'room.mjs',
+  'node-binary.mjs',
+  'node-patches.mjs',
   'strip.mjs',
-  'symbols.mjs',
-  'base.mjs',
 ];
 
 /**
