@@ -13,7 +13,7 @@ import {
   network,
   sh,
 } from './host.ts';
-import { trace } from './strace.ts';
+import { trace } from '../../../support/steps.ts';
 
 const test = suite('bridge GC and STATUS', { limit: 40 });
 test.beforeEach(cleanHost);
@@ -80,12 +80,12 @@ test('an empty list means that nothing is valid; the older spelling counts too; 
 test('STATUS: what the configuration needs and the kernel lacks is code 50', () => {
   const lacking = 'socket:error=EPROTONOSUPPORT';
   for (const own of [full(), full({ macspoofchk: false, ipMasqBackend: 'nftables' })]) {
-    const { exitCode, stdout } = trace('STATUS', none, own, lacking);
+    const { exitCode, stdout } = trace('bridge', 'STATUS', none, own, lacking);
     assert.is(exitCode, 1);
     assert.equal((JSON.parse(stdout) as { code: number }).code, 50);
     assert.match(stdout, /this kernel has no nf_tables/);
   }
-  assert.is(trace('STATUS', none, full({ macspoofchk: false }), lacking).exitCode, 0);
+  assert.is(trace('bridge', 'STATUS', none, full({ macspoofchk: false }), lacking).exitCode, 0);
   succeed('bridge', 'STATUS', none, full());
 });
 

@@ -3,7 +3,7 @@ import type { CniResult } from '../../../../shared/cni/types.ts';
 import { succeed } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 import { cleanHost, hostState, link, makeNamespace, network, sh, startHelper } from './host.ts';
-import { trace } from './strace.ts';
+import { trace } from '../../../support/steps.ts';
 import { hideNft } from './world.ts';
 
 const test = suite('bridge: MAC spoofing check', { limit: 40 });
@@ -106,11 +106,11 @@ test('a kernel without nf_tables: ADD fails and leaves nothing, DEL works', () =
   const before = hostState();
   // Two sockets are of rtnetlink, for host and container; whichever is asked for then is refused.
   const refused = 'socket:error=EPROTONOSUPPORT:when=3+';
-  const { exitCode, stdout } = trace('ADD', c1, config, refused);
+  const { exitCode, stdout } = trace('bridge', 'ADD', c1, config, refused);
   assert.is(exitCode, 1);
   assert.match(stdout, /MAC spoofing check|EPROTONOSUPPORT/);
   assert.equal(hostState(), before);
-  assert.is(trace('DEL', c1, config, refused).exitCode, 0);
+  assert.is(trace('bridge', 'DEL', c1, config, refused).exitCode, 0);
 });
 
 test.run();

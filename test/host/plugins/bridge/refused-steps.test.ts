@@ -1,38 +1,32 @@
 import * as assert from 'uvu/assert';
 import type { CniResult } from '../../../../shared/cni/types.ts';
 import { fail, succeed } from '../../../support/plugin.ts';
+import { every, everyStep, failAt } from '../../../support/steps.ts';
 import { suite } from '../../../support/suite.ts';
-import { assertClean, assertComplete, c1, config, ERRORS, everyStep, VARIANTS } from './faults.ts';
+import { assertClean, assertComplete, c1, config, scenario, VARIANTS } from './faults.ts';
 import { cleanHost, hostState, ipam, makeNamespace, network, sh } from './host.ts';
-import { trace } from './strace.ts';
 
-const test = suite('bridge: a step is refused', { limit: 900 });
+const test = suite('bridge: a system call fails', { limit: 900 });
 test.beforeEach(cleanHost);
 test.after(cleanHost);
 
 for (const [name, own] of Object.entries(VARIANTS)) {
   test(`${name}: whichever step of ADD fails, the host is as before`, () => {
-    everyStep(
-      'ADD',
-      own,
-      () => true,
-      ({ syscall, when }) => {
-        const before = hostState();
-        const failure = `${syscall}:error=${ERRORS[syscall] ?? 'ENOMEM'}:when=${when}`;
-        const { exitCode, stdout, stderr } = trace('ADD', c1, own, failure);
-        if (exitCode === 0) {
-          // What is nice to have does not fail an ADD; then it must be complete.
-          assertComplete(JSON.parse(stdout) as CniResult, own);
-        } else if (stderr.includes("cannot return to the host's network namespace")) {
-          // Nothing can be put right from within the container's namespace: as if killed.
-          succeed('bridge', 'DEL', c1, own);
-          assertClean();
-        } else {
-          assert.type((JSON.parse(stdout) as { code: unknown }).code, 'number', stderr);
-          assert.equal(hostState(), before);
-        }
-      },
-    );
+    everyStep(scenario('ADD', own), every, (step, _, disturbed) => {
+      const before = hostState();
+      const { exitCode, stdout, stderr } = disturbed(failAt(step));
+      if (exitCode === 0) {
+        // An optional step does not fail an ADD; the ADD must be complete then.
+        assertComplete(JSON.parse(stdout) as CniResult, own);
+      } else if (stderr.includes("cannot return to the host's network namespace")) {
+        // The plugin ended inside the container's namespace, as if killed.
+        succeed('bridge', 'DEL', c1, own);
+        assertClean();
+      } else {
+        assert.type((JSON.parse(stdout) as { code: unknown }).code, 'number', stderr);
+        assert.equal(hostState(), before);
+      }
+    });
   });
 }
 
