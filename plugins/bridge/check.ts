@@ -1,55 +1,84 @@
+import { statSync } from 'node:fs';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import type { CniInterface, CniResult } from '../../shared/cni/types.ts';
+import type { CniInterface, CniResult, CniRoute } from '../../shared/cni/types.ts';
 import { waitUntil } from '../../shared/kernel/deadline.ts';
 import { openNamespace } from '../../shared/kernel/namespace.ts';
+import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
+import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
+import { portVlans, type PortVlan } from '../../shared/kernel/rtnetlink/bridge-ports.ts';
+import { routes, type RouteInfo } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { checkContainer } from './check-container.ts';
-import { checkHost, type CheckContext } from './check-host.ts';
-import { checkPacketFilter } from './check-packetfilter.ts';
-import type { BridgeConfig } from './config.ts';
-import { identify } from './identity.ts';
+import {
+  containsAddress,
+  formatAddress,
+  formatCidr,
+  networkOf,
+  parseAddress,
+  parseCidr,
+  type AddressFamily,
+  type Cidr,
+} from '../../shared/net/address.ts';
+import { missingMasquerade } from './backend.ts';
+import { isPromiscuous } from './bridge.ts';
+import { vlanGatewayName, type BridgeConfig } from './config.ts';
+import { otherAddresses } from './container.ts';
+import type { Context } from './context.ts';
+import { missingForwarding } from './gateway.ts';
+import { hostEndOf, identify } from './identity.ts';
 import { ipamOf } from './ipam.ts';
+import { missingMacSpoofCheck } from './nftables/macspoof.ts';
+import { tableOf, wantedVlans } from './plan.ts';
 
 /**
- * Whether the network is as ADD left it; read-only. A false alarm makes Nomad destroy a healthy workload's network, so a
- * problem must still be there at a second look; and everything found is named, for the operator who reads one line.
+ * Compares the network with what ADD set up; read-only. Nomad destroys the network of an allocation whose CHECK fails, so a problem must
+ * still be there at a second look. The error names every problem.
  * @throws CniError
  */
 export function check(call: Invocation<BridgeConfig>): void {
   const prevResult = call.prevResult;
   if (prevResult === undefined) {
     throw new CniError(CniCode.InvalidNetworkConfig, 'Required prevResult missing', {
-      details: 'CHECK compares with what ADD answered; the runtime has lost it',
+      details: 'CHECK compares with the result of ADD; the runtime has lost it',
     });
   }
   let problems: string[] = [];
-  waitUntil(PATIENCE_MS, () => (problems = look(call, prevResult)).length === 0);
+  waitUntil(SECOND_LOOK_MS, () => (problems = findProblems(call, prevResult)).length === 0);
   if (problems.length > 0) throw new CniError(CniCode.Internal, problems.join('; '));
   ipamOf(call)?.check();
 }
 
-/** For a reload of the packet filter or of a network manager to pass by. */
-const PATIENCE_MS = 200;
+/** Long enough for a reload of the packet filter or of a network manager. */
+const SECOND_LOOK_MS = 200;
 
-function look(call: Invocation<BridgeConfig>, prevResult: CniResult): string[] {
+interface CheckContext extends Context {
+  readonly prevResult: CniResult;
+  /** The container's interface in prevResult. */
+  readonly container: CniInterface;
+}
+
+function findProblems(call: Invocation<BridgeConfig>, prevResult: CniResult): string[] {
   using namespace = openNamespace(call.netns);
   using host = Rtnetlink.open();
   using inside = Rtnetlink.openIn(namespace);
-  const context: CheckContext = {
-    call,
-    prevResult,
-    identity: identify(call),
-    namespace,
-    host,
-    inside,
-    container: containerInterface(call, prevResult),
-  };
-  const { problems, link, end } = checkContainer(context);
+  const container = containerInterface(call, prevResult);
+  const context = { call, prevResult, identity: identify(call), namespace, host, inside, container };
+  const link = linkByName(inside, container.name);
+  const end = link === undefined ? undefined : hostEndOf(host, link, namespace);
   return [
-    ...problems,
-    ...checkHost(context, end),
-    ...(link === undefined ? [] : checkPacketFilter(context, link, end)),
+    // 1. The container's interface, its addresses and routes.
+    ...sandboxProblems(call.netns, container.sandbox ?? ''),
+    ...(link === undefined
+      ? [`interface ${container.name} is missing in ${call.netns}`]
+      : [
+          ...linkProblems(context, link, end),
+          ...addressProblems(context, link),
+          ...routeProblems(context, link),
+        ]),
+    // 2. The bridge, its port, the gateway.
+    ...bridgeProblems(context, end),
+    // 3. Masquerading and the MAC check: `iptables -F` removes them, and the reference's CHECK does not look at them.
+    ...(link === undefined ? [] : packetFilterProblems(context, link, end)),
   ];
 }
 
@@ -60,8 +89,192 @@ function containerInterface({ ifname }: Invocation<BridgeConfig>, prevResult: Cn
   throw new CniError(
     CniCode.Internal,
     `prevResult lists no interface ${JSON.stringify(ifname)} in a sandbox`,
-    {
-      details: `it lists: ${prevResult.interfaces.map(({ name }) => name).join(', ') || 'none'}`,
-    },
+    { details: `it lists: ${prevResult.interfaces.map(({ name }) => name).join(', ') || 'none'}` },
   );
+}
+
+/** Two paths may be the same namespace: /var/run is a link to /run. */
+function sandboxProblems(netns: string, sandbox: string): string[] {
+  if (netns === sandbox || isSameFile(netns, sandbox)) return [];
+  return [`Sandbox in prevResult ${sandbox} doesn't match configured netns: ${netns}`];
+}
+
+function isSameFile(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((path) => statSync(path, { bigint: true, throwIfNoEntry: false }));
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
+}
+
+function linkProblems(
+  { call, container }: CheckContext,
+  link: LinkInfo,
+  end: LinkInfo | undefined,
+): string[] {
+  const { name } = container;
+  const problems: string[] = [];
+  if (link.kind !== 'veth')
+    problems.push(`interface ${name} is not a veth but ${link.kind ?? 'a plain interface'}`);
+  if (container.mac !== undefined && container.mac.toLowerCase() !== link.mac) {
+    problems.push(`interface ${name} has MAC ${link.mac}, ADD gave it ${container.mac}`);
+  }
+  if (!link.up && !call.config.disableContainerInterface) problems.push(`interface ${name} is down`);
+  if (end === undefined) problems.push(`the veth of ${name} has no other end on this host`);
+  return problems;
+}
+
+/** Addresses that this interface must have according to the result of ADD. */
+function expectedAddresses({ prevResult, container }: CheckContext): string[] {
+  const at = prevResult.interfaces.indexOf(container);
+  return prevResult.ips.filter((ip) => ip.interface === at).map(({ address }) => canonical(address));
+}
+
+function addressProblems(context: CheckContext, link: LinkInfo): string[] {
+  const present = addresses(context.inside, { index: link.index });
+  return expectedAddresses(context).flatMap((wanted) => {
+    const found = present.find(({ address }) => address === wanted);
+    if (found === undefined)
+      return [`Failed to match addr ${wanted} on interface ${link.name}: it is missing`];
+    return found.dadFailed
+      ? [`address ${wanted} of ${link.name} is in use by another host (duplicate address)`]
+      : [];
+  });
+}
+
+function routeProblems(context: CheckContext, link: LinkInfo): string[] {
+  const { inside, prevResult } = context;
+  const own = expectedAddresses(context).flatMap((text) => parseCidr(text) ?? []);
+  const tables = new Map<number, RouteInfo[]>();
+  return prevResult.routes.flatMap((route) => {
+    const table = tableOf(route);
+    const present = tables.get(table) ?? routes(inside, { table });
+    tables.set(table, present);
+    return present.some((one) => isRoute(one, route, link, own)) ? [] : [describeMissing(route, link)];
+  });
+}
+
+/**
+ * ADD chose the gateway of a route without one. A route whose gateway is in none of this interface's networks came from a chained plugin,
+ * and may use any interface.
+ */
+function isRoute(present: RouteInfo, wanted: CniRoute, link: LinkInfo, own: readonly Cidr[]): boolean {
+  if (present.destination !== canonicalNetwork(wanted.dst)) return false;
+  const hops = [{ link: present.link, gateway: present.gateway }, ...present.hops];
+  const gateway = wanted.gw ? parseAddress(wanted.gw) : undefined;
+  if (gateway === undefined) return hops.some((hop) => hop.link === link.index);
+  const text = formatAddress(gateway);
+  const isOwn = own.some((cidr) => containsAddress(cidr, gateway));
+  return hops.some((hop) => hop.gateway === text && (hop.link === link.index || !isOwn));
+}
+
+function describeMissing({ dst, gw }: CniRoute, { name }: LinkInfo): string {
+  return `Expected Route to ${dst}${gw ? ` via ${gw}` : ''} on ${name} is missing`;
+}
+
+/** @param end the host end, if it exists */
+function bridgeProblems(context: CheckContext, end: LinkInfo | undefined): string[] {
+  const { host, call, prevResult } = context;
+  const { config } = call;
+  const bridge = linkByName(host, config.bridge);
+  if (bridge === undefined) return [`bridge ${config.bridge} is missing`];
+  if (bridge.kind !== 'bridge')
+    return [`${bridge.name} is not a bridge but ${bridge.kind ?? 'a plain interface'}`];
+  const problems: string[] = [];
+  const known = prevResult.interfaces.find(({ name }) => name === bridge.name);
+  if (known === undefined) problems.push(`prevResult does not list bridge ${bridge.name}`);
+  else if (known.sandbox) problems.push(`prevResult has bridge ${bridge.name} in sandbox ${known.sandbox}`);
+  if (known?.mac !== undefined && known.mac.toLowerCase() !== bridge.mac) {
+    problems.push(`bridge ${bridge.name} has MAC ${bridge.mac}, it had ${known.mac}`);
+  }
+  if (!bridge.up) problems.push(`bridge ${bridge.name} is down`);
+  if (config.promiscMode && !isPromiscuous(bridge)) {
+    problems.push(`bridge ${bridge.name} is not in promiscuous mode`);
+  }
+  if (end !== undefined) problems.push(...portProblems(context, bridge, end));
+  if (config.isGateway) problems.push(...gatewayProblems(context, bridge));
+  return problems;
+}
+
+function portProblems({ call, host }: CheckContext, bridge: LinkInfo, end: LinkInfo): string[] {
+  const { hairpinMode, portIsolation } = call.config;
+  const problems: string[] = [];
+  if (end.master !== bridge.index) problems.push(`${end.name} is not a port of bridge ${bridge.name}`);
+  if (!end.up) problems.push(`${end.name} is down`);
+  if (end.port !== undefined && hairpinMode && !end.port.hairpin)
+    problems.push(`${end.name} is not in hairpin mode`);
+  if (end.port !== undefined && portIsolation && !end.port.isolated)
+    problems.push(`${end.name} is not isolated`);
+  const wanted = wantedVlans(call.config);
+  if (wanted.length > 0) problems.push(...vlanProblems(portVlans(host, end.index), wanted, end));
+  return problems;
+}
+
+/** @returns the VLANs that the port lacks; additional ones are no problem */
+export function vlanProblems(
+  present: readonly PortVlan[],
+  wanted: readonly PortVlan[],
+  { name }: Pick<LinkInfo, 'name'>,
+): string[] {
+  const has = (vid: number, pvid: boolean): boolean =>
+    present.some((one) => vid >= one.vid && vid <= (one.lastVid ?? one.vid) && (!pvid || one.pvid === true));
+  const missing = wanted.flatMap(({ vid, lastVid = vid, pvid = false }) =>
+    Array.from({ length: lastVid - vid + 1 }, (_, at) => vid + at).filter((one) => !has(one, pvid)),
+  );
+  return missing.length === 0 ? [] : [`${name} does not carry VLAN ${missing.join(', ')}`];
+}
+
+function gatewayProblems(context: CheckContext, bridge: LinkInfo): string[] {
+  const { host, call } = context;
+  const { vlan } = call.config;
+  const link = vlan === 0 ? bridge : linkByName(host, vlanGatewayName(bridge.name, vlan));
+  if (link === undefined) return [`gateway interface ${vlanGatewayName(bridge.name, vlan)} is missing`];
+  const present = addresses(host, { index: link.index });
+  const wanted = gatewayAddresses(context);
+  const families = new Set<AddressFamily>(wanted.map(({ family }) => family));
+  return [
+    ...wanted
+      .filter(({ address }) => !present.some((one) => one.address === address && !one.dadFailed))
+      .map(({ address }) => `${link.name} lacks the gateway address ${address}`),
+    ...missingForwarding([...families]).map(
+      (path) => `forwarding is off: ${path.replaceAll('/', '.')} is not 1`,
+    ),
+  ];
+}
+
+/** Gateway and prefix length of every address of this interface; those of other interfaces come from chained plugins. */
+function gatewayAddresses({
+  prevResult,
+  container,
+}: CheckContext): { address: string; family: AddressFamily }[] {
+  const own = prevResult.interfaces.indexOf(container);
+  return prevResult.ips.flatMap(({ address, gateway, interface: on }) => {
+    if (on !== undefined && on !== own) return [];
+    const cidr = parseCidr(address);
+    const parsed = gateway === undefined ? undefined : parseAddress(gateway);
+    if (cidr === undefined || parsed === undefined) return [];
+    return [{ address: formatCidr({ address: parsed, prefix: cidr.prefix }), family: parsed.family }];
+  });
+}
+
+function packetFilterProblems(context: CheckContext, link: LinkInfo, end: LinkInfo | undefined): string[] {
+  const { call, inside } = context;
+  const problems: string[] = [];
+  const own = expectedAddresses(context);
+  if (call.config.ipMasq && own.length > 0) {
+    const missing = missingMasquerade(call, { addresses: own, keep: otherAddresses(inside, link.index) });
+    if (missing !== undefined) problems.push(`masquerading is not complete: ${missing}`);
+  }
+  if (call.config.macspoofchk && end !== undefined) {
+    const missing = missingMacSpoofCheck(call, { hostInterface: end.name, mac: link.mac ?? '' });
+    if (missing !== undefined) problems.push(`the MAC spoofing check is not complete: ${missing}`);
+  }
+  return problems;
+}
+
+function canonical(address: string): string {
+  const cidr = parseCidr(address);
+  return cidr === undefined ? address : formatCidr(cidr);
+}
+
+function canonicalNetwork(destination: string): string {
+  const cidr = parseCidr(destination);
+  return cidr === undefined ? destination : formatCidr(networkOf(cidr));
 }

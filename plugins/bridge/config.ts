@@ -2,13 +2,12 @@ import * as z from 'zod/mini';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import type { CniDns } from '../../shared/cni/types.ts';
 import { mtuSchema } from '../../shared/config/node-config.ts';
-import { MAC_RULE, stationMac } from './mac.ts';
-import { expandTrunk, trunkSchema, vlanGatewayName } from './trunk.ts';
+import { formatMac, parseMac } from '../../shared/net/address.ts';
 
-/** The bridge plugin's part of a network's configuration, checked, defaults filled in (docs/reference/plugins/bridge.md). */
+/** The plugin's settings, with defaults (docs/reference/plugins/bridge.md). */
 export interface BridgeConfig {
   readonly bridge: string;
-  /** Also true when only isDefaultGateway was given. */
+  /** Also true when only `isDefaultGateway` is set. */
   readonly isGateway: boolean;
   readonly isDefaultGateway: boolean;
   readonly forceAddress: boolean;
@@ -27,13 +26,13 @@ export interface BridgeConfig {
   readonly enabledad: boolean;
   readonly disableContainerInterface: boolean;
   readonly portIsolation: boolean;
-  /** From runtimeConfig, else from args.cni; CNI_ARGS comes after both. */
+  /** From runtimeConfig, else from args.cni; CNI_ARGS is used when both have none. */
   readonly mac: string | undefined;
-  /** '' is a layer-2 network: no addresses. */
+  /** '' for a layer-2 network: no addresses. */
   readonly ipamType: string;
-  /** The whole configuration, for the address management in this process. */
+  /** The whole configuration, for host-local in this process. */
   readonly raw: Readonly<Record<string, unknown>>;
-  /** Takes the place of whatever the IPAM plugin says, as a whole. */
+  /** Replaces the DNS settings of the IPAM result as a whole. */
   readonly dns: CniDns | undefined;
 }
 
@@ -64,15 +63,31 @@ function settingsOf(decoded: Decoded, raw: BridgeConfig['raw']): BridgeConfig {
     ipMasqBackend: rest.ipMasqBackend === '' ? undefined : rest.ipMasqBackend,
     mtu: mtu === 0 ? undefined : mtu,
     vlanTrunk: vlanTrunk === undefined ? undefined : expandTrunk(vlanTrunk),
-    mac: mac === undefined ? undefined : stationMac(mac),
+    mac: mac === undefined ? undefined : unicastMac(mac),
     ipamType: ipam?.type ?? '',
     raw,
     dns: ownDns(dns),
   };
 }
 
+/** For messages. */
+export const MAC_RULE = 'must be six bytes in hexadecimal, not multicast and not all zero';
+
+/** A unicast MAC address in canonical text; undefined for other text, a multicast address and all zeros. */
+export function unicastMac(text: string): string | undefined {
+  const bytes = parseMac(text);
+  const isMulticast = ((bytes?.[0] ?? 0) & 1) === 1;
+  if (bytes === undefined || isMulticast || bytes.every((byte) => byte === 0)) return undefined;
+  return formatMac(bytes);
+}
+
+/** Name of the host-side gateway interface of a VLAN, as in the reference; `configure` checks that it is short enough for a link. */
+export function vlanGatewayName(bridge: string, vlan: number): string {
+  return `${bridge}.${vlan}`;
+}
+
 const flag = z._default(z.boolean(), false);
-/** IFNAMSIZ of linux/if.h less the closing zero; the characters are those that dev_valid_name of the kernel refuses, and `%`, which would make it number the name. */
+/** Length: IFNAMSIZ of linux/if.h without the NUL. Characters: those that the kernel's dev_valid_name refuses, and `%`, which the kernel replaces by a number. */
 const linkName = z.string().check(
   z.refine((name) => Buffer.byteLength(name) <= 15, { error: 'a link name has at most 15 bytes' }),
   z.regex(/^(?!\.{1,2}$)[^/:%\s]+$/u, {
@@ -80,9 +95,30 @@ const linkName = z.string().check(
   }),
 );
 const macText = z.string().check(
-  z.refine((text) => text === '' || stationMac(text) !== undefined, {
+  z.refine((text) => text === '' || unicastMac(text) !== undefined, {
     error: `invalid MAC address: ${MAC_RULE}`,
   }),
+);
+
+/** One entry of vlanTrunk: one VLAN by `id`, or `minID` to `maxID` inclusive; an entry may have both forms. */
+const trunkSchema = z.array(
+  z
+    .object({
+      id: z.optional(vlanId('incorrect trunk id parameter')),
+      minID: z.optional(vlanId('incorrect trunk minID parameter')),
+      maxID: z.optional(vlanId('incorrect trunk maxID parameter')),
+    })
+    .check(
+      z.refine((entry) => entry.minID !== undefined || entry.maxID === undefined, {
+        error: 'minID and maxID should be configured simultaneously, minID is missing',
+      }),
+      z.refine((entry) => entry.maxID !== undefined || entry.minID === undefined, {
+        error: 'minID and maxID should be configured simultaneously, maxID is missing',
+      }),
+      z.refine(({ minID, maxID }) => minID === undefined || maxID === undefined || minID <= maxID, {
+        error: 'minID is greater than maxID in trunk parameter',
+      }),
+    ),
 );
 
 const schema = z.object({
@@ -147,7 +183,7 @@ function contradictions(config: Decoded): string[] {
   return found;
 }
 
-/** A list that is there counts even when it is empty; an empty domain alone says nothing. */
+/** An empty list replaces that of IPAM; an empty domain does not. */
 function ownDns(dns: Decoded['dns']): CniDns | undefined {
   if (dns === undefined) return undefined;
   const { nameservers, domain, search, options } = dns;
@@ -158,4 +194,21 @@ function ownDns(dns: Decoded['dns']): CniDns | undefined {
     ...(options && { options }),
   };
   return Object.keys(own).length === 0 ? undefined : own;
+}
+
+/** Every VLAN of the trunk once, in ascending order. */
+function expandTrunk(trunk: z.output<typeof trunkSchema>): number[] {
+  const ids = trunk.flatMap(({ id, minID, maxID }) => [
+    ...(id === undefined ? [] : [id]),
+    ...(minID === undefined || maxID === undefined ? [] : range(minID, maxID)),
+  ]);
+  return [...new Set(ids)].sort((one, other) => one - other);
+}
+
+function range(first: number, last: number): number[] {
+  return Array.from({ length: last - first + 1 }, (_, at) => first + at);
+}
+
+function vlanId(error: string): z.ZodMiniNumber {
+  return z.int().check(z.gte(1, { error }), z.lte(4094, { error }));
 }

@@ -1,25 +1,28 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { UndoStack } from '../../shared/cni/undo.ts';
-import { deleteLink } from '../../shared/kernel/rtnetlink/links.ts';
+import type { NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import type { Bridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
-import type { ContainerSide } from './container.ts';
+import type { Identity } from './identity.ts';
 import type { Ipam } from './ipam.ts';
-import type { Pair } from './pair.ts';
 
-/** What one ADD works with once the pair is plugged in. */
-export interface AddContext {
+/** What the steps of ADD and CHECK work with. */
+export interface Context {
   readonly call: Invocation<BridgeConfig>;
-  readonly ipam: Ipam | undefined;
+  readonly identity: Identity;
+  readonly namespace: NetworkNamespace;
+  /** Rtnetlink in the host's namespace. */
   readonly host: Rtnetlink;
-  readonly side: ContainerSide;
-  readonly bridge: Bridge;
-  readonly pair: Pair;
-  readonly undo: UndoStack;
+  /** Rtnetlink in the container's namespace. */
+  readonly inside: Rtnetlink;
 }
 
-/** To be pushed on top of an undo that gives the container's addresses free: nobody may get them while this pair lives. */
-export function unplugFirst({ host, pair, undo }: AddContext): void {
-  undo.push(`interface ${pair.host.name}`, () => deleteLink(host, pair.host.index));
+export interface AddContext extends Context {
+  /** Undefined for a layer-2 network. */
+  readonly ipam: Ipam | undefined;
+  /** Of the container end. */
+  readonly mac: string;
+  /** Bytes, of a new bridge and both ends; undefined: the kernel's default. */
+  readonly mtu: number | undefined;
+  readonly undo: UndoStack;
 }

@@ -7,15 +7,15 @@ import { configureIpam } from '../../shared/ipam/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus, type IpamCall } from '../../shared/ipam/ipam.ts';
 import type { BridgeConfig } from './config.ts';
 
-/** Of any verb: DEL and GC have what is valid of the configuration. */
+/** Of any verb: DEL and GC have the valid part of the configuration. */
 type Call = Invocation<Partial<BridgeConfig>>;
 
-/** The network's address management, wherever it runs. */
+/** The network's IPAM plugin, in this process or as a program. */
 export interface Ipam {
-  /** @param again what the same attachment had is being replaced */
+  /** @param again whether an earlier ADD of the same attachment is being replaced */
   add(again: boolean): IpamAnswer;
   del(): void;
-  /** Whether these addresses (with prefix length) are reserved for this attachment; false when it cannot be told. */
+  /** Whether these addresses (with prefix length) are leased to this attachment; false when unknown. */
   holds(addresses: readonly string[]): boolean;
   check(): void;
   gc(): void;
@@ -26,13 +26,13 @@ export interface IpamAnswer {
   readonly ips: readonly CniIp[];
   readonly routes: readonly CniRoute[];
   readonly dns: CniDns;
-  /** Takes back what this ADD reserved, not what an earlier one had. */
+  /** Releases the leases of this ADD, not those of an earlier one. */
   readonly undo: () => void;
 }
 
 /**
- * Our own host-local is called as a function: a second process would double the time of an ADD. Anything else, also a
- * host-local of another make, is run as the CNI specification says, with this plugin's own input and environment.
+ * Weft's own host-local is called as a function: a second process would double the time of ADD. Any other IPAM plugin, also another
+ * host-local, is run as the CNI specification says, with this plugin's stdin and environment.
  * @returns undefined for a layer-2 network
  */
 export function ipamOf(call: Call): Ipam | undefined {
@@ -41,7 +41,7 @@ export function ipamOf(call: Call): Ipam | undefined {
   return isThisProgram(ipamType, call.path) ? inProcess(call) : delegated(call, ipamType);
 }
 
-/** The name decides which plugin the one executable is; device and inode whether it is that executable. */
+/** Device and inode tell whether `host-local` in CNI_PATH is this executable. */
 function isThisProgram(type: string, path: readonly string[]): boolean {
   if (type !== 'host-local') return false;
   try {
@@ -49,7 +49,7 @@ function isThisProgram(type: string, path: readonly string[]): boolean {
     const own = statSync('/proc/self/exe', { bigint: true });
     return file.dev === own.dev && file.ino === own.ino;
   } catch {
-    // A missing plugin is reported by whoever runs it.
+    // `delegate` reports a missing plugin.
     return false;
   }
 }
@@ -76,14 +76,14 @@ function inProcess(call: Call): Ipam {
 }
 
 function delegated(call: Call, type: string): Ipam {
-  // Before anything is changed: a missing plugin must not leave a trace.
+  // Before anything changes: report a missing plugin.
   if (call.command === 'ADD') findPlugin(type, call.path);
   const undo = (): void => delegate(type, 'DEL', call);
   const attempt = (): IpamAnswer => {
     try {
       return { ...delegateAdd(type, call), undo };
     } catch (thrown) {
-      // The error that counts is the one of ADD.
+      // Report the error of ADD, not that of the clean-up.
       throws(undo);
       throw thrown;
     }
@@ -93,8 +93,8 @@ function delegated(call: Call, type: string): Ipam {
       try {
         return attempt();
       } catch (thrown) {
-        // The reference's host-local refuses an attachment that it knows ("duplicate allocation") for ever, although the
-        // runtime may repeat ADD. The first attempt has let go of what was known.
+        // The reference's host-local rejects an attachment that has a lease ("duplicate allocation"), although the runtime may repeat
+        // ADD. The first attempt has released that lease.
         if (type === 'host-local' || again) return attempt();
         throw thrown;
       }

@@ -13,9 +13,10 @@ import {
 } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { CniIp, CniRoute } from '../../shared/cni/types.ts';
+import type { PortVlan } from '../../shared/kernel/rtnetlink/bridge-ports.ts';
 import type { BridgeConfig } from './config.ts';
 
-/** What an IPAM plugin's answer means for container and bridge. Pure: nothing here looks at the host. */
+/** What the IPAM result means for container and bridge. */
 export interface Layer3 {
   readonly families: readonly AddressFamily[];
   /** For the container's interface, with prefix length. */
@@ -34,12 +35,20 @@ export interface PlannedRoute {
   readonly route: CniRoute;
 }
 
-/** Index of the container's interface in the result: bridge, host's end, container's end. */
+/** Addresses whose traffic to other networks is masqueraded, with prefix length. */
+export interface Masqueraded {
+  /** Of this interface. */
+  readonly addresses: readonly string[];
+  /** Of the container's other interfaces, whose rules stay. */
+  readonly keep: readonly string[];
+}
+
+/** Index of the container's interface in the result: bridge, host end, container end. */
 export const CONTAINER_INTERFACE = 2;
 
 /**
- * @param ipam as the IPAM plugin answered
- * @throws CniError 7 naming every problem of the answer
+ * @param ipam the IPAM plugin's result
+ * @throws CniError 7 for a result that cannot be used
  */
 export function planLayer3(
   config: Pick<BridgeConfig, 'isGateway' | 'isDefaultGateway'>,
@@ -66,7 +75,32 @@ export function planLayer3(
   };
 }
 
-/** The kernel's number of the table that a route is in: 0, like none, is the main one. */
+export function hasVlans({ vlan, vlanTrunk }: Pick<BridgeConfig, 'vlan' | 'vlanTrunk'>): boolean {
+  return vlan !== 0 || vlanTrunk !== undefined;
+}
+
+/** The VLANs of a port; none when the configuration names none. */
+export function wantedVlans({ vlan, vlanTrunk }: Pick<BridgeConfig, 'vlan' | 'vlanTrunk'>): PortVlan[] {
+  if (!hasVlans({ vlan, vlanTrunk })) return [];
+  // A trunk without `vlan` keeps VLAN 1 for untagged frames.
+  const native: PortVlan = { vid: vlan === 0 ? 1 : vlan, pvid: true, untagged: true };
+  const tagged = (vlanTrunk ?? []).filter((vid) => vid !== native.vid).map((vid) => ({ vid }));
+  return [native, ...ranges(tagged)];
+}
+
+/** Consecutive VLANs as one range each: a trunk of 4094 fits into one message. */
+function ranges(vlans: readonly PortVlan[]): PortVlan[] {
+  const result: PortVlan[] = [];
+  for (const { vid } of vlans) {
+    const last = result.at(-1);
+    if (last !== undefined && (last.lastVid ?? last.vid) === vid - 1)
+      result[result.length - 1] = { ...last, lastVid: vid };
+    else result.push({ vid });
+  }
+  return result;
+}
+
+/** The kernel's number of a route's routing table; 0 or none is the main table. */
 export function tableOf({ table }: CniRoute): number {
   return table === undefined || table === 0 ? MAIN_TABLE : table;
 }
@@ -84,32 +118,32 @@ interface Assigned {
 function readIp({ address, gateway }: CniIp, isGateway: boolean): Assigned {
   const cidr = parseCidr(address);
   if (cidr === undefined)
-    throw badAnswer(`the address ${JSON.stringify(address)} is not of the form ADDRESS/PREFIX`);
+    throw invalidResult(`the address ${JSON.stringify(address)} is not of the form ADDRESS/PREFIX`);
   const given = gateway === undefined || gateway === '' ? undefined : parseAddress(gateway);
   if (gateway && given === undefined)
-    throw badAnswer(`the gateway ${JSON.stringify(gateway)} is not an IP address`);
+    throw invalidResult(`the gateway ${JSON.stringify(gateway)} is not an IP address`);
   if (given !== undefined && given.family !== cidr.address.family) {
-    throw badAnswer(`the gateway ${gateway} is not of the family of the address ${address}`);
+    throw invalidResult(`the gateway ${gateway} is not of the family of the address ${address}`);
   }
   const chosen = given ?? (isGateway ? nextAddress(firstAddress(cidr)) : undefined);
   if (isGateway && chosen !== undefined && sameAddress(chosen, cidr.address)) {
-    throw badAnswer(`the address ${address} is the one that the bridge needs as the gateway`);
+    throw invalidResult(`the address ${address} is the bridge's gateway address`);
   }
   return { cidr, gateway: chosen };
 }
 
 /**
- * Every family gets its default route through the bridge. One that IPAM gave without a gateway is that route: the reference
- * adds a second one, which the kernel refuses.
+ * Every family gets a default route through the bridge. A default route that IPAM returned without a gateway becomes that route; the
+ * reference adds a second one, which the kernel refuses.
  */
 function withDefaultRoutes(routes: readonly CniRoute[], interfaces: readonly Assigned[]): CniRoute[] {
   const result = [...routes];
   for (const family of ['ipv4', 'ipv6'] as const) {
     const gateway = firstGateway(interfaces, family);
     if (gateway === undefined) continue;
-    const isOurs = (route: CniRoute): boolean =>
+    const isDefault = (route: CniRoute): boolean =>
       isDefaultRoute(route.dst) && familyOf(route.dst) === family && tableOf(route) === MAIN_TABLE;
-    const at = result.findIndex(isOurs);
+    const at = result.findIndex(isDefault);
     const found = result[at];
     if (found === undefined) result.push({ dst: DEFAULT[family], gw: gateway });
     else if (!found.gw) result[at] = { ...found, gw: gateway };
@@ -121,16 +155,16 @@ function withDefaultRoutes(routes: readonly CniRoute[], interfaces: readonly Ass
 const MAIN_TABLE = 254;
 const DEFAULT = { ipv4: '0.0.0.0/0', ipv6: '::/0' } as const;
 
-/** A route without a gateway of its own goes through the first gateway of its family; without any, straight to the link. */
+/** A route without a gateway uses the first gateway of its family; without any, its destination is on the link. */
 function plannedRoutes(routes: readonly CniRoute[], interfaces: readonly Assigned[]): PlannedRoute[] {
   const planned = new Map<string, PlannedRoute>();
   for (const route of routes) {
     const cidr = parseCidr(route.dst);
     if (cidr === undefined)
-      throw badAnswer(`the route to ${JSON.stringify(route.dst)} has no valid destination`);
+      throw invalidResult(`the route to ${JSON.stringify(route.dst)} has no valid destination`);
     const given = route.gw ? parseAddress(route.gw) : undefined;
     if (route.gw && given?.family !== cidr.address.family) {
-      throw badAnswer(`the route to ${route.dst} has an unusable gateway ${JSON.stringify(route.gw)}`);
+      throw invalidResult(`the route to ${route.dst} has an unusable gateway ${JSON.stringify(route.gw)}`);
     }
     const destination = formatCidr(networkOf(cidr));
     const gateway = given ? formatAddress(given) : firstGateway(interfaces, cidr.address.family);
@@ -156,11 +190,11 @@ function familyOf(cidr: string): AddressFamily | undefined {
   return parseCidr(cidr)?.address.family;
 }
 
-function badAnswer(problem: string): CniError {
-  return new CniError(CniCode.InvalidNetworkConfig, `cannot use what the IPAM plugin answered: ${problem}`);
+function invalidResult(problem: string): CniError {
+  return new CniError(CniCode.InvalidNetworkConfig, `invalid result of the IPAM plugin: ${problem}`);
 }
 
-/** Addresses already on the bridge that a wanted gateway address cannot live with. */
+/** Addresses of the bridge that conflict with a wanted gateway address. */
 export function conflicting(
   wanted: string,
   present: readonly string[],
@@ -171,7 +205,7 @@ export function conflicting(
     const other = parseCidr(text);
     if (gateway === undefined || other === undefined || planned.includes(text)) return false;
     if (other.address.family !== gateway.address.family) return false;
-    // Several IPv6 networks may share a bridge; with IPv4 the reference knows one network a bridge.
+    // Several IPv6 networks may share a bridge; with IPv4 the reference allows one network per bridge.
     return gateway.address.family === 'ipv4' || overlap(gateway, other);
   });
 }

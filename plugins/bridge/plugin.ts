@@ -1,11 +1,20 @@
-import type { Plugin } from '../../shared/cni/plugin.ts';
+import { CniError } from '../../shared/cni/errors.ts';
+import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS } from '../../shared/cni/types.ts';
+import { runAll } from '../../shared/cni/undo.ts';
+import { openNamespace, type NetworkNamespace } from '../../shared/kernel/namespace.ts';
+import { deleteLink, linkByName, links, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
+import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { hasNftables } from '../../shared/packetfilter/nftables/change.ts';
 import { add } from './add.ts';
+import { collectMasquerade, masqueradeReady, removeMasquerade, type ValidAttachments } from './backend.ts';
 import { check } from './check.ts';
 import { configure, type BridgeConfig } from './config.ts';
-import { del } from './del.ts';
-import { gc } from './gc.ts';
-import { status } from './status.ts';
+import { otherAddresses } from './container.ts';
+import { attachmentOfAlias, findHostEnd, hostEndOf, identify, isHostEndOf, isLabelled } from './identity.ts';
+import { ipamOf } from './ipam.ts';
+import { removeMacSpoofCheck, staleMacSpoofChecks } from './nftables/macspoof.ts';
+import { noNftables } from './nftables/masquerade.ts';
 
 /** Connects containers to a Linux bridge: docs/reference/plugins/bridge.md. */
 export const plugin: Plugin<BridgeConfig> = {
@@ -18,3 +27,156 @@ export const plugin: Plugin<BridgeConfig> = {
   gc,
   status,
 };
+
+type RemovalCall = Invocation<Partial<BridgeConfig>>;
+
+/**
+ * Removes what ADD created, ours or the reference's, whatever is left of it: the namespace may be gone, empty, or another one by now.
+ * Every step is tried. The bridge, its address and forwarding stay, because other containers may use them.
+ */
+function del(call: RemovalCall): void {
+  const { ipMasq, macspoofchk } = call.config;
+  let keep: readonly string[] = [];
+  runAll(
+    [
+      // 1. The interface, before its addresses are released.
+      () => (keep = removeInterface(call)),
+      // 2. The leases.
+      () => ipamOf(call)?.del(),
+      // 3. Masquerading. An invalid key may have been true.
+      () => {
+        if (ipMasq !== false) removeMasquerade(call, keep);
+      },
+      // 4. The MAC check.
+      () => {
+        if (macspoofchk !== false) removeMacSpoofCheck(call);
+      },
+    ],
+    call.warn,
+  );
+}
+
+/** @returns addresses of the container's other interfaces, whose masquerading rules stay */
+function removeInterface(call: RemovalCall): readonly string[] {
+  using host = Rtnetlink.open();
+  using namespace = openIfPresent(call.netns);
+  if (namespace === undefined) {
+    removeHostEnd(call, host);
+    return [];
+  }
+  using inside = Rtnetlink.openIn(namespace);
+  const link = linkByName(inside, call.ifname);
+  const keep = otherAddresses(inside, link?.index);
+  if (link !== undefined && isForDeletion(call, host, namespace, link)) deleteLink(inside, link.index);
+  else removeHostEnd(call, host);
+  return keep;
+}
+
+/** A path that is empty, missing or no network namespace: there is no namespace to clean up in. */
+function openIfPresent(path: string): NetworkNamespace | undefined {
+  if (path === '') return undefined;
+  try {
+    return openNamespace(path);
+  } catch (thrown) {
+    if (thrown instanceof CniError) return undefined;
+    throw thrown;
+  }
+}
+
+/**
+ * The path may be another container's namespace by now, and the name another network's interface: what belongs to another attachment
+ * stays. The alias of the host end tells; the reference sets none, then prevResult or the bridge decides.
+ */
+function isForDeletion(
+  call: RemovalCall,
+  host: Rtnetlink,
+  namespace: NetworkNamespace,
+  link: LinkInfo,
+): boolean {
+  if (link.kind !== 'veth') return false;
+  const end = hostEndOf(host, link, namespace);
+  if (end !== undefined && isHostEndOf(end, identify(call))) return true;
+  if (end !== undefined && isLabelled(end)) return false;
+  const known = call.prevResult?.interfaces.find(
+    ({ name, sandbox }) => name === call.ifname && sandbox !== undefined && sandbox !== '',
+  );
+  if (known?.mac !== undefined) return known.mac.toLowerCase() === link.mac;
+  return end !== undefined && (end.master === undefined || end.master === bridgeOf(call, host)?.index);
+}
+
+/**
+ * A process may keep the namespace, and with it the interface, although its path is gone. The host end is found by its derived names, or,
+ * if the reference created it, by the name in prevResult.
+ */
+function removeHostEnd(call: RemovalCall, host: Rtnetlink): void {
+  const end = findHostEnd(host, identify(call)) ?? hostEndOfPrevResult(call, host);
+  if (end !== undefined) deleteLink(host, end.index);
+}
+
+function hostEndOfPrevResult(call: RemovalCall, host: Rtnetlink): LinkInfo | undefined {
+  const bridge = bridgeOf(call, host);
+  const named = (call.prevResult?.interfaces ?? []).filter(
+    ({ sandbox }) => sandbox === undefined || sandbox === '',
+  );
+  for (const { name, mac } of named) {
+    const link = linkByName(host, name);
+    // The reference's names are random and may be used again: kind, bridge and MAC must match.
+    const matches = link?.kind === 'veth' && link.master !== undefined && link.master === bridge?.index;
+    if (matches && link.mac === mac?.toLowerCase() && !isLabelled(link)) return link;
+  }
+  return undefined;
+}
+
+/** Undefined also when the configuration's name is invalid. */
+function bridgeOf({ config }: RemovalCall, host: Rtnetlink): LinkInfo | undefined {
+  return config.bridge === undefined ? undefined : linkByName(host, config.bridge);
+}
+
+/**
+ * Removes what attachments left that are not valid any more: pairs with this network's alias, masquerading, leases, and MAC checks of
+ * interfaces that no longer exist. Interfaces without an alias stay: their attachment is unknown.
+ */
+function gc(call: RemovalCall): void {
+  const valid = call.validAttachments;
+  if (valid === undefined) return;
+  runAll(
+    [
+      () => removeStalePairs(call, valid),
+      () => collectMasquerade(call, valid),
+      () => removeStaleMacChecks(),
+      () => ipamOf(call)?.gc(),
+    ],
+    call.warn,
+  );
+}
+
+function removeStalePairs({ network, warn }: RemovalCall, valid: ValidAttachments): void {
+  using host = Rtnetlink.open();
+  const keys = new Set(valid.map(({ containerID, ifname }) => `${containerID}/${ifname}`));
+  const stale = links(host, { kind: 'veth' }).filter(({ alias }) => {
+    const attachment = attachmentOfAlias(alias);
+    return attachment?.network === network && !keys.has(`${attachment.containerId}/${attachment.ifname}`);
+  });
+  runAll(
+    stale.map(
+      ({ index }) =>
+        () =>
+          void deleteLink(host, index),
+    ),
+    warn,
+  );
+}
+
+function removeStaleMacChecks(): void {
+  if (!hasNftables()) return;
+  using host = Rtnetlink.open();
+  for (const stale of staleMacSpoofChecks((name) => linkByName(host, name) !== undefined))
+    removeMacSpoofCheck(stale);
+}
+
+/** Whether ADD could succeed: what the configuration needs of the kernel, and the answer of IPAM. */
+function status(call: Invocation<BridgeConfig>): void {
+  if (call.config.macspoofchk && !hasNftables()) throw noNftables('macspoofchk');
+  if (call.config.ipMasq) masqueradeReady(call);
+  ipamOf(call)?.status();
+}

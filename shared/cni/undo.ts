@@ -1,5 +1,5 @@
 import { withRollbackTime } from '../kernel/deadline.ts';
-import { toCniError } from './errors.ts';
+import { CniCode, CniError, toCniError } from './errors.ts';
 
 /**
  * Steps that can be taken back. Each step of an ADD pushes its undo right after it succeeded; when a later one throws,
@@ -47,4 +47,19 @@ export function runAll(steps: readonly (() => void)[], warn: (line: string) => v
   }
   for (const later of errors.slice(1)) warn(toCniError(later).message);
   if (errors.length > 0) throw errors[0];
+}
+
+/**
+ * Runs one step. An error of the kernel or the file system becomes a CniError that names the step.
+ * @param what the step, as the end of "failed to ...": `create bridge "cni0"`
+ */
+export function step<T>(what: string, work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    if (thrown instanceof CniError) throw thrown;
+    throw new CniError(CniCode.Internal, `failed to ${what}: ${toCniError(thrown).message}`, {
+      cause: thrown,
+    });
+  }
 }

@@ -21,30 +21,54 @@ import type {
 import { commentOf, distinctRules, isUnmanaged, sameRule } from '../../../shared/packetfilter/compare.ts';
 import { missingFrom } from '../../../shared/packetfilter/missing.ts';
 import { masqueradeChain, masqueradeComment, type Attachment } from '../../../shared/packetfilter/names.ts';
+import { applyWherePossible, chooseDriver } from '../../../shared/packetfilter/select.ts';
+import type { Masqueraded } from '../plan.ts';
 
 /**
- * Masquerading of what containers send out, in the reference's shape (pkg/ip/ipmasq_iptables_linux.go), table nat:
+ * Masquerading with iptables in the reference's shape (pkg/ip/ipmasq_iptables_linux.go), table nat:
  *
  *     POSTROUTING   -s <address> "name: … id: …" -> CNI-<hash>
- *     CNI-<hash>    -d <own subnet>     ACCEPT         (traffic among neighbours keeps its source)
+ *     CNI-<hash>    -d <own subnet>     ACCEPT         (traffic within the network keeps its source address)
  *                   ! -d <multicast>    MASQUERADE
  *
- * The chain belongs to (network, container): two interfaces of one container on one network share it. Here each address has
- * its own jump, and the chain lives until the last jump goes.
+ * The chain belongs to (network, container): two interfaces of one container on one network share it. Each address has its own jump, and
+ * the chain exists until its last jump is removed.
  */
+export const iptables = {
+  /** The programs are looked up at each use; ADD names a missing one. */
+  ready: (): void => undefined,
+
+  add: (attachment: Attachment, addresses: Masqueraded): void =>
+    chooseDriver().apply(masqueradeChange({ ...attachment, ...addresses })),
+
+  remove: (attachment: Attachment, keep: readonly string[], warn: (line: string) => void): void =>
+    applyWherePossible(chooseDriver(), masqueradeRemoval({ ...attachment, keep }), warn),
+
+  missing: (attachment: Attachment, addresses: Masqueraded): string | undefined => {
+    const driver = chooseDriver();
+    return missingMasquerade({ ...attachment, ...addresses }, (...table) => driver.read(...table));
+  },
+
+  collect: (
+    network: string,
+    valid: readonly { readonly containerID: string }[],
+    warn: (line: string) => void,
+  ): void => applyWherePossible(chooseDriver(), masqueradeGarbage(network, valid), warn),
+};
+
 export interface Masquerade extends Attachment {
   /** The interface's addresses with prefix length: `10.88.0.2/16`, `fd00::2/64`. */
   readonly addresses: readonly string[];
   /**
-   * Addresses (with or without prefix) that the container holds on its other interfaces right now. Rules of theirs that share
-   * this network's chain stay; any other address found there is a leftover of this interface and is replaced.
+   * Addresses (with or without prefix) that the container has on its other interfaces. Their rules stay in the shared chain; jumps of any
+   * other address are stale and replaced.
    */
   readonly keep?: readonly string[];
 }
 
-/** Changes that masquerade what leaves the container for anywhere outside of its own subnets: one per family it has addresses of. */
+/** One change per family that the container has addresses of. */
 export function masqueradeChange(masquerade: Masquerade): PlannedChange[] {
-  const addresses = masquerade.addresses.map(needCidr);
+  const addresses = masquerade.addresses.map(requireCidr);
   return FAMILIES.flatMap((family) => {
     const own = addresses.filter(({ address }) => address.family === family);
     if (own.length === 0) return [];
@@ -54,9 +78,8 @@ export function masqueradeChange(masquerade: Masquerade): PlannedChange[] {
 }
 
 /**
- * Changes that take it back, found by the chain's name and not by addresses, so a namespace or prevResult is not needed.
- * The chain stays as long as an address of `keep` uses it: pass the addresses of the container's other interfaces when its
- * namespace still exists. Both families: apply them with `applyWherePossible`.
+ * Changes that remove it, found by the chain's name and not by addresses, so that no namespace or prevResult is needed. The chain stays
+ * while an address of `keep` uses it. One change for each family, also those that this host lacks.
  */
 export function masqueradeRemoval(attachment: Attachment & Pick<Masquerade, 'keep'>): PlannedChange[] {
   const chain = masqueradeChain(attachment);
@@ -68,10 +91,7 @@ export function masqueradeRemoval(attachment: Attachment & Pick<Masquerade, 'kee
   return FAMILIES.map((family) => ({ family, table: 'nat', reads: [chain, 'POSTROUTING'], plan }));
 }
 
-/**
- * Changes that remove the masquerading of every container of `network` that is not in `valid`. Other networks are left alone.
- * Both families: apply them with `applyWherePossible`.
- */
+/** Changes that remove the masquerading of every container of `network` that is not in `valid`; one for each family. */
 export function masqueradeGarbage(
   network: string,
   valid: readonly { readonly containerID: string }[],
@@ -91,7 +111,7 @@ export function masqueradeGarbage(
   return FAMILIES.map((family) => ({ family, table: 'nat', plan }));
 }
 
-/** For CHECK: what of the masquerading is missing, in words, or undefined. `read` gives the nat table of a family. */
+/** What is missing; undefined when the rules are complete. @param read the nat table of a family */
 export function missingMasquerade(
   masquerade: Masquerade,
   read: (family: Family, table: 'nat', reads?: readonly string[]) => TableState,
@@ -121,22 +141,20 @@ function planFamily(
   const jumps = addresses.map((cidr) => jumpRule(cidr, comment, chain));
   return {
     setChains: [{ chain, rules: [...distinctRules([...others, ...accepts]), masquerades] }],
-    setJumps: [
-      { chain: 'POSTROUTING', to: chain, rules: inStandingOrder(state, chain, [...kept, ...jumps]) },
-    ],
+    setJumps: [{ chain: 'POSTROUTING', to: chain, rules: inPresentOrder(state, chain, [...kept, ...jumps]) }],
   };
 }
 
-/** What stands already keeps its place, so that repeating one interface's ADD after another's changes nothing. */
-function inStandingOrder(state: TableState, chain: string, jumps: readonly Rule[]): Rule[] {
-  const standing = state.jumps('POSTROUTING', chain);
-  const wanted = standing.filter(
+/** Jumps that exist keep their order, so that ADD again for one of two interfaces changes nothing. */
+function inPresentOrder(state: TableState, chain: string, jumps: readonly Rule[]): Rule[] {
+  const present = state.jumps('POSTROUTING', chain);
+  const wanted = present.filter(
     (rule): rule is Rule => !isUnmanaged(rule) && jumps.some((jump) => sameRule(jump, rule)),
   );
   return distinctRules([...wanted, ...jumps]);
 }
 
-/** Standing jumps to the chain whose source is one of these addresses. */
+/** Jumps to the chain whose source is one of these addresses. */
 function keptJumps(state: TableState, chain: string, keep: readonly string[] = []): Rule[] {
   const addresses = keep.map((text) => parseCidr(text)?.address ?? parseAddress(text));
   return state.jumps('POSTROUTING', chain).filter((rule): rule is Rule => {
@@ -175,7 +193,7 @@ function isAccept(rule: Rule | UnmanagedRule): rule is Rule {
   return !isUnmanaged(rule) && rule.target.kind === 'accept';
 }
 
-function needCidr(text: string): Cidr {
+function requireCidr(text: string): Cidr {
   const cidr = parseCidr(text);
   if (cidr !== undefined) return cidr;
   throw new CniError(

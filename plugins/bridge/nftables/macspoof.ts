@@ -1,5 +1,5 @@
 import { sha512 } from '../../../shared/cni/sha512.ts';
-import { changeNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
+import { changeNft, removeFromNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
 import {
   addChain,
   addTable,
@@ -13,10 +13,10 @@ import { attributeOf, attributesOf, textOf } from '../../../shared/packetfilter/
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 
 /**
- * Frames that a container sends under another MAC than its own are dropped where they enter the bridge; names and shape
- * of the reference (pkg/link/spoofcheck.go), table bridge nat:
+ * Drops frames that a container sends with another source MAC than its own; names and shape of the reference
+ * (pkg/link/spoofcheck.go), table bridge nat:
  *
- *     PREROUTING                     iifname <host's end> jump cni-br-iface-ID     (filter, priority -300)
+ *     PREROUTING                     iifname <host end> jump cni-br-iface-ID     (filter, priority -300)
  *     cni-br-iface-<id>-<if>         jump cni-br-iface-ID-mac
  *     cni-br-iface-<id>-<if>-mac     ether saddr <container's MAC> return; drop
  */
@@ -26,13 +26,13 @@ export interface MacSpoofCheck {
 }
 
 export interface MacSpoofPort {
-  /** Name of the host's end. */
+  /** Name of the host end. */
   readonly hostInterface: string;
-  /** MAC of the container's end. */
+  /** MAC of the container end. */
   readonly mac: string;
 }
 
-export function putMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): void {
+export function addMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): void {
   changeNft({ what: 'set up the MAC spoofing check' }, (view) => {
     if (missing(view, check, port) === undefined) return [];
     const { own, mac } = chainsOf(check);
@@ -47,7 +47,7 @@ export function putMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): void
 }
 
 export function removeMacSpoofCheck(check: MacSpoofCheck): void {
-  changeNft({ what: 'remove the MAC spoofing check' }, (view) => {
+  removeFromNft({ what: 'remove the MAC spoofing check' }, (view) => {
     const { own, mac } = chainsOf(check);
     const present = [own, mac].filter((chain) => view.hasChain(chain));
     return [
@@ -58,17 +58,16 @@ export function removeMacSpoofCheck(check: MacSpoofCheck): void {
   });
 }
 
-/** For CHECK: what is missing, in words, or undefined. */
+/** What is missing; undefined when the check is complete. */
 export function missingMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): string | undefined {
   return readNft((view) => missing(view, check, port));
 }
 
 /**
- * The checks whose host interface is not there any more. They name no network: that the interface is gone is the only
- * thing that makes one certainly garbage.
+ * The checks whose host interface no longer exists. A check names no network, so GC cannot compare it with the valid attachments.
  * @param exists whether the host has an interface of this name
  */
-export function macSpoofGarbage(exists: (hostInterface: string) => boolean): MacSpoofCheck[] {
+export function staleMacSpoofChecks(exists: (hostInterface: string) => boolean): MacSpoofCheck[] {
   return readNft((view) => view.rules(PREROUTING)).flatMap((standing) => {
     const owner = /^macspoofchk-(.+)-([^-]+)$/.exec(standing.comment ?? '');
     const hostInterface = comparedText(standing);
@@ -83,7 +82,7 @@ const PREROUTING: NftChain = {
   name: 'PREROUTING',
   hook: { type: 'filter', hook: 'prerouting', priority: -300, policy: 'accept' },
 };
-/** What nf_tables keeps of a name or a comment, without its NUL. */
+/** Longest name or comment of nf_tables, without its NUL. */
 const NAME_BYTES = 127;
 
 function chainsOf({ containerId, ifname }: MacSpoofCheck): { own: NftChain; mac: NftChain } {
@@ -95,7 +94,7 @@ function commentOf({ containerId, ifname }: MacSpoofCheck): string {
   return fitting(`macspoofchk-${containerId}-${ifname}`, 0);
 }
 
-/** Container ids have no length limit, names of chains and comments do: a long one keeps its head and gets a hash. */
+/** Container ids have no length limit, names of chains and comments do: a long name is cut and gets a hash. */
 function fitting(name: string, spare: number): string {
   const limit = NAME_BYTES - spare;
   if (Buffer.byteLength(name) <= limit) return name;
@@ -128,7 +127,7 @@ function missing(view: NftReader, check: MacSpoofCheck, port: MacSpoofPort): str
   for (const chain of [own, mac]) {
     const should = wanted.filter((rule) => rule.chain.name === chain.name);
     if (!are(view.rules(chain), should))
-      return `chain ${chain.name} of table bridge nat is not as it should be`;
+      return `chain ${chain.name} of table bridge nat is not as ADD created it`;
   }
   const should = wanted.filter((rule) => rule.chain === PREROUTING);
   if (are(entries(view, check), should)) return undefined;
@@ -144,7 +143,7 @@ function entries(view: NftReader, check: MacSpoofCheck): StandingRule[] {
   return view.rules(PREROUTING).filter((standing) => standing.comment === comment);
 }
 
-/** The text that the rule's first comparison wants: the interface's name. */
+/** The operand of the rule's first comparison: the interface's name. */
 function comparedText({ expressions }: StandingRule): string | undefined {
   const compared = attributesOf(expressions)
     .map(([, element]) => parseExpression(element))

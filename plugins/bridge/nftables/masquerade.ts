@@ -1,7 +1,14 @@
 import { formatAddress, formatCidr, networkOf, parseCidr } from '../../../shared/net/address.ts';
+import { CniCode, CniError } from '../../../shared/cni/errors.ts';
+import type { Invocation } from '../../../shared/cni/plugin.ts';
 import { sha512 } from '../../../shared/cni/sha512.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
-import { changeNft, removeFromNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
+import {
+  changeNft,
+  hasNftables,
+  removeFromNft,
+  readNft,
+} from '../../../shared/packetfilter/nftables/change.ts';
 import {
   addChain,
   addTable,
@@ -15,6 +22,8 @@ import type {
   NftTable,
 } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { Attachment } from '../identity.ts';
+import type { Masqueraded } from '../plan.ts';
 
 /**
  * Masquerading with nftables in the reference's shape (pkg/ip/ipmasq_nftables_linux.go), table inet cni_plugins_masquerade:
@@ -22,65 +31,67 @@ import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftab
  *     postrouting   nat, srcnat    ip daddr 224.0.0.0/4 return; ip6 daddr ff00::/8 return; goto masq_checks
  *     masq_checks   ip saddr <address> ip daddr != <own subnet> masquerade  comment "<network>-<interface>, net: ..."
  *
- * Each rule names its interface in the comment, so two interfaces of one container do not meet.
+ * Each rule names its interface in the comment, so the interfaces of one container are independent of each other.
  */
-export interface NftAttachment {
-  readonly network: string;
-  readonly containerId: string;
-  readonly ifname: string;
-}
+export const nftables = {
+  ready: (): void => {
+    if (!hasNftables()) throw noNftables('ipMasqBackend nftables');
+  },
 
-/** @param addresses with prefix length; rules of this attachment for others are removed */
-export function putNftMasquerade(attachment: NftAttachment, addresses: readonly string[]): void {
-  changeNft({ what: 'set up masquerading' }, (view) => {
-    const wanted = addresses.map((address) => masqueradeRule(attachment, address));
-    const present = ownRules(view, attachment);
-    const missing = wanted.filter((rule) => !present.some((standing) => standing.is(rule)));
-    const stale = present.filter((standing) => !wanted.some((rule) => standing.is(rule)));
-    return [
-      ...(isComplete(view) ? [] : skeleton()),
-      ...stale.map((standing) => standing.deletion()),
-      ...missing.map((rule) => ruleRequest(rule)),
-    ];
-  });
-}
-
-export function removeNftMasquerade(attachment: NftAttachment): void {
-  removeFromNft({ what: 'remove masquerading' }, (view) =>
-    ownRules(view, attachment).map((standing) => standing.deletion()),
-  );
-}
-
-/** Removes the rules of every attachment of the network that is not valid any more. */
-export function removeNftMasqueradeGarbage(
-  network: string,
-  valid: readonly { readonly containerID: string; readonly ifname: string }[],
-): void {
-  const live = valid.map(({ containerID, ifname }) => tag({ network, containerId: containerID, ifname }));
-  removeFromNft({ what: 'remove stale masquerading' }, (view) =>
-    view
-      .rules(CHECKS)
-      .filter(({ comment }) => comment?.startsWith(`${short(network)}-`) === true)
-      .filter(({ comment }) => !live.some((one) => comment?.startsWith(one)))
-      .map((standing) => standing.deletion()),
-  );
-}
-
-/** For CHECK: what is missing, in words, or undefined. */
-export function missingNftMasquerade(
-  attachment: NftAttachment,
-  addresses: readonly string[],
-): string | undefined {
-  return readNft((view) => {
-    if (!view.hasTable(TABLE)) return `table inet ${TABLE.name} is missing`;
-    if (!isComplete(view))
-      return `chain postrouting of table inet ${TABLE.name} does not lead to masq_checks`;
-    const present = ownRules(view, attachment);
-    const lost = addresses.find((address) => {
-      const wanted = masqueradeRule(attachment, address);
-      return !present.some((standing) => standing.is(wanted));
+  /** Removes rules of this attachment for other addresses. */
+  add: (attachment: Attachment, { addresses }: Masqueraded): void => {
+    changeNft({ what: 'set up masquerading' }, (view) => {
+      const wanted = addresses.map((address) => masqueradeRule(attachment, address));
+      const present = ownRules(view, attachment);
+      const missing = wanted.filter((rule) => !present.some((standing) => standing.is(rule)));
+      const stale = present.filter((standing) => !wanted.some((rule) => standing.is(rule)));
+      return [
+        ...(isComplete(view) ? [] : skeleton()),
+        ...stale.map((standing) => standing.deletion()),
+        ...missing.map((rule) => ruleRequest(rule)),
+      ];
     });
-    return lost === undefined ? undefined : `the nftables rule that masquerades ${lost} is missing`;
+  },
+
+  remove: (attachment: Attachment): void => {
+    removeFromNft({ what: 'remove masquerading' }, (view) =>
+      ownRules(view, attachment).map((standing) => standing.deletion()),
+    );
+  },
+
+  missing: (attachment: Attachment, { addresses }: Masqueraded): string | undefined => {
+    if (!hasNftables()) return 'this kernel has no nf_tables';
+    return readNft((view) => {
+      if (!view.hasTable(TABLE)) return `table inet ${TABLE.name} is missing`;
+      if (!isComplete(view))
+        return `chain postrouting of table inet ${TABLE.name} does not lead to masq_checks`;
+      const present = ownRules(view, attachment);
+      const lost = addresses.find((address) => {
+        const wanted = masqueradeRule(attachment, address);
+        return !present.some((standing) => standing.is(wanted));
+      });
+      return lost === undefined ? undefined : `the nftables rule that masquerades ${lost} is missing`;
+    });
+  },
+
+  collect: (network: string, valid: ValidAttachments): void => {
+    const live = valid.map(({ containerID, ifname }) => tag({ network, containerId: containerID, ifname }));
+    removeFromNft({ what: 'remove stale masquerading' }, (view) =>
+      view
+        .rules(CHECKS)
+        .filter(({ comment }) => comment?.startsWith(`${short(network)}-`) === true)
+        .filter(({ comment }) => !live.some((one) => comment?.startsWith(one)))
+        .map((standing) => standing.deletion()),
+    );
+  },
+};
+
+type ValidAttachments = NonNullable<Invocation<unknown>['validAttachments']>;
+
+/** @param key of the configuration that needs it */
+export function noNftables(key: string): CniError {
+  return new CniError(CniCode.PluginNotAvailable, 'this kernel has no nf_tables', {
+    details: `${key} needs it: load the module nf_tables`,
   });
 }
 
@@ -96,7 +107,7 @@ const POSTROUTING_RULES: readonly (readonly NftStatement[])[] = [
   [{ kind: 'address', side: 'daddr', cidr: 'ff00::/8' }, { kind: 'return' }],
   [{ kind: 'goto', chain: CHECKS.name }],
 ];
-/** What nft(8) takes for a comment (NFTNL_UDATA_COMMENT_MAXLEN), without its NUL. */
+/** Longest comment that nft(8) accepts (NFTNL_UDATA_COMMENT_MAXLEN), without its NUL. */
 const COMMENT_BYTES = 127;
 
 function skeleton(): NetlinkRequest[] {
@@ -118,7 +129,7 @@ function isComplete(view: NftReader): boolean {
   );
 }
 
-function masqueradeRule(attachment: NftAttachment, text: string): NftRule {
+function masqueradeRule(attachment: Attachment, text: string): NftRule {
   const cidr = parseCidr(text);
   if (cidr === undefined) throw new Error(`not an address with prefix length: ${text}`);
   return {
@@ -132,11 +143,11 @@ function masqueradeRule(attachment: NftAttachment, text: string): NftRule {
   };
 }
 
-function ownRules(view: NftReader, attachment: NftAttachment): StandingRule[] {
+function ownRules(view: NftReader, attachment: Attachment): StandingRule[] {
   return view.rulesCommented(CHECKS, tag(attachment));
 }
 
-function commentOf(attachment: NftAttachment): string {
+function commentOf(attachment: Attachment): string {
   const { network, containerId, ifname } = attachment;
   const text = `${tag(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`.replaceAll('"', '');
   return Buffer.from(text)
@@ -145,8 +156,8 @@ function commentOf(attachment: NftAttachment): string {
     .replace(/\uFFFD+$/, '');
 }
 
-/** By which the reference finds the rules of one interface. */
-function tag({ network, containerId, ifname }: NftAttachment): string {
+/** The reference finds the rules of one interface by this beginning of the comment. */
+function tag({ network, containerId, ifname }: Attachment): string {
   return `${short(network)}-${short(`${ifname}:${containerId}`)}`;
 }
 

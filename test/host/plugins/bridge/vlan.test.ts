@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
-import { vlanProblems } from '../../../../plugins/bridge/check-host.ts';
-import { wantedVlans } from '../../../../plugins/bridge/port.ts';
-import { vlanGatewayPair } from '../../../../plugins/bridge/vlan-gateway.ts';
+import { vlanProblems } from '../../../../plugins/bridge/check.ts';
+import { wantedVlans } from '../../../../plugins/bridge/plan.ts';
+import { vlanGatewayPair } from '../../../../plugins/bridge/vlan.ts';
 import {
   addPortVlansRequest,
   decodePortVlans,

@@ -1,13 +1,13 @@
 import * as assert from 'uvu/assert';
-import { attachmentOfAlias, identify } from '../../../../plugins/bridge/identity.ts';
-import { isZeroMac, randomMac, stationMac } from '../../../../plugins/bridge/mac.ts';
+import { unicastMac } from '../../../../plugins/bridge/config.ts';
+import { attachmentOfAlias, identify, isZeroMac, randomMac } from '../../../../plugins/bridge/identity.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('bridge identity');
 const one = { network: 'net1', containerId: 'cont1', ifname: 'eth0' };
 
-test('names and MACs follow from the attachment and from nothing else', () => {
-  // Written down: a release that changed them would not find what the one before made.
+test('names and MACs are derived from the attachment alone', () => {
+  // A release that changed them would not find the pairs of an earlier one.
   const identity = identify(one);
   assert.equal(identity, identify({ ...one }));
   assert.is(identity.hostNames[0], 'veth6012800a');
@@ -28,7 +28,7 @@ test('every part of the attachment counts', () => {
   assert.is.not(shifted.hostNames[0], identify(one).hostNames[0]);
 });
 
-test('the label reads back; other labels name nobody', () => {
+test('the alias reads back; other aliases name no attachment', () => {
   assert.equal(attachmentOfAlias(identify(one).alias), one);
   for (const alias of [undefined, '', 'weft:', 'weft:a/b', 'weft:a/b/c/d', 'uplink', 'weft:a//c']) {
     assert.is(attachmentOfAlias(alias), undefined);
@@ -36,9 +36,9 @@ test('the label reads back; other labels name nobody', () => {
   assert.is(identify({ ...one, containerId: 'a'.repeat(250) }).alias, '');
 });
 
-test('MAC addresses in every form that the reference reads; only those of one station', () => {
+test('MAC addresses in every form that the reference reads; only unicast ones', () => {
   for (const text of ['02:00:00:00:00:0A', '02-00-00-00-00-0a', '0200.0000.000a']) {
-    assert.is(stationMac(text), '02:00:00:00:00:0a');
+    assert.is(unicastMac(text), '02:00:00:00:00:0a');
   }
   for (const text of [
     '',
@@ -48,7 +48,7 @@ test('MAC addresses in every form that the reference reads; only those of one st
     '02:00-00:00:00:01',
     'x',
   ]) {
-    assert.is(stationMac(text), undefined, text);
+    assert.is(unicastMac(text), undefined, text);
   }
   assert.ok(isZeroMac(undefined));
   assert.ok(isZeroMac('00:00:00:00:00:00'));
@@ -56,7 +56,7 @@ test('MAC addresses in every form that the reference reads; only those of one st
   for (let round = 0; round < 50; round++) {
     const mac = randomMac();
     assert.is(Number.parseInt(mac.slice(0, 2), 16) & 3, 2, mac);
-    assert.is(stationMac(mac), mac);
+    assert.is(unicastMac(mac), mac);
   }
 });
 
