@@ -187,13 +187,13 @@ test('D29 STATUS asks IPAM; a missing one is an error', () => {
   succeed('bridge', 'STATUS', at, network({ cniVersion: '1.1.0', ipam: {} }));
 });
 
-test('D29 STATUS in process: a pool that can never give an address is code 50', () => {
+test('STATUS in process: an invalid range is code 7', () => {
   succeed('bridge', 'STATUS', c1, network({ cniVersion: '1.1.0' }));
   const broken = network({
     cniVersion: '1.1.0',
     ipam: { type: 'host-local', subnet: 'x', dataDir: '/run/cni' },
   });
-  assert.is(fail('bridge', 'STATUS', c1, broken).code, 50);
+  assert.is(fail('bridge', 'STATUS', c1, broken).code, 7);
 });
 
 test('our host-local is called in process, another one is run', () => {

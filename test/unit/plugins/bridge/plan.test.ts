@@ -69,14 +69,14 @@ test('the same address, gateway or route twice is one', () => {
   assert.equal([plan.addresses.length, plan.gateways.length, plan.routes.length], [1, 1, 1]);
 });
 
-test('answers that cannot work are refused with what is wrong', () => {
+test('IPAM results that cannot be used are rejected with the reason', () => {
   const refused = (ips: object[], routes: object[] = []): string =>
     thrown(() => planLayer3(gateway, { ips: ips as never, routes: routes as never })).message;
   assert.is(refused([]), 'IPAM plugin returned missing IP config');
   assert.match(refused([{ address: '10.1.0.2' }]), /"10\.1\.0\.2" is not of the form/);
   assert.match(refused([{ address: '10.1.0.2/24', gateway: 'x' }]), /gateway "x" is not an IP address/);
   assert.match(refused([{ address: '10.1.0.2/24', gateway: 'fd00::1' }]), /not of the family/);
-  assert.match(refused([{ address: '10.1.0.1/24' }]), /the one that the bridge needs/);
+  assert.match(refused([{ address: '10.1.0.1/24' }]), /is the bridge's gateway address/);
   const good = [{ address: '10.1.0.2/24' }];
   assert.match(refused(good, [{ dst: 'nowhere' }]), /"nowhere" has no valid destination/);
   assert.match(refused(good, [{ dst: '0.0.0.0/0', gw: 'fd00::1' }]), /unusable gateway "fd00::1"/);
