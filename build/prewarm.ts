@@ -1,5 +1,5 @@
 import { pluginNamed, PLUGINS, type PluginEntry } from '../plugins/index.ts';
-import { decodeRequest } from '../plugins/consul-tproxy/decode-request.ts';
+import { decodeRequest } from '../plugins/consul-tproxy/request.ts';
 import type { Plugin } from '../shared/cni/plugin.ts';
 import { runPlugin } from '../shared/cni/protocol.ts';
 import { sha512 } from '../shared/cni/sha512.ts';

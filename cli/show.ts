@@ -1,17 +1,21 @@
 import type { OwnTable } from '../plugins/consul-tproxy/backend.ts';
-import { clashingProcesses, clashText } from '../plugins/consul-tproxy/clash.ts';
+import { withBackends } from '../plugins/consul-tproxy/backends.ts';
+import { natOf, proxyInForce } from '../plugins/consul-tproxy/compare.ts';
 import { describe } from '../plugins/consul-tproxy/describe.ts';
-import { standingProxy } from '../plugins/consul-tproxy/interception.ts';
-import { withBackends } from '../plugins/consul-tproxy/place.ts';
-import { listenersOn, processesHere } from '../plugins/consul-tproxy/processes.ts';
+import {
+  bypassWarning,
+  listenersOn,
+  processesBypassingProxy,
+  processesHere,
+} from '../plugins/consul-tproxy/processes.ts';
+import { readOptions, UsageError } from '../shared/config/command-line.ts';
 import { inNamespace } from '../shared/kernel/namespace.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
-import { readOptions, UsageError } from '../shared/config/command-line.ts';
 
 const HELP = `usage: weft show --netns NAME|PATH
 
 Prints the transparent-proxy rules in force in a network namespace, with counters, and what they do to its outbound, inbound
-and DNS traffic; and names processes that run as the proxy's user and so leave the mesh. Changes nothing.
+and DNS traffic; and names processes that run as the proxy's user and so bypass the mesh. Changes nothing.
 
   --netns NAME|PATH   a name stands for /var/run/netns/NAME; of a process: /proc/PID/ns/net
 `;
@@ -29,14 +33,14 @@ export function show(argv: readonly string[]): number {
   if (netns === '') throw new UsageError('--netns is missing');
   const found = inNamespace(netns.includes('/') ? netns : `/var/run/netns/${netns}`, sections);
   if (found.length === 0) {
-    writeAll(2, `${netns} has no transparent-proxy rules: its traffic goes around every proxy\n`);
+    writeAll(2, `${netns} has no transparent-proxy rules: its traffic bypasses the proxy\n`);
     return 1;
   }
   writeAll(1, found.join('\n'));
   return 0;
 }
 
-/** A section for each backend that holds rules, then the processes; empty when no backend holds any. */
+/** One section for each back end that holds rules, then the processes; empty when none holds any. */
 function sections(): string[] {
   const warn = (line: string): void => writeAll(2, `${line}\n`);
   return withBackends(undefined, warn, ({ chosen, others }) => {
@@ -45,7 +49,7 @@ function sections(): string[] {
     const rules = present.map(
       (backend, at) => `Rules in ${backend.name}\n\n${backend.listing()}\n${paragraphs(tables[at] ?? [])}`,
     );
-    return rules.length === 0 ? [] : [...rules, users(tables.flat())];
+    return rules.length === 0 ? [] : [...rules, proxySection(tables.flat())];
   });
 }
 
@@ -54,21 +58,19 @@ function paragraphs(tables: readonly OwnTable[]): string {
   return `Outbound: ${outbound}\n\nInbound: ${inbound}\n\nDNS: ${dns}\n`;
 }
 
-/** The first uid that is let through is an exclusion of the job or the proxy's: the proxy's comes last. */
-function users(tables: readonly OwnTable[]): string {
-  const { port, uids } = standingProxy(
-    tables.find(({ family, table }) => family === 'ipv4' && table === 'nat'),
-  );
+/** Exempt uids are the job's exclusions and the proxy's, which comes last. */
+function proxySection(tables: readonly OwnTable[]): string {
+  const { port, uids } = proxyInForce(natOf(tables));
   const uid = uids.at(-1);
-  if (uid === undefined || port === undefined) return 'Proxy: the rules name none.\n';
+  if (uid === undefined || port === undefined) return 'Proxy: none in the rules.\n';
   const processes = processesHere();
   const proxies = listenersOn([port], processes).map(
     ({ name, pid, uid: user }) => `${name} (pid ${pid}, uid ${user})`,
   );
-  const who =
+  const listening =
     proxies.length === 0
       ? `nothing listens on port ${port} yet`
       : `${proxies.join(', ')} listens on port ${port}`;
-  const clashing = clashingProcesses(processes, { uid, ports: [port] });
-  return `Proxy: ${who}.\n${clashing.length === 0 ? '' : `\nWarning: ${clashText(clashing)}\n`}`;
+  const bypassing = processesBypassingProxy(processes, { uid, ports: [port] });
+  return `Proxy: ${listening}.\n${bypassing.length === 0 ? '' : `\nWarning: ${bypassWarning(bypassing)}\n`}`;
 }

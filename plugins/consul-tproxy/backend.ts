@@ -2,29 +2,30 @@ import type { Family, UnmanagedRule, Rule, TableName } from '../../shared/packet
 import type { TablePlan } from './plan.ts';
 
 /**
- * One way of keeping the rules in the kernel. All of it is for use inside the allocation's namespace.
- * What one backend wrote another one does not see: whoever applies one removes what the others hold (see place.ts).
+ * One way of holding the rules in the kernel; every method works on the network namespace that this thread is in. A back end does not see the
+ * rules of another one (see backends.ts). There is no `collect`, because the rules end with their namespace, and `read` takes the
+ * part of `missing`: CHECK weighs what it finds. STATUS calls `add` in a scratch namespace.
  */
 export interface Backend {
   /** `iptables-nft`, `iptables-legacy`, `nftables` */
   readonly name: string;
   /**
-   * Makes the namespace hold these tables and nothing else of ours, whatever was there before: nothing, an older set, or what a
-   * consul-cni that failed half-way left. When it throws, a namespace that held nothing of ours holds nothing.
-   * @returns whether the namespace held nothing of ours before, as far as this backend sees
+   * Makes the namespace hold exactly these tables of the plugin, whatever was there: nothing, an older set, or what a consul-cni that failed
+   * half-way left. When it throws, a namespace that held no rules of the plugin holds none.
+   * @returns whether the namespace held no rules of the plugin in this back end before
    */
-  apply(tables: readonly TablePlan[]): boolean;
-  /** Removes everything that has one of our names. */
+  add(tables: readonly TablePlan[]): boolean;
+  /** Removes every chain and table with a name of the plugin. */
   remove(): void;
-  /** The tables that may hold something of ours. */
+  /** The tables that may hold rules of the plugin. */
   read(): readonly OwnTable[];
-  /** Whether anything of ours stands in the namespace, as cheaply as can be told. */
+  /** Whether the namespace holds any rule of the plugin; cheaper than `read`. */
   present(): boolean;
-  /** The rules in force with their counters, in the words of the backend's own tool. */
+  /** The rules in force with their counters, as the back end's own tool prints them. */
   listing(): string;
 }
 
-/** What CHECK and `weft show` look at: one table of one family with our chains and the built-in ones. */
+/** One table of one family as read: the plugin's chains and the built-in ones. */
 export interface OwnTable {
   readonly family: Family;
   readonly table: TableName;

@@ -1,6 +1,6 @@
 /**
- * Every name that the plugin gives to something in an allocation's namespace. DEL and the take-over of another backend's rules go by
- * these names alone: Nomad's DEL carries no arguments. The first five are consul-cni's, so that mixed fleets look alike.
+ * Every name that the plugin gives to a chain or table in an allocation's namespace. DEL and ADD over another back end's rules find rules by
+ * these names alone, because Nomad's DEL has no arguments. The first five are consul-cni's.
  */
 export const CHAINS = {
   inbound: 'CONSUL_PROXY_INBOUND',
@@ -18,11 +18,11 @@ export const CHAINS_OF = {
   filter: [CHAINS.rejectOut, CHAINS.rejectIn],
 } as const;
 
-/** The built-in chains that hook ours, by table. */
+/** The built-in chains with jumps to the plugin's chains, by table. */
 export const HOOKS_OF = {
   nat: ['PREROUTING', 'OUTPUT'],
   filter: ['INPUT', 'OUTPUT'],
 } as const;
 
-/** The nftables backend's one table, of family inet; consul-cni's coming nftables version uses the same. */
+/** The table of the nftables back end, of family inet; consul-cni's announced nftables version uses the same. */
 export const NFT_TABLE = 'consul_tproxy';

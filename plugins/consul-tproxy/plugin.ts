@@ -1,26 +1,20 @@
-import { CniCode, CniError } from '../../shared/cni/errors.ts';
+import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
 import { runAll } from '../../shared/cni/undo.ts';
-import { inNamespace, isNetworkNamespace } from '../../shared/kernel/namespace.ts';
-import { readProxyRequest } from './arguments.ts';
+import { findNamespace, inNamespace, inScratchNamespace } from '../../shared/kernel/namespace.ts';
+import { addRules, removeRules, requireIpv6Support, supportedTables, withBackends } from './backends.ts';
 import { checkRules } from './check.ts';
-import { planDns } from './dns-plan.ts';
-import { demandIpv6, feasible } from './feasible.ts';
-import { configure, withNodeDefaults, withSoundNodeDefaults, type TproxyOptions } from './options.ts';
-import { placeRules, removeRules, withBackends } from './place.ts';
-import { planRules } from './plan.ts';
-import { keepResolvConf, removeResolvConf, removeStaleResolvConf } from './resolv-conf.ts';
-import { probeKernel } from './status.ts';
-
-/** What the network configuration says itself; the node's defaults are read by the verbs that need them. DEL and GC need neither. */
-type Config = Partial<TproxyOptions>;
+import { configure, withNodeDefaults, withValidNodeDefaults, type OwnOptions } from './config.ts';
+import { removeResolvConf, removeStaleResolvConf, writeResolvConf } from './dns/netns-resolv-conf.ts';
+import { planDns, planRules } from './plan.ts';
+import { readProxyRequest, type ProxyRequest } from './request.ts';
 
 /**
- * Sends an allocation's TCP through its Consul sidecar, and its DNS to Consul. Also installed as consul-cni, the name by which Nomad calls it.
- * See docs/reference/plugins/consul-tproxy.md.
+ * Redirects an allocation's TCP through its Consul sidecar, and its DNS to Consul. Also installed as consul-cni, the name that Nomad calls.
+ * docs/reference/plugins/consul-tproxy.md.
  */
-export const plugin: Plugin<Config> = {
+export const plugin: Plugin<OwnOptions> = {
   name: 'consul-tproxy',
   supportedVersions: CNI_VERSIONS,
   configure,
@@ -31,16 +25,15 @@ export const plugin: Plugin<Config> = {
   status,
 };
 
-/** Nomad tries an ADD up to three times on the same namespace, without DEL: each leaves what the last one asked for. */
-function add(call: Invocation<Config>): CniResult {
+/** Nomad repeats an ADD up to three times on the same namespace, without DEL; each leaves what the last one asked for. */
+function add(call: Invocation<OwnOptions>): CniResult {
   const { prevResult, warn } = call;
   if (prevResult?.ips.length === 0) {
     throw new CniError(
       CniCode.InvalidNetworkConfig,
-      'got no container IPs: the plugins before this one gave the allocation no address',
+      'got no container IPs: prevResult has no address for the allocation',
       {
-        details:
-          'consul-tproxy comes after the plugin that connects the allocation, usually last in the list',
+        details: 'put consul-tproxy after the plugin that connects the allocation, usually last in the list',
       },
     );
   }
@@ -48,27 +41,33 @@ function add(call: Invocation<Config>): CniResult {
   const options = withNodeDefaults(call.config);
   const plan = planRules(request, options);
   inNamespace(call.netns, () => {
-    demandIpv6(plan, options, prevResult, warn);
-    withBackends(options.backend, warn, (backends) => placeRules(backends, feasible(plan, options), warn));
+    requireIpv6Support(plan, options, prevResult, warn);
+    withBackends(options.backend, warn, (backends) =>
+      addRules(backends, supportedTables(plan, options), warn),
+    );
   });
   const result = prevResult ?? { interfaces: [], ips: [], routes: [], dns: {} };
   const dns = planDns(request, options);
-  const told = dns === undefined ? result : { ...result, dns: { ...result.dns, nameservers: [dns.address] } };
-  keepResolvConf(call, dns === undefined ? undefined : told.dns);
-  return told;
+  const withDns =
+    dns === undefined ? result : { ...result, dns: { ...result.dns, nameservers: [dns.address] } };
+  writeResolvConf(call, dns === undefined ? undefined : withDns.dns);
+  return withDns;
 }
 
-/** The namespace may be gone, or another one by now; the rules went with it. */
-function del(call: Invocation<Config>): void {
-  const { netns, warn } = call;
-  const there = netns !== '' && isNetworkNamespace(netns);
-  const remove = (): void =>
-    inNamespace(netns, () => withBackends(undefined, warn, (backends) => removeRules(backends, warn)));
-  runAll([...(there ? [remove] : []), () => removeResolvConf(call)], warn);
+/** A namespace that is gone took its rules along, and its path may name another file by now. */
+function del(call: Invocation<OwnOptions>): void {
+  runAll([() => delRules(call), () => removeResolvConf(call)], call.warn);
 }
 
-function check(call: Invocation<Config>): void {
-  const options = withSoundNodeDefaults(call.config, call.warn);
+function delRules({ netns, warn }: Invocation<OwnOptions>): void {
+  const found = netns === '' ? undefined : findNamespace(netns);
+  if (found?.is !== 'open') return;
+  using namespace = found.namespace;
+  inNamespace(namespace, () => withBackends(undefined, warn, (backends) => removeRules(backends, warn)));
+}
+
+function check(call: Invocation<OwnOptions>): void {
+  const options = withValidNodeDefaults(call.config, call.warn);
   if (options.check === 'off') return;
   const request = readProxyRequest(call.environment['CNI_ARGS'], call.warn);
   inNamespace(call.netns, () =>
@@ -76,18 +75,48 @@ function check(call: Invocation<Config>): void {
       checkRules(backends, {
         request,
         options,
-        plan: (wanted) => feasible(planRules(wanted, options), options),
+        plan: (wanted) => supportedTables(planRules(wanted, options), options),
         warn: call.warn,
       }),
     ),
   );
 }
 
-/** Rules end with their namespace; what can stay behind is a resolv.conf of a namespace that vanished without DEL. */
-function gc(call: Invocation<Config>): void {
+/** Rules end with their namespace; what can remain is the resolv.conf of a namespace that disappeared without DEL. */
+function gc(call: Invocation<OwnOptions>): void {
   removeStaleResolvConf(call);
 }
 
-function status(call: Invocation<Config>): void {
-  probeKernel(withNodeDefaults(call.config), call.warn);
+/**
+ * Whether this host's kernel and programs can hold the rules: adds a sample that uses every kind of rule (nat and filter, owner, conntrack, redirect,
+ * DNAT, reject) in a scratch network namespace.
+ * @throws CniError 50 with the reason
+ */
+function status(call: Invocation<OwnOptions>): void {
+  const options = withNodeDefaults(call.config);
+  try {
+    inScratchNamespace(() =>
+      withBackends(options.backend, call.warn, ({ chosen }) =>
+        chosen.add(supportedTables(planRules(SAMPLE, { ...options, udp: 'reject' }), options)),
+      ),
+    );
+  } catch (thrown) {
+    const { message, details } = toCniError(thrown);
+    throw new CniError(
+      CniCode.PluginNotAvailable,
+      `this host cannot hold transparent-proxy rules: ${message}`,
+      { ...(details === undefined ? {} : { details }), cause: thrown },
+    );
+  }
 }
+
+const SAMPLE: ProxyRequest = {
+  proxyUid: { first: 101, last: 101 },
+  inboundPort: 20000,
+  outboundPort: 15001,
+  dns: { address: { family: 'ipv4', text: '192.0.2.1' }, port: 8600 },
+  excludeInboundPorts: [{ first: 9000, last: 9001 }],
+  excludeOutboundPorts: [],
+  excludeOutboundCidrs: { ipv4: [], ipv6: [] },
+  excludeUids: [],
+};

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
-import { withOwner, type Owner } from './owner.ts';
+import type { UidRange } from './request.ts';
+import { withOwner, type Owner } from './user-namespace.ts';
 
 /** A process in the allocation's network namespace. */
 export interface NamespaceProcess {
@@ -8,13 +9,13 @@ export interface NamespaceProcess {
   /** As `ps` shows it, at most 15 characters. */
   readonly name: string;
   /**
-   * Effective uid as rules count it: as the user namespace that owns the network namespace does. The process' own may be another one: in a
-   * rootless container that user 101 runs, root is 101.
+   * Effective uid as rules match it: in the user namespace that owns the network namespace. The process may see another one: in a
+   * rootless container of user 101, root is 101.
    */
   readonly uid: number;
 }
 
-/** All processes in the network namespace that this thread is in. Those that end while we look are left out. */
+/** All processes in the network namespace that this thread is in, except those that end meanwhile. */
 export function processesHere(): NamespaceProcess[] {
   const here = statSync('/proc/thread-self/ns/net', { bigint: true }).ino;
   const isHere = (pid: string): boolean => statSync(`/proc/${pid}/ns/net`, { bigint: true }).ino === here;
@@ -22,8 +23,8 @@ export function processesHere(): NamespaceProcess[] {
     .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
     .filter((entry) => attempt(() => isHere(entry)) === true)
     .map(Number);
-  const toRules = withOwner((owner) => uidsOf(owner, pids));
-  return pids.flatMap((pid) => attempt(() => describe(pid, toRules)) ?? []);
+  const toRuleUid = withOwner((owner) => uidMapping(owner, pids));
+  return pids.flatMap((pid) => attempt(() => describe(pid, toRuleUid)) ?? []);
 }
 
 /** Those of `processes` that have a TCP socket listening on one of these ports in the namespace that this thread is in. */
@@ -36,7 +37,52 @@ export function listenersOn(
   return processes.filter(({ pid }) => socketsOf(pid).some((inode) => inodes.has(inode)));
 }
 
-function describe(pid: number, toRules: UidOfRules): NamespaceProcess {
+export interface ProxyIdentity {
+  readonly uid: UidRange;
+  /** The ports that the proxy listens on. */
+  readonly ports: readonly number[];
+}
+
+/**
+ * Processes that run as the proxy's user and are not the proxy. The rules identify the proxy by its uid alone, so these bypass the mesh
+ * (typically images whose program runs as uid 101, such as nginx).
+ * The proxy is the process that listens on its ports, with its ancestors and descendants; while none listens, every process named envoy.
+ */
+export function processesBypassingProxy(
+  processes: readonly NamespaceProcess[],
+  { uid, ports }: ProxyIdentity,
+): NamespaceProcess[] {
+  const suspects = processes.filter((one) => one.uid >= uid.first && one.uid <= uid.last);
+  const proxies = suspects.length === 0 ? [] : listenersOn(ports, suspects);
+  if (proxies.length === 0) return suspects.filter(({ name }) => !name.startsWith('envoy'));
+  const family = new Set(
+    proxies.flatMap(({ pid }) => [...ancestorsOf(pid, suspects), ...descendantsOf(pid, suspects)]),
+  );
+  return suspects.filter(({ pid }) => !family.has(pid));
+}
+
+/** One line for the log and for `weft show`. */
+export function bypassWarning(bypassing: readonly NamespaceProcess[]): string {
+  const names = bypassing.map(({ name, pid, uid }) => `${name} (pid ${pid}, uid ${uid})`).join(', ');
+  return (
+    `not in the mesh: ${names} runs as the proxy's user, so the rules do not intercept its connections; ` +
+    'run it as another user, or give the proxy one of its own (transparent_proxy.uid)'
+  );
+}
+
+/** `pid` itself and its ancestors among `processes`. */
+function ancestorsOf(pid: number, processes: readonly NamespaceProcess[]): number[] {
+  const found = processes.find((one) => one.pid === pid);
+  return found === undefined || found.parent === pid ? [] : [pid, ...ancestorsOf(found.parent, processes)];
+}
+
+function descendantsOf(pid: number, processes: readonly NamespaceProcess[]): number[] {
+  return processes
+    .filter(({ parent }) => parent === pid)
+    .flatMap((child) => [child.pid, ...descendantsOf(child.pid, processes)]);
+}
+
+function describe(pid: number, toRuleUid: UidMapping): NamespaceProcess {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');
   const field = (name: string): string[] =>
     new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1]?.split('\t') ?? [];
@@ -45,16 +91,16 @@ function describe(pid: number, toRules: UidOfRules): NamespaceProcess {
     parent: Number(field('PPid')[0]),
     name: field('Name').join(' '),
     // Real, effective, saved, file system.
-    uid: toRules(pid, Number(field('Uid')[1])),
+    uid: toRuleUid(pid, Number(field('Uid')[1])),
   };
 }
 
-/** A process' uid, as this process sees it, in the numbers that rules go by. */
-type UidOfRules = (pid: number, seen: number) => number;
+/** From a process' uid as this process sees it to the uid that rules match. */
+type UidMapping = (pid: number, seen: number) => number;
 
-/** The kernel shows a user namespace's map by its processes only. Where none of ours is in the owner, each is taken by its own word. */
-function uidsOf(owner: Owner, pids: readonly number[]): UidOfRules {
-  if (owner.isOurs) return (_, seen) => seen;
+/** The kernel shows a user namespace's map only through its processes. Where none here is in the owner, each process' own map is used. */
+function uidMapping(owner: Owner, pids: readonly number[]): UidMapping {
+  if (owner.isOwn) return (_, seen) => seen;
   for (const pid of pids) {
     const map = attempt(() => (owner.has(pid) ? uidMap(pid) : undefined));
     if (map !== undefined) return (_, seen) => mappedUid(map, seen);
@@ -67,8 +113,8 @@ function uidMap(pid: number): string {
 }
 
 /**
- * /proc/PID/uid_map lists, a line each: first uid inside, first uid as we see it, how many. A uid without a place in it is
- * the overflow uid to the process; rules cannot name it.
+ * /proc/PID/uid_map, per line: first uid inside, first uid as the reader sees it, count. An unmapped uid is the overflow uid to the process;
+ * rules cannot match it.
  */
 function mappedUid(map: string, seen: number): number {
   for (const line of map.split('\n')) {
@@ -101,7 +147,7 @@ function socketsOf(pid: number): string[] {
   });
 }
 
-/** Processes come and go while /proc is read, and some files of some are not for us. */
+/** Undefined where `read` throws: processes end while /proc is read, and some files are not readable. */
 function attempt<T>(read: () => T): T | undefined {
   try {
     return read();

@@ -54,7 +54,7 @@ export const DAMAGES: readonly Damage[] = [
       `delete rule ${TABLE} CONSUL_PROXY_OUTPUT handle HANDLE(CONSUL_PROXY_OUTPUT, skuid 101)`,
       `add rule ${TABLE} CONSUL_PROXY_OUTPUT skuid 101 return`,
     ],
-    says: /the rule: -j CONSUL_PROXY_REDIRECT stands before: -m owner --uid-owner 101/,
+    says: /the rule: -j CONSUL_PROXY_REDIRECT precedes: -m owner --uid-owner 101/,
   },
   {
     what: 'another inbound port',
@@ -81,13 +81,13 @@ export const DAMAGES: readonly Damage[] = [
     what: 'an exemption for everybody put first',
     iptables: ['-I CONSUL_PROXY_OUTPUT -j RETURN'],
     nft: [`insert rule ${TABLE} CONSUL_PROXY_OUTPUT return`],
-    says: /in chain CONSUL_PROXY_OUTPUT the rule: -j RETURN stands before/,
+    says: /in chain CONSUL_PROXY_OUTPUT the rule: -j RETURN precedes/,
   },
   {
     what: 'an exemption for everybody who comes in put first',
     iptables: ['-I CONSUL_PROXY_INBOUND -p tcp -m comment --comment "for a test" -j RETURN'],
     nft: [`insert rule ${TABLE} CONSUL_PROXY_INBOUND meta l4proto tcp return`],
-    says: /in chain CONSUL_PROXY_INBOUND the rule: -p tcp (-m comment --comment "for a test" )?-j RETURN stands before/,
+    says: /in chain CONSUL_PROXY_INBOUND the rule: -p tcp (-m comment --comment "for a test" )?-j RETURN precedes/,
   },
 ];
 
@@ -97,7 +97,7 @@ export const NFT_DAMAGES: readonly Damage[] = [
     what: 'a table that is switched off',
     iptables: [],
     nft: [`add table ${TABLE} { flags dormant; }`],
-    says: /chain CONSUL_PROXY_INBOUND is gone/,
+    says: /chain CONSUL_PROXY_INBOUND is missing/,
   },
   {
     what: 'a base chain made anew without its hook',

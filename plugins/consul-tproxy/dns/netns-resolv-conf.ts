@@ -2,29 +2,88 @@ import {
   closeSync,
   constants,
   fchmodSync,
+  mkdirSync,
   openSync,
-  readFileSync,
   readdirSync,
   renameSync,
+  rmdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { CniError } from '../../../shared/cni/errors.ts';
+import type { Invocation } from '../../../shared/cni/plugin.ts';
+import type { CniDns } from '../../../shared/cni/types.ts';
 import { isErrno } from '../../../shared/kernel/errno.ts';
-import { inFolder, removeIfEmpty } from './folder.ts';
-import { renderResolvConf, type ResolvConf } from './resolv-conf.ts';
+import { readRegularFile } from '../../../shared/kernel/files.ts';
+import { hostResolvConf, renderResolvConf, type ResolvConf } from './resolv-conf.ts';
 
 /**
- * /etc/netns/NAME/resolv.conf: what ip-netns(8) puts over /etc/resolv.conf for programs it runs in the namespace NAME.
+ * /etc/netns/NAME/resolv.conf, which ip-netns(8) mounts over /etc/resolv.conf for programs that it runs in the namespace NAME.
  *
- *   /etc/netns/NAME/resolv.conf        its first line, "# weft: network=N container=C interface=I", says that it is ours and whose
+ *   /etc/netns/NAME/resolv.conf        first line "# weft: network=N container=C interface=I": written by this plugin, for that attachment
  *   /etc/netns/NAME/.resolv.conf.weft  while it is being written
  *
- * A file without that line belongs to the operator and is never touched.
+ * A file without that line belongs to the operator and is never changed.
  */
 export interface ResolvConfOwner {
   readonly network: string;
   readonly containerId: string;
   readonly ifname: string;
+}
+
+type Call = ResolvConfOwner & Pick<Invocation<unknown>, 'netns' | 'warn'>;
+
+/**
+ * Writes the file for a namespace with a name. Nomad gives its tasks the DNS of the result instead, so a host whose /etc cannot be written
+ * gets a warning, not an error.
+ * @param dns of the result; undefined when the allocation has no Consul DNS: an older file of this attachment is removed
+ */
+export function writeResolvConf(call: Call, dns: CniDns | undefined): void {
+  const name = netnsName(call.netns);
+  if (name === undefined) return;
+  try {
+    if (dns === undefined) {
+      removeNetnsResolvConf(name, isOwner(call));
+      return;
+    }
+    const host = hostResolvConf();
+    const outcome = writeNetnsResolvConf(name, call, {
+      nameservers: dns.nameservers ?? [],
+      search: nonEmpty(dns.search) ?? host.search,
+      options: nonEmpty(dns.options) ?? host.options,
+    });
+    if (outcome === 'unmanaged')
+      call.warn(
+        `/etc/netns/${name}/resolv.conf: not written by this plugin, not changed; it may lack Consul DNS`,
+      );
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    call.warn(`cannot write /etc/netns/${name}/resolv.conf: ${reason}`);
+  }
+}
+
+/** Removes this attachment's file; where the path does not name the namespace, from every directory. */
+export function removeResolvConf(call: Call): void {
+  const name = netnsName(call.netns);
+  if (name === undefined) removeEveryNetnsResolvConf(isOwner(call));
+  else removeNetnsResolvConf(name, isOwner(call));
+}
+
+/** GC: the files of this network whose attachment is not valid any more. Without a list of valid ones nothing is known to be stale. */
+export function removeStaleResolvConf(call: Pick<Invocation<unknown>, 'network' | 'validAttachments'>): void {
+  const { network, validAttachments: valid } = call;
+  if (valid === undefined) return;
+  const isValid = (owner: ResolvConfOwner): boolean =>
+    valid.some(({ containerID, ifname }) => containerID === owner.containerId && ifname === owner.ifname);
+  removeEveryNetnsResolvConf((owner) => owner.network === network && !isValid(owner));
+}
+
+function isOwner({ network, containerId, ifname }: ResolvConfOwner): (owner: ResolvConfOwner) => boolean {
+  return (owner) => owner.network === network && owner.containerId === containerId && owner.ifname === ifname;
+}
+
+function nonEmpty(list: readonly string[] | undefined): readonly string[] | undefined {
+  return list === undefined || list.length === 0 ? undefined : list;
 }
 
 /** The name that `ip netns` knows the namespace by; undefined for one that only has a path (Docker's, a process's). */
@@ -34,44 +93,45 @@ export function netnsName(path: string): string | undefined {
 }
 
 /**
- * Writes the file, whole or not at all, over an older one of ours.
- * @returns `foreign` when a file is there that is not ours: it was left as it is
- * @throws the error of the system call that failed; a link in the way is ENOTDIR or ELOOP
+ * Writes the file, completely or not at all, over an older one of this plugin.
+ * @returns `unmanaged` when a file is there that this plugin did not write: it is unchanged
+ * @throws the error of the system call that failed; ENOTDIR or ELOOP for a symbolic link on the path
  */
 export function writeNetnsResolvConf(
   name: string,
   owner: ResolvConfOwner,
   conf: ResolvConf,
-): 'written' | 'foreign' {
-  return retryWhileFolderVanishes(() =>
-    inFolder('/etc', ['netns', name], true, (folder) => {
-      const there = readOwner(folder);
-      if (there === 'foreign') return 'foreign';
-      replaceFile(folder, `${markOf(owner)}\n${renderResolvConf(conf)}`);
+): 'written' | 'unmanaged' {
+  return retryWhileDirectoryVanishes(() =>
+    inDirectory('/etc', ['netns', name], true, (directory) => {
+      if (readOwner(`${directory}/${FILE}`) === 'unmanaged') return 'unmanaged';
+      replaceFile(directory, `${markOf(owner)}\n${renderResolvConf(conf)}`);
       return 'written';
     }),
   );
 }
 
-/** Removes the file if it is this owner's, then the folder if nothing else is in it. What is gone already is fine. */
+/** Removes the file if it is this owner's, then the directory if it is empty. */
 export function removeNetnsResolvConf(name: string, isOwner: (owner: ResolvConfOwner) => boolean): void {
-  whereFolderExists(() => {
-    inFolder('/etc', ['netns', name], false, (folder) => {
-      rmSync(`${folder}/${TEMPORARY}`, { force: true });
-      const there = readOwner(folder);
-      if (typeof there === 'object' && isOwner(there)) rmSync(`${folder}/${FILE}`, { force: true });
+  ifDirectoryExists(() => {
+    inDirectory('/etc', ['netns', name], false, (directory) => {
+      rmSync(`${directory}/${TEMPORARY}`, { force: true });
+      const owner = readOwner(`${directory}/${FILE}`);
+      if (typeof owner === 'object' && isOwner(owner)) rmSync(`${directory}/${FILE}`, { force: true });
     });
-    inFolder('/etc', ['netns'], false, (folder) => removeIfEmpty(`${folder}/${name}`));
-    inFolder('/etc', [], false, (folder) => removeIfEmpty(`${folder}/netns`));
+    inDirectory('/etc', ['netns'], false, (directory) => removeIfEmpty(`${directory}/${name}`));
+    inDirectory('/etc', [], false, (directory) => removeIfEmpty(`${directory}/netns`));
   });
 }
 
-/** The same for every named namespace: for a DEL that no longer knows its namespace, and for GC. */
+/** The same for every named namespace: for a DEL that does not know its namespace, and for GC. */
 export function removeEveryNetnsResolvConf(isOwner: (owner: ResolvConfOwner) => boolean): void {
-  const names = whereFolderExists(() => inFolder('/etc', ['netns'], false, (folder) => readdirSync(folder)));
+  const names = ifDirectoryExists(() => inDirectory('/etc', ['netns'], false, (netns) => readdirSync(netns)));
   for (const name of names ?? []) {
-    const there = whereFolderExists(() => inFolder('/etc', ['netns', name], false, readOwner));
-    if (typeof there === 'object' && isOwner(there)) removeNetnsResolvConf(name, isOwner);
+    const owner = ifDirectoryExists(() =>
+      inDirectory('/etc', ['netns', name], false, (directory) => readOwner(`${directory}/${FILE}`)),
+    );
+    if (typeof owner === 'object' && isOwner(owner)) removeNetnsResolvConf(name, isOwner);
   }
 }
 
@@ -83,28 +143,24 @@ function markOf({ network, containerId, ifname }: ResolvConfOwner): string {
   return `# weft: network=${network} container=${containerId} interface=${ifname}`;
 }
 
-function readOwner(folder: string): ResolvConfOwner | 'foreign' | undefined {
-  let text: string;
+function readOwner(file: string): ResolvConfOwner | 'unmanaged' | undefined {
+  let text: string | undefined;
   try {
-    text = readFileSync(`${folder}/${FILE}`, {
-      encoding: 'utf8',
-      // A FIFO in its place must not hang a plugin that holds Nomad's lock.
-      flag: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
-    });
+    text = readRegularFile(file, { followLinks: false });
   } catch (thrown) {
-    if (isErrno(thrown, 'ENOENT')) return undefined;
-    // A link, a folder, a FIFO, a socket: put there by somebody else.
-    if (isErrno(thrown, 'ELOOP', 'EISDIR', 'EAGAIN', 'ENXIO')) return 'foreign';
+    // A symbolic link, a directory, a FIFO, a huge file: not written by this plugin.
+    if (thrown instanceof CniError) return 'unmanaged';
     throw thrown;
   }
+  if (text === undefined) return undefined;
   const [, network, containerId, ifname] = MARK.exec(text.split('\n', 1)[0] ?? '') ?? [];
-  if (network === undefined || containerId === undefined || ifname === undefined) return 'foreign';
+  if (network === undefined || containerId === undefined || ifname === undefined) return 'unmanaged';
   return { network, containerId, ifname };
 }
 
-/** Through a second name in the same folder: a reader sees the old file or the new one, and a crash leaves no half. */
-function replaceFile(folder: string, text: string): void {
-  const temporary = `${folder}/${TEMPORARY}`;
+/** By renaming, so that a reader finds the old file or the new one, and a crash leaves no half of it. */
+function replaceFile(directory: string, text: string): void {
+  const temporary = `${directory}/${TEMPORARY}`;
   rmSync(temporary, { force: true });
   const fd = openSync(
     temporary,
@@ -117,11 +173,11 @@ function replaceFile(folder: string, text: string): void {
   } finally {
     closeSync(fd);
   }
-  renameSync(temporary, `${folder}/${FILE}`);
+  renameSync(temporary, `${directory}/${FILE}`);
 }
 
-/** The DEL of another allocation removes /etc/netns when it has become empty, possibly between our two steps into it. */
-function retryWhileFolderVanishes<T>(work: () => T): T {
+/** The DEL of another allocation removes an empty /etc/netns, possibly between two steps of this call. */
+function retryWhileDirectoryVanishes<T>(work: () => T): T {
   for (let attempt = 1; ; attempt++) {
     try {
       return work();
@@ -131,12 +187,61 @@ function retryWhileFolderVanishes<T>(work: () => T): T {
   }
 }
 
-/** A folder that is missing, or is no folder but a link, holds nothing of ours. */
-function whereFolderExists<T>(work: () => T): T | undefined {
+/** Undefined when the directory is missing, or the path leads through a link or a file: neither holds a file of this plugin. */
+function ifDirectoryExists<T>(work: () => T): T | undefined {
   try {
     return work();
   } catch (thrown) {
     if (isErrno(thrown, 'ENOENT', 'ENOTDIR', 'ELOOP')) return undefined;
     throw thrown;
+  }
+}
+
+/**
+ * Runs `work` with the directory `base/names[0]/names[1]/…`, opened step by step without following symbolic links: root writes here, and a
+ * link at a predictable name would redirect the write. Node has no openat(2); /proc/self/fd/N/name is equivalent.
+ * @param base trusted, e.g. /etc; may be a link
+ * @param work gets a path that stays this directory when names change
+ * @throws the errors of open(2): ENOENT when a step is missing and must not be created, ENOTDIR when it is a link or a file
+ */
+function inDirectory<T>(
+  base: string,
+  names: readonly string[],
+  create: boolean,
+  work: (directory: string) => T,
+): T {
+  const fds = [openSync(base, constants.O_RDONLY | constants.O_DIRECTORY)];
+  try {
+    for (const name of names) fds.push(openStep(`/proc/self/fd/${fds.at(-1) ?? 0}/${name}`, create));
+    return work(`/proc/self/fd/${fds.at(-1) ?? 0}`);
+  } finally {
+    for (const fd of fds) closeSync(fd);
+  }
+}
+
+function openStep(path: string, create: boolean): number {
+  const isNew = create && makeDirectory(path);
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  // Independent of the runtime's umask: programs inside the namespace that read here are not root.
+  if (isNew) fchmodSync(fd, 0o755);
+  return fd;
+}
+
+/** @returns whether it did not exist */
+function makeDirectory(path: string): boolean {
+  try {
+    mkdirSync(path);
+    return true;
+  } catch (thrown) {
+    if (isErrno(thrown, 'EEXIST')) return false;
+    throw thrown;
+  }
+}
+
+function removeIfEmpty(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'ENOENT', 'ENOTEMPTY', 'EEXIST', 'ENOTDIR', 'EBUSY')) throw thrown;
   }
 }

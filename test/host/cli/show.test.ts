@@ -46,15 +46,15 @@ for (const on of BACKENDS) {
     assert.match(stdout, counted);
     assert.match(
       stdout,
-      /^Outbound: TCP over IPv4 goes to the proxy on port 15001, .*; exempt: user 200, to 10\.0\.0\.0\/8, user 101, to 127\.0\.0\.1\/32, to 127\.0\.0\.0\/8, port 53\. TCP over IPv6 is refused with a reset, .*; exempt: user 101, user 200, to ::1\/128, to fd00::\/8, port 53\. UDP other than DNS leaves untouched\.$/m,
+      /^Outbound: TCP over IPv4 goes to the proxy on port 15001, .*; exempt: user 200, to 10\.0\.0\.0\/8, user 101, to 127\.0\.0\.1\/32, to 127\.0\.0\.0\/8, port 53\. TCP over IPv6 is refused with a reset, .*; exempt: user 101, user 200, to ::1\/128, to fd00::\/8, port 53\. UDP other than DNS is not intercepted\.$/m,
     );
     assert.match(
       stdout,
-      /^Inbound: TCP that arrives over IPv4, for any port, goes to the proxy's public listener on port 9999; exempt: port 9002\. TCP that arrives over IPv6 is refused with a reset; exempt: from the allocation itself, port 9002, port 9999\. UDP arrives untouched\.$/m,
+      /^Inbound: TCP that arrives over IPv4, for any port, goes to the proxy's public listener on port 9999; exempt: port 9002\. TCP that arrives over IPv6 is refused with a reset; exempt: from the allocation itself, port 9002, port 9999\. Inbound UDP is not intercepted\.$/m,
     );
     assert.match(
       stdout,
-      /^DNS: Queries over IPv4 to 192\.168\.1\.117, port 53, UDP and TCP, whoever asks, are answered by 192\.168\.1\.117:8600\. Other queries over IPv4 and IPv6 go to the server that is asked, over TCP as well\.$/m,
+      /^DNS: Queries over IPv4 to 192\.168\.1\.117, port 53, UDP and TCP, from every process, go to Consul at 192\.168\.1\.117:8600\. Other queries over IPv4 and IPv6 go to their server over UDP and TCP\.$/m,
     );
     assert.match(stdout, /^Proxy: \S+ \(pid \d+, uid 101\) listens on port 15001\.$/m);
     assert.not.match(stdout, /Warning/);
@@ -69,14 +69,11 @@ for (const on of BACKENDS) {
       config: { exemptions: 'consul', ipv6: 'bypass', udp: 'reject', dnsCapture: 'all' },
     });
     const { stdout } = show(netns, on.path);
+    assert.match(stdout, /TCP over IPv6 bypasses the proxy\. UDP over IPv4 is refused \(port unreachable\)/);
+    assert.match(stdout, /TCP that arrives over IPv6 bypasses the proxy and reaches the listening program/);
     assert.match(
       stdout,
-      /TCP over IPv6 leaves untouched, around the proxy\. UDP over IPv4 is refused \(port unreachable\)/,
-    );
-    assert.match(stdout, /TCP that arrives over IPv6 reaches the program that listens, around the proxy/);
-    assert.match(
-      stdout,
-      /^DNS: Queries over IPv4 to any server, port 53, UDP and TCP, but for those of exempt users and to exempt networks, are answered by \S+\. Other queries over IPv6 go to the server that is asked, over TCP as well\.$/m,
+      /^DNS: Queries over IPv4 to any server, port 53, UDP and TCP, except those of exempt users or to exempt networks, go to Consul at \S+\. Other queries over IPv6 go to their server over UDP and TCP\.$/m,
     );
     succeeds('ADD', {
       netns,
@@ -88,7 +85,7 @@ for (const on of BACKENDS) {
     assert.match(again, /TCP over IPv6 goes to the proxy on port 15001/);
     assert.match(
       again,
-      /^DNS: DNS is not captured\. Queries over IPv4 and IPv6 go to the server that is asked, over TCP as well\.$/m,
+      /^DNS: DNS is not captured\. Queries over IPv4 and IPv6 go to their server over UDP and TCP\.$/m,
     );
     assert.match(again, /Proxy: nothing listens on port 15001 yet\./);
   });
@@ -102,11 +99,11 @@ for (const on of BACKENDS) {
     assert.match(said({ dnsCapture: 'all' }), /Other queries over IPv6 are refused\.$/);
     assert.match(
       said({ exemptions: 'consul' }, { ...REQUEST, ConsulDNSIP: '', ConsulDNSPort: 0 }),
-      /^DNS is not captured\. Queries over IPv4 go to the server that is asked; over TCP they go to the proxy\. Queries over IPv6 go to the server that is asked; over TCP they are refused\.$/,
+      /^DNS is not captured\. Queries over IPv4 go to their server over UDP; over TCP they go to the proxy\. Queries over IPv6 go to their server over UDP; over TCP they are refused\.$/,
     );
   });
 
-  test(`${on.name}: rules that nothing comes to are not told as if they worked`, () => {
+  test(`${on.name}: unreachable rules are not described as if they had an effect`, () => {
     const everything = newNamespace();
     succeeds('ADD', {
       netns: everything,
@@ -115,7 +112,7 @@ for (const on of BACKENDS) {
     });
     assert.match(
       show(everything, on.path).stdout,
-      /^Outbound: TCP over IPv4 leaves untouched, around the proxy\. TCP over IPv6 leaves untouched, around the proxy\. /m,
+      /^Outbound: TCP over IPv4 bypasses the proxy\. TCP over IPv6 bypasses the proxy\. /m,
     );
     const damaged = DAMAGES.filter(({ what }) => /jump for (in|out)bound|for everybody/.test(what));
     assert.is(damaged.length, 4);
@@ -124,8 +121,8 @@ for (const on of BACKENDS) {
       succeeds('ADD', { netns, on });
       harm(netns, on, damage);
       const around = /jump for inbound|who comes in/.test(damage.what)
-        ? /^Inbound: TCP that arrives over IPv4 reaches the program that listens, around the proxy\./m
-        : /^Outbound: TCP over IPv4 leaves untouched, around the proxy\./m;
+        ? /^Inbound: TCP that arrives over IPv4 bypasses the proxy and reaches the listening program\./m
+        : /^Outbound: TCP over IPv4 bypasses the proxy\./m;
       assert.match(show(netns, on.path).stdout, around, damage.what);
     }
   });

@@ -89,7 +89,7 @@ for (const on of BACKENDS) {
   });
 }
 
-test('DNS that comes with a later ADD stands before the proxy, and goes again', () => {
+test("rules for DNS of a later ADD precede the proxy's, and disappear with the next ADD", () => {
   const netns = newNamespace();
   const [on] = BACKENDS;
   assert.ok(on);
@@ -106,7 +106,7 @@ test('DNS that comes with a later ADD stands before the proxy, and goes again', 
   assert.equal(saved(netns, on), before);
 });
 
-test('iptables-legacy: a busy or hung iptables on the host delays nobody', () => {
+test('iptables-legacy: a busy or hung iptables on the host delays no allocation', () => {
   const netns = newNamespace();
   const on = BACKENDS.find(({ name }) => name === 'iptables-legacy');
   assert.ok(on);

@@ -1,13 +1,12 @@
 /** The backends on a real kernel, with plans that no job can ask for. */
 import * as assert from 'uvu/assert';
 import type { Backend } from '../../../../plugins/consul-tproxy/backend.ts';
-import { iptablesBackend } from '../../../../plugins/consul-tproxy/backend-iptables.ts';
-import { nftablesBackend } from '../../../../plugins/consul-tproxy/backend-nftables.ts';
-import { differences } from '../../../../plugins/consul-tproxy/differences.ts';
-import { planRules, type TablePlan } from '../../../../plugins/consul-tproxy/plan.ts';
-import { DEFAULT_OPTIONS, type TproxyOptions } from '../../../../plugins/consul-tproxy/options.ts';
+import { iptablesBackend } from '../../../../plugins/consul-tproxy/iptables/backend.ts';
+import { nftablesBackend } from '../../../../plugins/consul-tproxy/nftables/backend.ts';
+import { differences } from '../../../../plugins/consul-tproxy/compare.ts';
+import { jumping, planRules, type TablePlan } from '../../../../plugins/consul-tproxy/plan.ts';
+import { DEFAULT_OPTIONS, type TproxyOptions } from '../../../../plugins/consul-tproxy/config.ts';
 import type { ProxyRequest } from '../../../../plugins/consul-tproxy/request.ts';
-import { jumping } from '../../../../plugins/consul-tproxy/rules.ts';
 import { inScratchNamespace } from '../../../../shared/kernel/namespace.ts';
 import { randomBelow } from '../../../support/random.ts';
 import { suite } from '../../../support/suite.ts';
@@ -16,8 +15,8 @@ const test = suite('consul-tproxy: backends', { limit: 90 });
 
 const warn = (line: string): void => assert.unreachable(line);
 const MAKERS: Readonly<Record<string, () => Backend>> = {
-  'iptables-nft': () => iptablesBackend({ launcher: () => [], warn, variant: 'nft' }),
-  'iptables-legacy': () => iptablesBackend({ launcher: () => [], warn, variant: 'legacy' }),
+  'iptables-nft': () => iptablesBackend({ commandPrefix: () => [], warn, variant: 'nft' }),
+  'iptables-legacy': () => iptablesBackend({ commandPrefix: () => [], warn, variant: 'legacy' }),
   nftables: nftablesBackend,
 };
 
@@ -40,9 +39,9 @@ for (const [name, make] of Object.entries(MAKERS)) {
       const backend = make();
       for (let round = 1; round <= rounds; round++) {
         const plan = randomPlan(round);
-        backend.apply(plan);
+        backend.add(plan);
         assert.equal(differences(plan, backend.read()), [], `round ${round}`);
-        assert.is(backend.apply(plan), false, 'something of ours stood there');
+        assert.is(backend.add(plan), false, 'the rules were there');
         assert.ok(backend.present());
         assert.match(backend.listing(), /CONSUL_PROXY_OUTPUT/);
       }
@@ -57,7 +56,7 @@ for (const [name, make] of Object.entries(MAKERS)) {
     test(`${name}: a rule that the kernel refuses, in ${position === 0 ? 'the first' : 'the last'} table, leaves nothing`, () => {
       inScratchNamespace(() => {
         const backend = make();
-        assert.throws(() => backend.apply(spoiled(PLAN, position)));
+        assert.throws(() => backend.add(spoiled(PLAN, position)));
         assert.not.ok(backend.present());
         assert.equal(
           backend
@@ -65,15 +64,15 @@ for (const [name, make] of Object.entries(MAKERS)) {
             .flatMap(({ chains }) => [...chains.keys()].filter((chain) => chain.startsWith('CONSUL'))),
           [],
         );
-        assert.is(backend.apply(PLAN), true);
+        assert.is(backend.add(PLAN), true);
       });
     });
 
-    test(`${name}: the same over rules that stand leaves interception standing`, () => {
+    test(`${name}: a rule that the kernel refuses, over existing rules, leaves those in force`, () => {
       inScratchNamespace(() => {
         const backend = make();
-        backend.apply(PLAN);
-        assert.throws(() => backend.apply(spoiled(PLAN, position)));
+        backend.add(PLAN);
+        assert.throws(() => backend.add(spoiled(PLAN, position)));
         assert.equal(differences(PLAN, backend.read()), []);
       });
     });
@@ -82,7 +81,7 @@ for (const [name, make] of Object.entries(MAKERS)) {
   test(`${name}: differences are found, whichever chain they are in`, () => {
     inScratchNamespace(() => {
       const backend = make();
-      backend.apply(PLAN);
+      backend.add(PLAN);
       const others: [ProxyRequest, Partial<TproxyOptions>, RegExp][] = [
         [
           { ...REQUEST, inboundPort: 20001 },
@@ -91,7 +90,7 @@ for (const [name, make] of Object.entries(MAKERS)) {
         ],
         [{ ...REQUEST, dns: undefined }, {}, /OUTPUT \(ipv4 nat\): not planned .*CONSUL_DNS_REDIRECT/],
         [REQUEST, { ipv6: 'bypass' }, /CONSUL_PROXY_REJECT_IN \(ipv6 filter\): the chain is not planned/],
-        [REQUEST, { ipv6: 'redirect' }, /CONSUL_PROXY_OUTPUT \(ipv6 nat\): the chain is gone/],
+        [REQUEST, { ipv6: 'redirect' }, /CONSUL_PROXY_OUTPUT \(ipv6 nat\): the chain is missing/],
         [
           REQUEST,
           { exemptions: 'consul' },
@@ -108,7 +107,7 @@ for (const [name, make] of Object.entries(MAKERS)) {
 
 test.run();
 
-/** One rule more, in the middle of a chain, that jumps to a chain nobody made. */
+/** One rule more, in the middle of a chain, that jumps to a chain that does not exist. */
 function spoiled(plan: readonly TablePlan[], position: 0 | 1): TablePlan[] {
   const bad = jumping('CONSUL_NO_SUCH_CHAIN');
   return plan.map((table, at) => {

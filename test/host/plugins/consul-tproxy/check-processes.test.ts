@@ -54,7 +54,7 @@ for (const on of BACKENDS) {
   });
 }
 
-test('a workload that runs as the proxy is told, the proxy itself is not', async () => {
+test("a program that runs as the proxy's user causes a warning, the proxy itself does not", async () => {
   const netns = newNamespace();
   succeeds('ADD', { netns });
   await serve(netns, 101, 15001);

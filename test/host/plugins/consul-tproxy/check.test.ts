@@ -1,4 +1,4 @@
-/** CHECK fails when interception is gone, and only then: Nomad answers with the destruction of a running allocation's network. */
+/** CHECK fails only when interception is broken, because Nomad then destroys the network of a running allocation. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
@@ -45,7 +45,7 @@ for (const on of BACKENDS) {
     });
   }
 
-  test(`${on.name}: drift is told and does not fail; strict fails`, () => {
+  test(`${on.name}: a difference from the job's configuration is a warning; strict fails`, () => {
     const drifted = {
       'DNS that is another': { ...REQUEST, ConsulDNSIP: '192.168.1.118' },
       'an exclusion more': { ...REQUEST, ExcludeOutboundPorts: ['3306'] },
@@ -57,15 +57,15 @@ for (const on of BACKENDS) {
       const warnings = succeeds('CHECK', { netns, on, request });
       assert.ok(warnings.length > 0, what);
       for (const line of warnings)
-        assert.match(line, /^consul-cni: differs from what the job asks for now: /);
+        assert.match(line, /^consul-cni: rules differ from the job's current configuration: /);
       assert.match(
         fails('CHECK', { netns, on, request, config: { check: 'strict' } }).msg,
-        /the rules are not as configured/,
+        /the transparent-proxy rules are not as configured/,
       );
     }
   });
 
-  test(`${on.name}: lost DNS rules and lost refusals are told and do not fail`, () => {
+  test(`${on.name}: lost DNS rules and lost refusals are warnings`, () => {
     const netns = newNamespace();
     succeeds('ADD', { netns, on });
     if (on.backend === 'nftables')
@@ -91,7 +91,7 @@ for (const on of BACKENDS) {
       assert.is(warnings.length, 1);
       assert.match(
         warnings[0] ?? '',
-        /carry no Consul DNS, but the rules hand queries to 192\.168\.1\.117 port 8600; left as it is/,
+        /CNI_ARGS has no Consul DNS, but the rules redirect queries to 192\.168\.1\.117 port 8600; ignored/,
       );
     }
   });
@@ -104,12 +104,14 @@ for (const on of BACKENDS) {
       assert.equal(warnings.length, 1, warnings.join('\n'));
       assert.match(
         warnings[0] ?? '',
-        new RegExp(`the rules stand in ${other.name}, not in ${on.name} as configured now`),
+        new RegExp(
+          `the rules are in ${other.name}, but "backend" now selects ${on.name}; the next ADD moves them`,
+        ),
       );
     }
   });
 
-  test(`${on.name}: rules in another backend besides are told, and do not fail`, () => {
+  test(`${on.name}: additional rules in another back end are a warning`, () => {
     for (const other of BACKENDS.filter(({ name }) => name !== on.name)) {
       const [netns, source] = [newNamespace(), newNamespace()];
       succeeds('ADD', { netns, on });
@@ -117,10 +119,10 @@ for (const on of BACKENDS) {
       copyRules(source, netns, other);
       const warnings = succeeds('CHECK', { netns, on });
       assert.is(warnings.length, 1, warnings.join('\n'));
-      assert.match(warnings[0] ?? '', `rules of the proxy stand in ${other.name}, too`);
+      assert.match(warnings[0] ?? '', `${other.name} also holds transparent-proxy rules`);
       assert.match(
         fails('CHECK', { netns, on, config: { check: 'strict' } }).details ?? '',
-        `stand in ${other.name}, too`,
+        `${other.name} also holds transparent-proxy rules`,
       );
       succeeds('ADD', { netns, on });
       assert.equal(succeeds('CHECK', { netns, on, config: { check: 'strict' } }), []);
@@ -169,14 +171,14 @@ test('so do those of its coming nftables version, and the next ADD takes them ov
   }
 });
 
-test("a mistake in the node's defaults is told, and condemns nobody", () => {
+test('an invalid weft.json is a warning and fails no allocation', () => {
   const netns = newNamespace();
   succeeds('ADD', { netns });
   sh('mkdir -p /etc/weft; echo "{" > /etc/weft/weft.json');
   try {
     const warnings = succeeds('CHECK', { netns });
     assert.is(warnings.length, 1);
-    assert.match(warnings[0] ?? '', /going by the built-in defaults: \/etc\/weft\/weft\.json/);
+    assert.match(warnings[0] ?? '', /using built-in defaults: \/etc\/weft\/weft\.json/);
     sh(`ip netns exec ${netns} iptables -t nat -F OUTPUT`);
     assert.is(fails('CHECK', { netns }).code, 999);
     sh(`printf '{"tproxy":{"check":"off"}}' > /etc/weft/weft.json`);
@@ -189,7 +191,7 @@ test("a mistake in the node's defaults is told, and condemns nobody", () => {
 test('without arguments CHECK cannot know what to look for, and says so', () => {
   const netns = newNamespace();
   succeeds('ADD', { netns });
-  assert.match(fails('CHECK', { netns, request: '' }).msg, /CNI_ARGS carry no CONSUL_IPTABLES_CONFIG/);
+  assert.match(fails('CHECK', { netns, request: '' }).msg, /CNI_ARGS has no CONSUL_IPTABLES_CONFIG/);
 });
 
 test.run();

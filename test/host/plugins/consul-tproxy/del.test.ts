@@ -55,7 +55,7 @@ test('what consul-cni left, whole or half, goes too', () => {
   assert.is(leftovers(netns), '');
 });
 
-test('a namespace that is gone, was never there, or is no namespace', () => {
+test('DEL succeeds when the namespace is gone, never existed, or the path is no namespace', () => {
   const netns = newNamespace();
   succeeds('ADD', { netns });
   sh(`ip netns del ${netns}`);

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { withLaunchers } from '../../../../plugins/consul-tproxy/launcher.ts';
+import { withCommandPrefixes } from '../../../../plugins/consul-tproxy/iptables/command-prefix.ts';
 import { suite } from '../../../support/suite.ts';
 import {
   backendNamed,
@@ -75,23 +75,23 @@ test('nftables needs no program in a namespace of another user namespace; iptabl
 
 test('iptables runs unwrapped in an ordinary namespace, and without the name service where that needs a network', () => {
   assert.equal(
-    withLaunchers(({ nft, legacy }) => ({ nft: nft(), legacy: legacy() })),
+    withCommandPrefixes(({ nft, legacy }) => ({ nft: nft(), legacy: legacy() })),
     { nft: [], legacy: [] },
   );
   const before = readFileSync('/etc/nsswitch.conf', 'utf8');
   try {
     writeFileSync('/etc/nsswitch.conf', '# passwd: ldap\npasswd: files [NOTFOUND=return] systemd # ldap\n');
     assert.equal(
-      withLaunchers(({ nft, legacy }) => ({ nft: nft(), legacy: legacy() })),
+      withCommandPrefixes(({ nft, legacy }) => ({ nft: nft(), legacy: legacy() })),
       { nft: [], legacy: [] },
     );
     writeFileSync('/etc/nsswitch.conf', 'passwd: files sss\n');
     assert.equal(
-      withLaunchers(({ nft }) => nft()),
+      withCommandPrefixes(({ nft }) => nft()),
       [],
     );
     assert.match(
-      withLaunchers(({ legacy }) => legacy()).join(' '),
+      withCommandPrefixes(({ legacy }) => legacy()).join(' '),
       /unshare --mount -- \S+sh -c \/\S+\/mount --bind \/dev\/null \/etc\/nsswitch\.conf/,
     );
   } finally {
@@ -99,39 +99,36 @@ test('iptables runs unwrapped in an ordinary namespace, and without the name ser
   }
 });
 
-test('without ip6tables an allocation without IPv6 starts, told so; one with a global address does not', () => {
+test('without ip6tables an allocation without IPv6 starts with a warning; one with a global address does not start', () => {
   sh(
     'mkdir -p /run/hidden; cp -a /etc/alternatives/ip6tables* /run/hidden/; rm /etc/alternatives/ip6tables*',
   );
   try {
     const netns = newNamespace();
-    assert.match(
-      succeeds('ADD', { netns }).join(),
-      /no ip6tables: should the allocation get an IPv6 address later/,
-    );
+    assert.match(succeeds('ADD', { netns }).join(), /no ip6tables: if the allocation gets an IPv6 address/);
     assert.equal(succeeds('CHECK', { netns }), []);
     succeeds('DEL', { netns });
     assert.equal(succeeds('ADD', { netns, config: { ipv6: 'bypass' } }), []);
     succeeds('DEL', { netns });
     // Known from the plugins before, or seen in the namespace.
     const prevResult = { ...PREVIOUS, ips: [...PREVIOUS.ips, { version: '6', address: 'fd00::2/64' }] };
-    const told = fails('ADD', { netns, config: { prevResult } });
+    const error = fails('ADD', { netns, config: { prevResult } });
     assert.match(
-      told.msg,
-      /IPv6 rules are needed \(the allocation has the address fd00::2\), but this host has no ip6tables/,
+      error.msg,
+      /this host has no ip6tables, needed for IPv6 rules \(the allocation has the address fd00::2\)/,
     );
-    assert.match(told.details ?? '', /"ipv6": "bypass"/);
+    assert.match(error.details ?? '', /"ipv6": "bypass"/);
     sh(`ip -n ${netns} addr add 2001:db8::2/64 dev lo nodad`);
     assert.match(fails('ADD', { netns }).msg, /the allocation has the address 2001:db8::2\)/);
     assert.is(leftovers(netns), '');
     const plain = newNamespace();
     assert.match(
       fails('ADD', { netns: plain, config: { ipv6: 'redirect' } }).msg,
-      /the job or the configuration asks for it/,
+      /the job or the configuration asks for them/,
     );
     assert.match(
       fails('ADD', { netns: plain, request: { ...REQUEST, ConsulDNSIP: 'fd00::53' } }).msg,
-      /asks for it/,
+      /asks for them/,
     );
     // nftables needs no ip6tables.
     assert.equal(
@@ -147,7 +144,7 @@ test('without ip6tables an allocation without IPv6 starts, told so; one with a g
 });
 
 for (const legacy of ['iptables', 'ip6tables']) {
-  test(`${legacy} legacy, the other family not: each family's rules stand once, where its own program looks`, () => {
+  test(`${legacy} legacy, the other family not: each family's rules exist once, where its own program looks`, () => {
     const folder = `/run/only-${legacy}-legacy`;
     sh(
       `mkdir ${folder}; for end in '' -save -restore; do ln -s /usr/sbin/xtables-legacy-multi ${folder}/${legacy}$end; done`,

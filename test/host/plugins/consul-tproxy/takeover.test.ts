@@ -1,4 +1,4 @@
-/** ADD over what others left: another backend, consul-cni whole or half-way, somebody who emptied one table of several. */
+/** ADD over the rules of another back end, of a consul-cni that finished or failed half-way, and over tables that a user emptied in part. */
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';

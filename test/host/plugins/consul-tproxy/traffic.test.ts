@@ -72,7 +72,7 @@ const DEFAULT: readonly Row[] = [
   ['app', USER, 'udp', REMOTE6, 53, 'resolver6 udp'],
   ['app', USER, 'udp', REMOTE, 443, 'remote udp'],
   ['app', USER, 'udp', REMOTE6, 443, 'remote6 udp'],
-  // IMPROVED: IPv6 does not go around the proxy, in either direction; link-local addresses neither.
+  // Unlike with consul-cni, IPv6 does not bypass the proxy in either direction, nor do link-local addresses.
   ['app', USER, 'tcp', REMOTE6, 80, 'ECONNREFUSED'],
   ['app', USER, 'tcp', 'fd00::1', 80, 'ECONNREFUSED'],
   ['app', USER, 'tcp', 'fd00::2', 9001, 'ECONNREFUSED'],

@@ -90,28 +90,28 @@ test("leaves an operator's file alone, and a link or folder in its place", () =>
     '\n# weft: network=a container=b interface=c\n',
   ]) {
     writeFileSync('/etc/netns/ns/resolv.conf', text);
-    assert.is(write(), 'foreign');
+    assert.is(write(), 'unmanaged');
     removeNetnsResolvConf('ns', () => true);
     assert.is(readFileSync('/etc/netns/ns/resolv.conf', 'utf8'), text);
   }
   rmSync('/etc/netns/ns/resolv.conf');
   writeFileSync('/tmp/target', '# weft: network=nomad container=alloc-1 interface=eth0\n');
   symlinkSync('/tmp/target', '/etc/netns/ns/resolv.conf');
-  assert.is(write(), 'foreign');
+  assert.is(write(), 'unmanaged');
   removeNetnsResolvConf('ns', () => true);
   assert.ok(lstatSync('/etc/netns/ns/resolv.conf').isSymbolicLink());
   assert.is(readFileSync('/tmp/target', 'utf8'), '# weft: network=nomad container=alloc-1 interface=eth0\n');
   rmSync('/etc/netns/ns/resolv.conf');
   mkdirSync('/etc/netns/ns/resolv.conf');
-  assert.is(write(), 'foreign');
+  assert.is(write(), 'unmanaged');
 });
 
-test('a FIFO in its place is not ours, and hangs nobody, with or without somebody at its other end', () => {
+test('a FIFO in its place is left alone and does not block, with or without a writer', () => {
   mkdirSync('/etc/netns/ns', { recursive: true });
   execFileSync('mkfifo', ['/etc/netns/ns/resolv.conf']);
-  assert.is(write(), 'foreign');
+  assert.is(write(), 'unmanaged');
   const otherEnd = openSync('/etc/netns/ns/resolv.conf', 'r+');
-  assert.is(write(), 'foreign');
+  assert.is(write(), 'unmanaged');
   removeNetnsResolvConf('ns', () => true);
   removeEveryNetnsResolvConf(() => true);
   closeSync(otherEnd);
@@ -159,7 +159,7 @@ test("leaves another container's file, and other namespaces", () => {
   assert.equal(readdirSync('/etc/netns').sort(), ['empty', 'ns']);
 });
 
-test('what is gone already is fine', () => {
+test('removing what is already gone succeeds', () => {
   removeNetnsResolvConf('ns', isOwner);
   removeEveryNetnsResolvConf(isOwner);
   mkdirSync('/etc/netns');

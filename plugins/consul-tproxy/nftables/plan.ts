@@ -1,16 +1,21 @@
-import type { Family, Match, Rule, TableName, Target } from '../../shared/packetfilter/ruleset.ts';
-import type { NftChain, NftRule, NftStatement, NftTable } from '../../shared/packetfilter/nftables/model.ts';
-import { HOOKS_OF, NFT_TABLE } from './names.ts';
-import type { TablePlan } from './plan.ts';
+import type { Family, Match, Rule, TableName, Target } from '../../../shared/packetfilter/ruleset.ts';
+import type {
+  NftChain,
+  NftRule,
+  NftStatement,
+  NftTable,
+} from '../../../shared/packetfilter/nftables/model.ts';
+import { HOOKS_OF, NFT_TABLE } from '../names.ts';
+import type { TablePlan } from '../plan.ts';
 
 /**
- * The plan as one nftables table of our own, the same rules in nft's words:
+ * The plan as one nftables table of the plugin, with the same rules:
  *
  *   table inet consul_tproxy
  *     CONSUL_PROXY_OUTPUT, …       the chains of the plan; those of IPv6 end in _V6
- *     CONSUL_NAT_OUTPUT, …         base chains in place of the kernel's, at iptables' priorities; each jump tests the family first
+ *     CONSUL_NAT_OUTPUT, …         base chains that stand for iptables' built-in ones, at their priorities; each jump tests the family first
  *
- * Every rule counts, as every rule of iptables does.
+ * Every rule has a counter, as in iptables.
  */
 export interface NftPlan {
   readonly table: NftTable;
@@ -30,7 +35,7 @@ export function nftPlan(tables: readonly TablePlan[]): NftPlan {
   };
 }
 
-/** The name in our table of a chain of the plan. */
+/** The name of a chain of the plan in the nftables table. */
 export function ownChainName(chain: string, family: Family): string {
   return family === 'ipv6' ? `${chain}${IPV6_SUFFIX}` : chain;
 }
@@ -84,8 +89,8 @@ function rulesOf({ family, table, chains, hooks }: TablePlan): NftRule[] {
 }
 
 /**
- * One rule of the plan in nft's words.
- * @param guard the family to test for first, where the chain gets packets of both
+ * One rule of the plan as nft statements.
+ * @param guard the family to test first, in a chain that gets packets of both
  */
 export function statementsOf(rule: Rule, guard?: Family): NftStatement[] {
   return [
@@ -119,7 +124,7 @@ function matchStatement(match: Match): NftStatement {
     case 'conntrack':
       return { kind: 'ct state', states: match.states.map((state) => STATES[state]) };
     default:
-      throw new Error(`the plan holds a match that it never makes: ${match.kind}`);
+      throw new Error(`unsupported match in plan: ${match.kind}`);
   }
 }
 
@@ -136,7 +141,7 @@ function targetStatement(target: Target): NftStatement {
     case 'reject':
       return { kind: 'reject', with: target.with === 'tcp-reset' ? 'tcp reset' : 'icmpx port-unreachable' };
     default:
-      throw new Error(`the plan holds a target that it never makes: ${target.kind}`);
+      throw new Error(`unsupported target in plan: ${target.kind}`);
   }
 }
 

@@ -1,20 +1,20 @@
-import type { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
-import { Message, request } from '../../shared/packetfilter/nftables/messages.ts';
-import { ruleText } from '../../shared/packetfilter/nftables/text.ts';
-import { attributeOf, textOf } from '../../shared/packetfilter/nftables/nlattr.ts';
-import type { Family, UnmanagedRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
-import type { OwnTable } from './backend.ts';
-import { CHAINS_OF, HOOKS_OF } from './names.ts';
-import { decodeNftRule, type DecodedRule } from './nft-decode.ts';
-import { baseChainName, ownChainName, statementsOf, TABLE } from './nft-plan.ts';
+import type { NftConnection } from '../../../shared/packetfilter/nftables/connection.ts';
+import { Message, request } from '../../../shared/packetfilter/nftables/messages.ts';
+import { ruleText } from '../../../shared/packetfilter/nftables/text.ts';
+import { attributeOf, textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import type { Family, UnmanagedRule, Rule, TableName } from '../../../shared/packetfilter/ruleset.ts';
+import type { OwnTable } from '../backend.ts';
+import { CHAINS_OF, HOOKS_OF } from '../names.ts';
+import { decodeNftRule, type DecodedRule } from './decode.ts';
+import { baseChainName, ownChainName, statementsOf, TABLE } from './plan.ts';
 
-/** Our table, or what is left of it. */
+/** The plugin's table as read. */
 export interface NftContents {
-  /** In the kernel's order, with their rules; undefined for a rule that is none of ours. */
+  /** In the kernel's order, with their rules; undefined for a rule that the plugin would not write. */
   readonly chains: ReadonlyMap<string, readonly (DecodedRule | undefined)[]>;
-  /** Base chains that lead packets to us. One that was made anew without its hook reads as well as ever, and does nothing. */
+  /** Base chains at their hooks. A chain with the right rules but without its hook gets no packets. */
   readonly hooked: ReadonlySet<string>;
-  /** Switched off as a whole: `flags dormant`. */
+  /** `flags dormant`: the table has no effect. */
   readonly dormant: boolean;
 }
 
@@ -26,7 +26,7 @@ export function readTable(connection: NftConnection): NftContents {
     // NFTA_CHAIN_TABLE (1), _NAME (3). Older kernels list the chains of every table.
     if (textAt(chain, 1) !== TABLE.name) continue;
     chains.set(textAt(chain, 3), []);
-    if (leadsHere(chain)) hooked.add(textAt(chain, 3));
+    if (isAtItsHook(chain)) hooked.add(textAt(chain, 3));
   }
   for (const rule of connection.dump('list rules', Message.getRule, TABLE.family, inTable)) {
     // NFTA_RULE_TABLE (1), _CHAIN (2), _EXPRESSIONS (4)
@@ -39,8 +39,8 @@ export function readTable(connection: NftConnection): NftContents {
 /** NF_INET_* of linux/netfilter.h. */
 const HOOK_NUMBERS: Readonly<Record<string, number>> = { PREROUTING: 0, INPUT: 1, OUTPUT: 3 };
 
-/** NFTA_CHAIN_NAME (3), _HOOK (4) { _HOOKNUM (1) }, _TYPE (7): whether it is one of our base chains with the hook that it is named for. */
-function leadsHere(chain: Buffer): boolean {
+/** NFTA_CHAIN_NAME (3), _HOOK (4) { _HOOKNUM (1) }, _TYPE (7): whether it is one of the plugin's base chains at the hook of its name. */
+function isAtItsHook(chain: Buffer): boolean {
   const number = attributeOf(attributeOf(chain, 4) ?? Buffer.alloc(0), 1)?.readUInt32BE();
   return (['nat', 'filter'] as const).some((table) =>
     HOOKS_OF[table].some(
@@ -59,7 +59,7 @@ function isDormant(connection: NftConnection): boolean {
   return ((flags ?? 0) & 1) !== 0;
 }
 
-/** Our one table seen as the four that a plan is made of, as far as packets come by. */
+/** The table as the four tables of a plan, without chains that get no packets. */
 export function tablesOf(contents: NftContents): OwnTable[] {
   const families = ['ipv4', 'ipv6'] as const;
   return families.flatMap((family) =>
@@ -98,9 +98,9 @@ function chainsOf(
   return chains;
 }
 
-/** In the plan's words: chains without their family's suffix, refusals named as iptables names them. */
+/** As in a plan: chain names without their family's suffix, rejects named as in iptables. */
 function asPlanned(decoded: DecodedRule | undefined, family: Family): Rule | UnmanagedRule {
-  if (decoded === undefined) return { unmanaged: 'a rule that is not ours' };
+  if (decoded === undefined) return { unmanaged: 'an unknown rule' };
   const { rule } = decoded;
   if (rule.target.kind === 'jump') {
     return { ...rule, target: { kind: 'jump', chain: plannedName(rule.target.chain, family) } };
@@ -116,7 +116,7 @@ function plannedName(chain: string, family: Family): string {
   return own.find((name) => ownChainName(name, family) === chain) ?? chain;
 }
 
-/** As `nft list table` would show it. */
+/** As `nft list table` prints it. */
 export function nftListing({ chains: found, dormant }: NftContents): string {
   const chains = [...found].map(
     ([chain, rules]) => `\tchain ${chain} {\n${rules.map((rule) => `\t\t${listed(rule)}\n`).join('')}\t}\n`,
@@ -125,9 +125,9 @@ export function nftListing({ chains: found, dormant }: NftContents): string {
 }
 
 function listed(decoded: DecodedRule | undefined): string {
-  if (decoded === undefined) return '# a rule that is not ours';
+  if (decoded === undefined) return '# an unknown rule';
   const { guard, rule, packets, bytes } = decoded;
-  // An address names its family, and nft does not say it twice.
+  // nft prints no family test in front of an address.
   const text = ruleText({
     statements: statementsOf(rule, rule.destination === undefined ? guard : undefined),
   });

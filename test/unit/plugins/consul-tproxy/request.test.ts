@@ -1,6 +1,6 @@
 /** What CONSUL_IPTABLES_CONFIG may look like, as Nomad sends it and as it may send it next. */
 import * as assert from 'uvu/assert';
-import { decodeRequest } from '../../../../plugins/consul-tproxy/decode-request.ts';
+import { decodeRequest } from '../../../../plugins/consul-tproxy/request.ts';
 import type { ProxyRequest } from '../../../../plugins/consul-tproxy/request.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
@@ -94,7 +94,7 @@ test('ports: what means the same is one, the first keeps its place', () => {
   );
 });
 
-test('ports: "0" and "-1" are told and passed over', () => {
+test('ports: "0" and "-1" are ignored with a warning', () => {
   const { request, notices } = decode({ ExcludeInboundPorts: ['0', '9001', '-1'] });
   assert.equal(request.excludeInboundPorts, [
     { first: 0, last: 0 },
@@ -140,7 +140,7 @@ test('users: numbers, ranges, names of the file; the first of a repeated name', 
 });
 
 test('users: everything else is a problem', () => {
-  for (const text of ['4294967295', '9-7', 'broken', 'nobody-here', '+', '-5', '1-', '', '1,2', 'envoy ']) {
+  for (const text of ['4294967295', '9-7', 'broken', 'no-such-user', '+', '-5', '1-', '', '1,2', 'envoy ']) {
     assert.match(
       problems({ ExcludeUIDs: [text] }),
       /^invalid CONSUL_IPTABLES_CONFIG in CNI_ARGS: ExcludeUIDs: /,
@@ -200,7 +200,7 @@ test('DNS: both, the address, the port, none', () => {
   assert.is(decode({ ConsulDNSIP: '', ConsulDNSPort: 0 }).request.dns, undefined);
 });
 
-test('DNS: an address that nobody answers on, and ports that are none', () => {
+test('DNS: the unspecified address and invalid ports are refused', () => {
   for (const ip of ['0.0.0.0', '::', 'consul', '10.0.0.1:53'])
     assert.match(problems({ ConsulDNSIP: ip }), /ConsulDNSIP must be an/, ip);
   for (const port of [-1, 65536])

@@ -1,21 +1,21 @@
-import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
-import { attributeOf, attributesOf, textOf } from '../../shared/packetfilter/nftables/nlattr.ts';
-import { MetaKey, PayloadBase, VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
-import type { Family, Match, Rule, Target } from '../../shared/packetfilter/ruleset.ts';
+import { addressFromBytes, formatAddress } from '../../../shared/net/address.ts';
+import { attributeOf, attributesOf, textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import { MetaKey, PayloadBase, VerdictCode } from '../../../shared/packetfilter/nftables/expressions.ts';
+import type { Family, Match, Rule, Target } from '../../../shared/packetfilter/ruleset.ts';
 
 /** A rule of the nftables backend as read from the kernel. */
 export interface DecodedRule {
   readonly rule: Rule;
-  /** Of the test that stands first in a base chain; undefined when the rule takes packets of both. */
+  /** The family that a rule of a base chain tests first; undefined when it takes packets of both. */
   readonly guard: Family | undefined;
   readonly packets: bigint;
   readonly bytes: bigint;
 }
 
 /**
- * The inverse of what nft-plan.ts and the encoder make of a plan; rules that nft(8) makes of the same words are read as well.
+ * The inverse of plan.ts and the encoder; also reads what nft(8) makes of the same rules.
  * @param list the payload of NFTA_RULE_EXPRESSIONS
- * @returns undefined for a rule that says anything else: then it is somebody else's
+ * @returns undefined for any other rule
  */
 export function decodeNftRule(list: Buffer): DecodedRule | undefined {
   return new Reader(attributesOf(list).map(([, element]) => parse(element))).read();
@@ -35,7 +35,7 @@ function parse(element: Buffer): Expression {
 
 type Draft = { -readonly [Key in keyof Rule]?: Rule[Key] };
 
-/** Walks the expressions of one rule from left to right; each step takes what belongs together and says whether it understood. */
+/** Walks the expressions of one rule from left to right; each step consumes the expressions of one condition and returns whether it can decode them. */
 class Reader {
   readonly #rest: Expression[];
   readonly #draft: Draft = {};
