@@ -125,7 +125,7 @@ function onX64(): void {
     const damages: Record<string, (elf: Elf) => void> = {
       'not linked BIND_NOW': (elf) => elf.setU64(elf.dynamicEntry(DT.FLAGS).at + 8, 0),
       'needed without a version': (elf) => elf.setU64(elf.dynamicEntry(DT.VERNEEDNUM).at + 8, 0),
-      'room for the stub is in use': (elf) => {
+      'space for the stub is in use': (elf) => {
         const text = elf.segments().find(({ flags, type }) => type === 1 && (flags & 1) === 1);
         elf.bytes[(text?.offset ?? 0) + (text?.fileSize ?? 0) + 8] = 1;
       },

@@ -129,7 +129,7 @@ onX64('binaries laid out differently are refused unchanged', () => {
   const original = readFileSync(base.source);
   const changes: [(elf: Elf) => void, string][] = [
     [disableDeadlockDetection, 'set to something else'],
-    [reduceSymbolLookups, 'leaves no room'],
+    [reduceSymbolLookups, 'leaves no space'],
     [useHugePages, '0 relocations of type 7 against mmap64'],
     [useHugePagesForMalloc, 'begins somewhere else already'],
   ];
