@@ -19,13 +19,12 @@ const LAYERS = [
   'shared/packetfilter',
   'shared/cni',
   'shared/config',
-  'shared/kernel',
   'shared/process',
+  'shared/kernel',
   'shared/net',
 ];
 /** Packages beside each other that stay independent although the order above would allow the import. */
 const INDEPENDENT = {
-  'shared/kernel': ['shared/process'],
   'shared/ipam': ['shared/packetfilter'],
 };
 /** CniError is what every package throws: shared/cni/errors.ts imports nothing and may be imported from everywhere. */

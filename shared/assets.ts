@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 
 /**
- * A text file of the repository that travels inside the executable (build.mjs lists them).
+ * A text file of the repository that is embedded in the executable (build.mjs lists them).
  * @param path from the repository's root: `conflist/nomad.conflist`
  */
 export function readAsset(path: string): string {

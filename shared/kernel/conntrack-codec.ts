@@ -23,7 +23,7 @@ export interface ConntrackEntry {
   readonly family: number;
   readonly original: ConntrackTuple;
   readonly reply: ConntrackTuple;
-  /** What names this very entry in a request to delete it, as the kernel wrote it: tuple, id, zone. */
+  /** Attributes that identify this entry in a request to delete it, as the kernel wrote them: tuple, id, zone. */
   readonly identity: readonly { readonly type: number; readonly payload: Buffer }[];
 }
 
@@ -31,7 +31,7 @@ export interface ConntrackEntry {
  *    nfgenmsg
  *    [1 TUPLE_ORIG]  [1 IP] [2 V4_DST | 4 V6_DST]           [2 PROTO] [1 NUM] [3 DST_PORT be]
  *    [2 TUPLE_REPLY] [1 IP] [1 V4_SRC | 3 V6_SRC]
- *    [25 FILTER]     [1 ORIG_FLAGS u32] [2 REPLY_FLAGS u32]   which parts of the tuples count
+ *    [25 FILTER]     [1 ORIG_FLAGS u32] [2 REPLY_FLAGS u32]   which parts of the tuples are compared
  */
 export function listEntriesRequest(
   family: number,
@@ -68,7 +68,7 @@ export function listEntriesRequest(
   };
 }
 
-/** nfgenmsg, then the identity as it was listed; the id makes sure that no successor with the same tuple is hit. */
+/** nfgenmsg, then the identity as it was listed; the id keeps a later entry with the same tuple safe. */
 export function deleteEntryRequest(entry: ConntrackEntry): NetlinkRequest {
   const body = encode((out) => {
     out.emit(Buffer.of(entry.family, 0, 0, 0));

@@ -16,23 +16,23 @@ export interface ConntrackFilter {
   readonly protocol: 'tcp' | 'udp' | 'sctp';
   /** Destination port before any DNAT, i.e. the host port. */
   readonly originalPort: number;
-  /** The last of a run of ports that begins with `originalPort`. */
+  /** Last port of a range that begins with `originalPort`. */
   readonly lastPort?: number;
   /** Destination address before any DNAT, e.g. the host IP of a port mapping. */
   readonly originalAddress?: string;
-  /** Any one of several such addresses; asked for when there is an entry to compare with. */
+  /** Any one of several such addresses; called only when there is an entry to compare with. */
   readonly originalAddresses?: () => readonly string[];
-  /** Both families, unless an address or this says which. */
+  /** Default: that of the address, or both. */
   readonly family?: 'ipv4' | 'ipv6';
-  /** Source address of replies, i.e. the container that the flow was sent to. */
+  /** Source address of replies, i.e. the container that receives the flow. */
   readonly replySource?: string;
 }
 
 /**
- * Makes the kernel forget flows in the caller's network namespace, so that their next packet meets the rules anew.
- * An entry that ends by itself meanwhile is no error; one that takes its place is left alone.
- * @returns how many entries were removed
- * @throws KernelError, e.g. where the kernel lacks connection tracking over netlink
+ * Deletes connection tracking entries in the caller's network namespace, so that NAT rules apply to the next packet of each flow.
+ * An entry that expires meanwhile is no error, and a new entry in its place stays.
+ * @returns how many entries were deleted
+ * @throws KernelError, e.g. when the kernel lacks connection tracking over netlink
  */
 export function deleteConntrack(filter: ConntrackFilter): number {
   using conntrack = Conntrack.open();
@@ -68,10 +68,10 @@ export class Conntrack {
 
 /** linux/in.h */
 const PROTOCOL_NUMBERS = { tcp: 6, udp: 17, sctp: 132 } as const;
-/** Some 15 KiB of requests, some 100 KiB of acknowledgements waiting. */
+/** About 15 KiB of requests and 100 KiB of acknowledgements. */
 const PER_WRITE = 128;
 
-/** A translation between families cannot be: replies are of the same one. */
+/** NAT does not translate between families: replies have the same one. */
 function familiesOf({ family, originalAddress, replySource }: ConntrackFilter): number[] {
   const address = originalAddress ?? replySource;
   const known = family ?? (address === undefined ? undefined : requireAddress(address).family);
@@ -81,12 +81,12 @@ function familiesOf({ family, originalAddress, replySource }: ConntrackFilter): 
 
 function list(socket: NetlinkSocket, family: number, filter: ConntrackFilter): ConntrackEntry[] {
   const { originalAddress, replySource, originalPort, lastPort = originalPort } = filter;
-  // Kernels from 5.8 to at least 6.18 take IPv6 addresses the wrong way round (every address except the given one): there
-  // they are compared here alone.
+  // Kernels from 5.8 to at least 6.18 invert the comparison of IPv6 addresses (they list every address except the given one), so those
+  // are compared only here.
   const byKernel = family === AF_INET;
   const request = listEntriesRequest(family, {
     protocol: PROTOCOL_NUMBERS[filter.protocol],
-    // The kernel knows no runs of ports: of a run, everything of the protocol is listed, once.
+    // The kernel does not filter by a range of ports: list everything of the protocol, once.
     ...(lastPort === originalPort && { destinationPort: originalPort }),
     ...(byKernel && originalAddress !== undefined && { destination: bytes(originalAddress) }),
     ...(byKernel && replySource !== undefined && { replySource: bytes(replySource) }),
@@ -96,7 +96,7 @@ function list(socket: NetlinkSocket, family: number, filter: ConntrackFilter): C
     .filter((entry) => matches(entry, family, filter));
 }
 
-/** Also what the kernel has filtered: before Linux 5.8 it lists everything. */
+/** Applies the filter again: before Linux 5.8 the kernel lists everything. */
 function matches(entry: ConntrackEntry, family: number, filter: ConntrackFilter): boolean {
   const { original, reply } = entry;
   const { destinationPort: port = -1 } = original;
@@ -130,7 +130,7 @@ function bytes(address: string): Buffer {
   return bytesOf(requireAddress(address));
 }
 
-/** Flows by their protocol and destination port before any DNAT, or a run of such ports. */
+/** Flows by protocol and destination port before any DNAT, or a range of such ports. */
 export interface Flows {
   readonly protocol: 'tcp' | 'udp' | 'sctp';
   readonly originalPort: number;
@@ -138,11 +138,10 @@ export interface Flows {
 }
 
 /**
- * Those of `wanted` that the kernel may be tracking in the caller's network namespace; what is left out is certainly not.
+ * Those of `wanted` that the kernel may be tracking in the caller's network namespace; the others it certainly is not.
  *
- * Listing over netlink, filtered or not, makes the kernel take a lock for each bucket of a table that all namespaces share: 9 to 20 ms with
- * 262,144 buckets, however few entries there are. The text under /proc is put together without locks, in 0.3 ms, but a line at a time; and
- * not every kernel offers it (CONFIG_NF_CONNTRACK_PROCFS).
+ * A list over netlink, filtered or not, takes a lock for each bucket of a table that all namespaces share: 9 to 20 ms with 262,144 buckets,
+ * however few entries there are. The list under /proc needs no locks and 0.3 ms, but not every kernel has it (CONFIG_NF_CONNTRACK_PROCFS).
  */
 export function maybeTracked<Wanted extends Flows>(wanted: readonly Wanted[]): readonly Wanted[] {
   const count = readIfThere('/proc/sys/net/netfilter/nf_conntrack_count');
@@ -152,11 +151,11 @@ export function maybeTracked<Wanted extends Flows>(wanted: readonly Wanted[]): r
   return list === undefined ? wanted : listed(list, wanted);
 }
 
-/** Some 2 MB of text; with more entries the kernel's own filter is the faster one. */
+/** About 2 MB of text; with more entries the kernel's own filter is faster. */
 const MANY = 10_000;
 
 /**
- * A line of the list; `dport` comes twice, first that of the original direction:
+ * A line of the list has `dport` twice; the first is that of the original direction:
  *
  *     ipv4     2 udp      17 29 src=10.0.0.1 dst=10.0.0.2 sport=4000 dport=53 src=10.0.0.2 dst=10.0.0.1 sport=53 dport=4000 mark=0 use=1
  */

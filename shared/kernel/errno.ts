@@ -1,10 +1,10 @@
 /**
- * The error of everything in shared/kernel: a system call, or one netlink message, that the kernel refused.
+ * A system call, or one netlink message, that the kernel refused.
  * Decide by `code` (see {@link isErrno}), never by the text.
  */
 export class KernelError extends Error {
   override readonly name = 'KernelError';
-  /** What was asked, e.g. `setns` or `RTM_NEWLINK veth1234`. */
+  /** What was requested, e.g. `setns` or `RTM_NEWLINK veth1234`. */
   readonly syscall: string;
   /** Positive errno as in errno.h. */
   readonly errno: number;
@@ -45,8 +45,8 @@ function describe(errno: number): readonly [code: string, text: string] {
 }
 
 /**
- * asm-generic/errno-base.h and asm-generic/errno.h (x86, arm64): what sockets, namespaces, netlink and netfilter answer with.
- * A table instead of util.getSystemErrorName: that one knows libuv's subset only, and costs a module at start-up.
+ * asm-generic/errno-base.h and asm-generic/errno.h (x86, arm64): errors of sockets, namespaces, netlink and netfilter.
+ * util.getSystemErrorName covers only libuv's subset, and loads a module at start-up.
  */
 const NAMES: Readonly<Record<number, readonly [string, string]>> = {
   1: ['EPERM', 'operation not permitted'],
@@ -81,7 +81,7 @@ const NAMES: Readonly<Record<number, readonly [string, string]>> = {
   36: ['ENAMETOOLONG', 'name too long'],
   38: ['ENOSYS', 'function not implemented'],
   40: ['ELOOP', 'too many levels of links'],
-  54: ['EXFULL', 'exchange full (a bridge takes 1023 ports)'],
+  54: ['EXFULL', 'exchange full (a bridge has at most 1023 ports)'],
   61: ['ENODATA', 'no data available'],
   62: ['ETIME', 'timer expired'],
   71: ['EPROTO', 'protocol error'],
@@ -108,5 +108,5 @@ const NAMES: Readonly<Record<number, readonly [string, string]>> = {
   113: ['EHOSTUNREACH', 'no route to host'],
   114: ['EALREADY', 'operation already in progress'],
   115: ['EINPROGRESS', 'operation now in progress'],
-  132: ['ERFKILL', 'refused by a kill switch'],
+  132: ['ERFKILL', 'operation not possible due to RF-kill'],
 };

@@ -3,21 +3,21 @@ import { addressOf, checked, isErrno, libc } from './libc.ts';
 
 /** A table of iptables-legacy as the kernel holds it (linux/netfilter_ipv4/ip_tables.h, _ipv6/ip6_tables.h). */
 export interface TableBlob {
-  /** By hook (NF_INET_*): where its chain begins, and where its policy stands; offsets into `entries`. */
+  /** By hook (NF_INET_*): offsets of its chain and of its policy in `entries`. */
   readonly hookEntry: readonly number[];
   readonly underflow: readonly number[];
-  /** Bit per hook that the table is in. */
+  /** One bit per hook of the table. */
   readonly validHooks: number;
-  /** How many entries that are. */
+  /** Number of entries. */
   readonly count: number;
-  /** struct ipt_entry or ip6t_entry, one behind the other. */
+  /** struct ipt_entry or ip6t_entry, concatenated. */
   readonly entries: Buffer;
 }
 
 /**
- * The legacy variant has no netlink: its tables are read with getsockopt on any raw socket, and written with setsockopt. In the network
- * namespace that the caller is in.
- * @returns undefined when the table is not in use; it is not brought into being by the question
+ * Reads a table of the caller's network namespace. The legacy variant has no netlink interface: tables are read by getsockopt(2) on a raw
+ * socket and written by setsockopt(2).
+ * @returns undefined when the table is not in use; reading does not create it
  */
 export function readTableBlob(family: XtablesFamily, table: string): TableBlob | undefined {
   return tablesInUse(FAMILIES[family].names)?.includes(table) === false
@@ -25,7 +25,7 @@ export function readTableBlob(family: XtablesFamily, table: string): TableBlob |
     : loadTableBlob(family, table);
 }
 
-/** Reads a table and brings it into being where it is not in use yet, as the first command of iptables does. */
+/** Reads a table and creates it when it is not in use yet, as iptables does. */
 export function loadTableBlob(family: XtablesFamily, table: string): TableBlob {
   return withSocket(family, (fd, level) => {
     for (let attempt = 1; ; attempt++) {
@@ -35,7 +35,7 @@ export function loadTableBlob(family: XtablesFamily, table: string): TableBlob {
         const answer = option(fd, level, GET_ENTRIES, request(table, ENTRIES_HEADER + size, size));
         return blobOf(info, answer.subarray(ENTRIES_HEADER));
       } catch (thrown) {
-        // The table was replaced by one of another size in between.
+        // Another program replaced the table by one of another size.
         if (!isErrno(thrown, 'EAGAIN') || attempt === MOST_ATTEMPTS) throw thrown;
       }
     }
@@ -43,19 +43,19 @@ export function loadTableBlob(family: XtablesFamily, table: string): TableBlob {
 }
 
 /**
- * Puts another table in the place of the one that stands there: all of it or nothing.
- * @param standing how many entries that one held when it was read
- * @returns its counters as they were when it went, one struct xt_counters (packets u64, bytes u64) for each of its entries
- * @throws KernelError EAGAIN when it holds another number of entries by now
+ * Replaces a table as a whole.
+ * @param presentCount how many entries the present table had when it was read
+ * @returns the final counters of the replaced table, one struct xt_counters (packets u64, bytes u64) for each of its entries
+ * @throws KernelError EAGAIN when the present table has another number of entries by now
  */
 export function replaceTableBlob(
   family: XtablesFamily,
   table: string,
   blob: TableBlob,
-  standing: number,
+  presentCount: number,
 ): Buffer {
-  const counters = Buffer.alloc(standing * COUNTERS_SIZE);
-  const request = replacement(table, blob, { count: standing, at: addressOf(counters) });
+  const counters = Buffer.alloc(presentCount * COUNTERS_SIZE);
+  const request = replacement(table, blob, { count: presentCount, at: addressOf(counters) });
   withSocket(family, (fd, level) => {
     checked(
       'setsockopt(IPT_SO_SET_REPLACE)',
@@ -144,7 +144,7 @@ const HOOKS = [0, 1, 2, 3, 4];
  * | name | valid_hooks | num_entries | size u32 | hook_entry u32 × 5 | underflow u32 × 5 | num_counters | counters | entries |
  * +------+-------------+-------------+----------+--------------------+-------------------+--------------+----------+---------+
  * ```
- * `counters` is a pointer: there the kernel puts those of the table that goes, which `num_counters` has to fit.
+ * `counters` is a pointer to memory for the counters of the replaced table; `num_counters` must match it.
  */
 function replacement(
   table: string,
@@ -165,7 +165,7 @@ function replacement(
   return Buffer.concat([header, entries]);
 }
 
-/** Name and size begin both questions; the answer overwrites them. */
+/** Both requests begin with name and size; the answer overwrites them. */
 function request(table: string, length: number, size = 0): Buffer {
   const buffer = Buffer.alloc(length);
   buffer.write(table, 0);

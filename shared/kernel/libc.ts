@@ -13,9 +13,8 @@ export function libc(): Libc {
 }
 
 /**
- * The result of a libc call as a number, or its errno as an error. Must be applied directly to the call: anything in
- * between may overwrite errno.
- * @param syscall the call's name as the operator should read it, with its object where that helps
+ * The result of a libc call, or its errno as an error. Apply it directly to the call: anything in between may overwrite errno.
+ * @param syscall the call's name for the error, with its object where that helps
  */
 export function checked(syscall: string, result: number): number {
   if (result >= 0) return result;
@@ -28,15 +27,15 @@ export function lastErrno(): number {
   return loaded.getInt32(loaded.errnoAt);
 }
 
-/** Where a buffer lies, for structs that hold pointers; valid while the buffer is referenced from elsewhere too. */
+/** The address of a buffer, for structs that hold pointers; valid as long as the caller keeps a reference to the buffer. */
 export function addressOf(buffer: Buffer): bigint {
   loaded ??= load();
   return loaded.getRawPointer(buffer);
 }
 
 /**
- * Ends the process at once: by `_exit`, which spares the teardown of Node (1 to 3 ms), or by Node's own immediate exit where libc has not
- * been needed so far, since loading it would take longer.
+ * Ends the process at once: by `_exit`, which skips Node's teardown (1 to 3 ms), or by Node's own immediate exit if libc is not loaded yet,
+ * because loading it takes longer.
  */
 export function exitNow(status: number): never {
   if (loaded === undefined) {
@@ -48,8 +47,8 @@ export function exitNow(status: number): never {
 }
 
 /**
- * System calls under their C names. Buffers stand for pointers to data, which the kernel reads or fills in; sizes and flags are numbers.
- * Each gives what the kernel gives, -1 for a failure: wrap it in {@link checked}.
+ * System calls under their C names. Buffers are pointers to data that the kernel reads or fills in; sizes and flags are numbers.
+ * Each returns what the kernel returns, -1 for a failure: wrap it in {@link checked}.
  */
 export interface Libc {
   socket(domain: number, type: number, protocol: number): number;
@@ -76,7 +75,7 @@ export interface Libc {
     address: Uint8Array,
     addressLength: Uint8Array,
   ): number;
-  /** @param milliseconds -1 waits without end */
+  /** @param milliseconds -1 waits without limit */
   poll(descriptors: Uint8Array, count: number, milliseconds: number): number;
   ioctl(fd: number, request: number): number;
   setns(fd: number, type: number): number;
@@ -85,7 +84,7 @@ export interface Libc {
   umount2(target: string, flags: number): number;
   flock(fd: number, operation: number): number;
   getrandom(data: Uint8Array, length: number, flags: number): number;
-  /** @param params struct io_uring_params, filled in. Gives the ring's descriptor, close-on-exec. */
+  /** @param params struct io_uring_params, filled in. Returns the ring's descriptor, close-on-exec. */
   io_uring_setup(entries: number, params: Uint8Array): number;
   io_uring_register(ring: number, operation: number, argument: Uint8Array, count: number): number;
   _exit(status: number): void;
@@ -102,7 +101,7 @@ function load(): Loaded {
   const ffi = numbers === undefined ? undefined : openFfi();
   if (numbers === undefined || ffi === undefined) {
     throw new KernelError('node:ffi', 38, {
-      detail: `Node ${process.version} on ${process.arch} lacks it; 26.1 or newer on x64 or arm64 is needed`,
+      detail: `Node ${process.version} on ${process.arch} has no node:ffi; Node 26.1 or newer on x64 or arm64 is required`,
     });
   }
   const word = (value: Argument): bigint => {
@@ -137,7 +136,7 @@ function functionsOn(call: Caller): Libc {
     sendto: (...args) => call('sendto', ...args),
     recv: (...args) => call('recvfrom', ...args),
     recvfrom: (...args) => call('recvfrom', ...args),
-    // arm64 has no poll(2). No signal mask: its size is not looked at then.
+    // arm64 has no poll(2). Without a signal mask, its size is ignored.
     poll: (descriptors, count, milliseconds) => call('ppoll', descriptors, count, timespec(milliseconds)),
     ioctl: (...args) => call('ioctl', ...args),
     setns: (...args) => call('setns', ...args),
@@ -153,7 +152,7 @@ function functionsOn(call: Caller): Libc {
   };
 }
 
-/** struct timespec { i64 seconds, i64 nanoseconds }; null waits without end. */
+/** struct timespec { i64 seconds, i64 nanoseconds }; null waits without limit. */
 function timespec(milliseconds: number): Buffer | null {
   if (milliseconds < 0) return null;
   const time = Buffer.alloc(16);
@@ -167,12 +166,12 @@ function cString(text: string): Buffer {
 }
 
 /**
- * The way to the C library's syscall(2) and errno. In the executable by the native half of node:ffi, which the build makes reachable: the other
- * half, JavaScript that checks and converts arguments, takes a millisecond to load and as long again in a process with a hundred calls.
- * Elsewhere by node:ffi itself. Neither may be touched while the startup snapshot is built.
+ * Access to the C library's syscall(2) and errno. The executable uses the native part of node:ffi, which the build makes accessible: the
+ * JavaScript part, which checks and converts arguments, takes a millisecond to load and another one in a process with a hundred calls.
+ * Elsewhere node:ffi itself is used. Neither may be used while the startup snapshot is built.
  */
 export interface Ffi {
-  /** syscall(2): its number and the six words that the kernel takes at most. */
+  /** syscall(2): its number and up to six arguments. */
   syscall(number: number, ...words: readonly [bigint, bigint, bigint, bigint, bigint, bigint]): number;
   getInt32(pointer: bigint): number;
   getRawPointer(buffer: Uint8Array): bigint;
@@ -186,7 +185,7 @@ export function openFfi(): Ffi | undefined {
   return native ?? fromModule();
 }
 
-/** What Node's own modules reach their native halves by: given to the bundle by build/compile-eagerly.cjs, undefined elsewhere. */
+/** Node's loader of the native parts of its modules: passed to the bundle by build/compile-eagerly.cjs, undefined elsewhere. */
 declare const internalBinding: ((name: 'ffi') => NativeFfi) | undefined;
 
 /** src/node_ffi.cc of Node 26. */
@@ -194,7 +193,7 @@ interface NativeFfi {
   readonly DynamicLibrary: new (path: null) => {
     getFunction(name: string, signature: Signature): NativeFunction;
   };
-  /** The property of a native function whose arguments and result are numbers: the buffer they go through, 8 bytes each. */
+  /** The property of a native function that holds the buffer for its arguments and result, 8 bytes each. */
   readonly kSbSharedBuffer: symbol;
   getInt32(pointer: bigint): number;
   getRawPointer(buffer: Uint8Array): bigint;
@@ -213,7 +212,7 @@ const SYSCALL = {
 } as const;
 const WORDS = 8;
 
-/** @returns undefined when it does not look as expected */
+/** @returns undefined when this Node's native part is not as expected */
 function fromNative(native: NativeFfi): Ffi | undefined {
   const { DynamicLibrary, kSbSharedBuffer, getInt32, getRawPointer } = native;
   const library = new DynamicLibrary(null);
@@ -233,8 +232,8 @@ function fromNative(native: NativeFfi): Ffi | undefined {
 }
 
 /**
- * One function is enough: node:ffi makes machine code for each that is bound, and searches a place for it page by page, 0.1 to 0.2 ms a
- * function, and a call of a plugin needs a dozen system calls.
+ * Only syscall(2) is bound: node:ffi generates machine code for each bound function, which takes 0.1 to 0.2 ms, and a plugin call needs a
+ * dozen system calls.
  */
 function fromModule(): Ffi | undefined {
   const ffi = withoutExperimentalWarning(() => process.getBuiltinModule('node:ffi'));
@@ -247,7 +246,7 @@ function fromModule(): Ffi | undefined {
   return { syscall, getInt32, getRawPointer, errnoAt };
 }
 
-/** A plugin's stderr stays empty on success; only this one kind of warning, and only during `work`, is dropped. */
+/** A plugin's stderr stays empty on success: drops warnings of this kind while `work` runs. */
 function withoutExperimentalWarning<T>(work: () => T): T {
   const emitWarning = process.emitWarning;
   process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
@@ -262,7 +261,7 @@ function withoutExperimentalWarning<T>(work: () => T): T {
   }
 }
 
-/** Numbers of the system calls that the suite makes (asm/unistd_64.h, asm-generic/unistd.h): each architecture counts in its own way. */
+/** Numbers of the system calls that the suite uses (asm/unistd_64.h, asm-generic/unistd.h); they differ between architectures. */
 export type SystemCall = keyof typeof X64;
 
 /** @param arch as in process.arch */
@@ -314,7 +313,7 @@ const ARM64: typeof X64 = {
   io_uring_register: 427,
 };
 
-/** Bytes from the kernel's generator (getrandom(2)); `node:crypto` would bring twenty modules into the startup snapshot for them. */
+/** Bytes from the kernel's generator (getrandom(2)); `node:crypto` would add twenty modules to the startup snapshot. */
 export function randomBytes(count: number): Buffer {
   const bytes = Buffer.alloc(count);
   for (let done = 0; done < count;) {

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 
 /**
- * A kernel parameter of the network namespace that the caller is in (see inNamespace).
+ * Reads a kernel parameter of the calling thread's network namespace (see inNamespace).
  * @param path with slashes, because interface names may contain dots: `net/ipv4/conf/eth0/arp_notify`
  * @returns its value without the trailing newline
  * @throws the fs error, ENOENT where the kernel or the interface lacks it (e.g. no IPv6)
@@ -11,8 +11,8 @@ export function readSysctl(path: string): string {
 }
 
 /**
- * Sets a kernel parameter unless it already has the value (a write may have side effects: net/ipv6/conf/all/forwarding
- * walks every interface; and /proc/sys may be read-only where the value is already right).
+ * Sets a kernel parameter unless it already has the value. A write may have side effects (net/ipv6/conf/all/forwarding changes every
+ * interface), and /proc/sys may be read-only.
  * @returns the previous value, for undo
  */
 export function writeSysctl(path: string, value: string | number): string {
@@ -22,7 +22,7 @@ export function writeSysctl(path: string, value: string | number): string {
   return previous;
 }
 
-/** Sets a kernel parameter where it has the value `from`, and leaves it alone where it has any other. */
+/** Sets a kernel parameter only if its value is `from`. */
 export function replaceSysctl(path: string, from: string, to: string): void {
   if (readSysctl(path) === from) writeFileSync(fileOf(path), to);
 }

@@ -1,8 +1,7 @@
 /**
- * IP addresses, prefixes and MAC addresses, read and written the way Go's `net` package does it, because the files, rules and
- * results of the reference plugins carry that text: no leading zeros in IPv4, no zones, output lower-case and compressed,
- * IPv4-mapped IPv6 counted and printed as IPv4. Every parser gives undefined for what it does not accept; whoever
- * knows where the text came from writes the error.
+ * IP addresses, prefixes and MAC addresses, parsed and formatted as by Go's `net` package, because the reference plugins' files, rules
+ * and results contain that text: no leading zeros in IPv4, no zones, output lower-case and compressed, IPv4-mapped IPv6 treated as IPv4.
+ * Parsers return undefined for invalid text; the caller, which knows its origin, reports the error.
  */
 export type AddressFamily = 'ipv4' | 'ipv6';
 
@@ -12,7 +11,7 @@ export interface IpAddress {
   readonly value: bigint;
 }
 
-/** An address with a prefix length. The host bits are kept as written: `10.1.2.3/24` is the address of an interface. */
+/** An address with a prefix length. Host bits are kept: `10.1.2.3/24` is the address of an interface. */
 export interface Cidr {
   readonly address: IpAddress;
   readonly prefix: number;
@@ -27,7 +26,7 @@ export function parseAddress(text: string): IpAddress | undefined {
   return value === undefined ? undefined : unmapped(value);
 }
 
-/** `10.1.2.3/24`, `fd00::1/64`. As in Go the length may have leading zeros, and a mapped address counts from /96. */
+/** `10.1.2.3/24`, `fd00::1/64`. As in Go, the length may have leading zeros, and that of a mapped address starts at /96. */
 export function parseCidr(text: string): Cidr | undefined {
   const slash = text.indexOf('/');
   if (slash < 0) return undefined;
@@ -48,7 +47,7 @@ export function formatCidr({ address, prefix }: Cidr): string {
   return `${formatAddress(address)}/${prefix}`;
 }
 
-/** The text every other program prints for this address; undefined when it is none. */
+/** The address as other programs print it; undefined for invalid text. */
 export function canonicalAddress(text: string): string | undefined {
   const address = parseAddress(text);
   return address === undefined ? undefined : formatAddress(address);
@@ -73,7 +72,7 @@ export function familyBits(family: AddressFamily): 32 | 128 {
   return family === 'ipv4' ? 32 : 128;
 }
 
-/** The same prefix with its host bits cleared: the network. */
+/** The prefix with its host bits cleared. */
 export function networkOf({ address, prefix }: Cidr): Cidr {
   const bits = hostBits(address.family, prefix);
   return { address: { family: address.family, value: address.value & ~bits }, prefix };
@@ -130,7 +129,7 @@ export function prefixToMask(family: AddressFamily, prefix: number): string {
   return formatAddress({ family, value: all & ~hostBits(family, prefix) });
 }
 
-/** 24 for `255.255.255.0`; undefined for what is no address or has a hole in its ones. */
+/** 24 for `255.255.255.0`; undefined when invalid or not contiguous. */
 export function maskToPrefix(mask: string): number | undefined {
   const parsed = parseAddress(mask);
   if (parsed === undefined) return undefined;
@@ -204,7 +203,7 @@ function parseIpv6(text: string): bigint | undefined {
   return groups.reduce((value, group) => (value << 16n) | BigInt(group), 0n);
 }
 
-/** The 16-bit groups of one side of `::`; the last two may be written as an IPv4 address where the text ends. */
+/** The 16-bit groups of one side of `::`; at the end of the text, the last two may be an IPv4 address. */
 function groupsOf(text: string, atEnd: boolean): number[] | undefined {
   if (text === '') return [];
   const parts = text.split(':');

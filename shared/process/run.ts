@@ -1,8 +1,9 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { execaSync } from 'execa';
 import { CniCode, CniError } from '../cni/errors.ts';
+import { deadlineIn, timeoutError } from '../kernel/deadline.ts';
 
-/** How a program can fail to run to its own end. A non-zero exit code is none of these: it is the program's answer. */
+/** Why a program did not run to its end. A non-zero exit code is none of these: it is the program's answer. */
 export type RunFailure = 'missing' | 'busy' | 'denied' | 'timeout' | 'signal' | 'output' | 'start';
 
 export class RunError extends CniError {
@@ -20,12 +21,12 @@ export class RunError extends CniError {
 }
 
 export interface RunOptions {
-  /** The whole of the program's stdin; empty when left out. */
+  /** The program's standard input; default empty. */
   readonly input?: string;
-  /** The whole environment of the child; the caller's own when left out. */
+  /** The program's complete environment; default the caller's own. */
   readonly env?: Readonly<Record<string, string | undefined>>;
-  /** The program is killed after this many milliseconds. */
-  readonly timeoutMs: number;
+  /** The program is killed after this time, or at the call's deadline if that is earlier; default: at the call's deadline. */
+  readonly timeoutMs?: number;
 }
 
 export interface RunResult {
@@ -34,46 +35,51 @@ export interface RunResult {
   readonly stderr: string;
 }
 
-/** More than any CNI result or `iptables-save` of ten thousand containers. */
-const OUTPUT_LIMIT = 64 * 1024 * 1024;
-
 /**
- * Runs a program to its end, in the network namespace that the calling thread is in, without a shell and without a search
- * in PATH (see {@link findProgram}). Throws RunError when it cannot be started, is ended by a signal or does not end in time.
+ * Runs a program to its end, in the network namespace of the calling thread, without a shell and without a search
+ * in PATH (see {@link findProgram}).
+ * @throws RunError when it cannot be started, is killed by a signal, prints too much or does not end in time
  */
-export function runProgram(file: string, args: readonly string[], options: RunOptions): RunResult {
+export function runProgram(file: string, args: readonly string[], options: RunOptions = {}): RunResult {
+  const wait = deadlineIn(options.timeoutMs);
   const result = execaSync(file, args, {
     input: options.input ?? '',
-    cwd: workingFolder(),
-    ...(options.env === undefined ? {} : { env: present(options.env), extendEnv: false }),
-    timeout: options.timeoutMs,
+    cwd: workingDirectory(),
+    ...(options.env === undefined ? {} : { env: defined(options.env), extendEnv: false }),
+    // 0 would mean no limit.
+    timeout: Math.max(1, Math.ceil(wait.remainingMs())),
     killSignal: 'SIGKILL',
     maxBuffer: OUTPUT_LIMIT,
     stripFinalNewline: false,
     reject: false,
     verbose: 'none',
   });
-  if (result.timedOut || result.isMaxBuffer || result.exitCode === undefined) {
-    throw runError(file, options.timeoutMs, result);
+  if (result.timedOut) {
+    const { code, message } = timeoutError(`waiting for ${file} to end, and killed it`, wait);
+    throw new RunError(code, 'timeout', message, explained(result));
   }
+  if (result.isMaxBuffer || result.exitCode === undefined) throw runError(file, result);
   return { exitCode: result.exitCode, stdout: result.stdout, stderr: result.stderr };
 }
 
-/** Where distributions keep administrators' programs: a PATH inherited from systemd or Nomad may lack all of these. */
-const USUAL_FOLDERS = ['/usr/sbin', '/sbin', '/usr/bin', '/bin', '/usr/local/sbin'];
-
-/** Absolute path of the program: searched in PATH, then in the usual folders; undefined when there is none. */
+/** Absolute path of a program: searched in PATH, then in the usual directories; undefined when it is not installed. */
 export function findProgram(
   name: string,
   path: string | undefined = process.env['PATH'],
 ): string | undefined {
   const folders = (path ?? '').split(':').filter((folder) => folder.startsWith('/'));
-  const each = new Set([...folders, ...USUAL_FOLDERS]);
-  return [...each].map((folder) => `${folder}/${name}`).find(isProgram);
+  return [...new Set([...folders, ...USUAL_DIRECTORIES])]
+    .map((folder) => `${folder}/${name}`)
+    .find(isExecutable);
 }
 
-/** Nearly everywhere there is no such file: that is found out by one call, and without the cost of an exception. */
-function isProgram(file: string): boolean {
+/** More than any CNI result or the `iptables-save` of ten thousand containers. */
+const OUTPUT_LIMIT = 64 * 1024 * 1024;
+/** Administrators' programs are here; the PATH that systemd or Nomad passes on may have none of these directories. */
+const USUAL_DIRECTORIES = ['/usr/sbin', '/sbin', '/usr/bin', '/bin', '/usr/local/sbin'];
+
+/** Most candidates do not exist: statSync finds that out without the cost of an exception. */
+function isExecutable(file: string): boolean {
   try {
     if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) return false;
     accessSync(file, constants.X_OK);
@@ -83,8 +89,8 @@ function isProgram(file: string): boolean {
   }
 }
 
-/** The agent's working folder may have been deleted under it, which no program of ours depends on. */
-function workingFolder(): string {
+/** The caller's own may have been deleted. */
+function workingDirectory(): string {
   try {
     return process.cwd();
   } catch {
@@ -92,13 +98,12 @@ function workingFolder(): string {
   }
 }
 
-function present(env: Readonly<Record<string, string | undefined>>): Record<string, string> {
+function defined(env: Readonly<Record<string, string | undefined>>): Record<string, string> {
   const entries = Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined);
   return Object.fromEntries(entries);
 }
 
-interface Failed {
-  readonly timedOut: boolean;
+interface FailedRun {
   readonly isMaxBuffer: boolean;
   readonly signal?: string | undefined;
   readonly code?: string | undefined;
@@ -106,31 +111,33 @@ interface Failed {
   readonly cause?: unknown;
 }
 
-/** What the error numbers of starting a program (execve(2)) mean to whoever runs it. */
-const START_FAILURES: Readonly<Record<string, { failure: RunFailure; words: string }>> = {
-  ENOENT: { failure: 'missing', words: 'there is no such program, or its interpreter is missing' },
-  ENOTDIR: { failure: 'missing', words: 'there is no such program' },
-  EACCES: { failure: 'denied', words: 'it is not executable' },
-  EPERM: { failure: 'denied', words: 'the kernel forbids it' },
-  ETXTBSY: { failure: 'busy', words: 'it is being written (text file busy)' },
+/** Errors of execve(2). */
+const START_FAILURES: Readonly<Record<string, { failure: RunFailure; reason: string }>> = {
+  ENOENT: { failure: 'missing', reason: 'no such program, or its interpreter is missing' },
+  ENOTDIR: { failure: 'missing', reason: 'no such program' },
+  EACCES: { failure: 'denied', reason: 'not executable' },
+  EPERM: { failure: 'denied', reason: 'operation not permitted' },
+  ETXTBSY: { failure: 'busy', reason: 'the file is being written (text file busy)' },
 };
 
-function runError(file: string, timeoutMs: number, failed: Failed): RunError {
-  const said = failed.stderr.trim().slice(-1000);
-  const options = { cause: failed.cause, ...(said === '' ? {} : { details: said }) };
-  if (failed.timedOut) {
-    const message = `${file} did not end within ${timeoutMs / 1000} s and was killed`;
-    return new RunError(CniCode.TryAgainLater, 'timeout', message, options);
-  }
+function runError(file: string, failed: FailedRun): RunError {
+  const options = explained(failed);
   if (failed.isMaxBuffer) {
     const message = `${file} printed more than ${OUTPUT_LIMIT / 1024 / 1024} MiB and was killed`;
     return new RunError(CniCode.IoFailure, 'output', message, options);
   }
   if (failed.signal !== undefined) {
-    const message = `${file} was ended by ${failed.signal}`;
-    return new RunError(CniCode.IoFailure, 'signal', message, options);
+    return new RunError(CniCode.IoFailure, 'signal', `${file} was killed by ${failed.signal}`, options);
   }
   const known = START_FAILURES[failed.code ?? ''];
-  const words = known?.words ?? failed.code ?? String(failed.cause);
-  return new RunError(CniCode.IoFailure, known?.failure ?? 'start', `cannot run ${file}: ${words}`, options);
+  const reason = known?.reason ?? failed.code ?? String(failed.cause);
+  return new RunError(CniCode.IoFailure, known?.failure ?? 'start', `cannot run ${file}: ${reason}`, options);
+}
+
+function explained({ stderr, cause }: Pick<FailedRun, 'stderr' | 'cause'>): {
+  cause?: unknown;
+  details?: string;
+} {
+  const text = stderr.trim().slice(-1000);
+  return { cause, ...(text === '' ? {} : { details: text }) };
 }

@@ -2,7 +2,7 @@ import { AttrStream, type StreamData } from 'netlink/dist/structs.js';
 import { KernelError } from '../errno.ts';
 
 /**
- * Netlink attributes (linux/netlink.h): what the npm package `netlink` encodes, and what the kernel answers.
+ * Netlink attributes (linux/netlink.h): encoded by the npm package `netlink`, decoded here.
  *
  *    0               2               4                    4 + length of payload
  *    +---------------+---------------+--------------------+- - - - - - - - -+
@@ -10,7 +10,7 @@ import { KernelError } from '../errno.ts';
  *    | header + payl.|               |                    | multiple of 4   |
  *    +---------------+---------------+--------------------+- - - - - - - - -+
  *    N = 0x8000 the payload is attributes itself, O = 0x4000 network byte order; numbers in host order (always little
- *    endian: there is no Node build for a big-endian Linux that this suite ships on)
+ *    endian: the suite is built for x64 and arm64)
  */
 
 /** Or'ed to a type: the payload is attributes. */
@@ -21,9 +21,9 @@ const TYPE_MASK = 0x3fff;
 const HEADER = 4;
 
 /**
- * The package's stream with its masking of types undone, so that NESTED can be given, and with nested payloads padded to
- * their end as iproute2 does. Attributes older than the flag are sent without it, again as iproute2 does; but the kernel
- * takes an IFLA_PROTINFO without it for one byte of another meaning (the port's state), and newer attributes are refused.
+ * The package's stream without its masking of types, so that NESTED can be set, and with nested payloads padded to their end as iproute2
+ * does. Attributes older than the flag are sent without it, again as iproute2 does. But without it the kernel reads IFLA_PROTINFO as one
+ * byte with another meaning (the port's state), and refuses newer attributes.
  */
 export class AttributeStream extends AttrStream {
   #length = 0;
@@ -36,7 +36,7 @@ export class AttributeStream extends AttrStream {
   override push(type: number, data: StreamData): void {
     const before = this.bufs.length;
     super.push(type, typeof data === 'function' ? this.#padded(data) : data);
-    // Padding of the attribute before comes first when it is needed; it is at most 3 bytes long, a header always 4.
+    // Padding of the previous attribute may come first; it has at most 3 bytes, a header always 4.
     const first = this.bufs[before];
     const header = first !== undefined && first.length < HEADER ? this.bufs[before + 1] : first;
     if (header?.length !== HEADER) throw new Error('netlink package: attribute without header');
@@ -63,10 +63,10 @@ export function encode(fill: (out: AttributeStream) => void): Buffer {
   return out.bytes();
 }
 
-/** Attributes of one level, also those of types that nobody here knows. Payloads are cut out only when asked for. */
+/** Attributes of one level, including unknown types. Payloads are extracted on demand. */
 export class Attributes {
   readonly #bytes: Buffer;
-  /** Where the header of each type is. */
+  /** Offset of each type's header. */
   readonly #headers = new Map<number, number>();
 
   /**
@@ -81,7 +81,7 @@ export class Attributes {
     }
   }
 
-  /** The payload; of several attributes of one type the last, as the kernel does it. */
+  /** The payload; of several attributes with one type the last, as in the kernel. */
   get(type: number): Buffer | undefined {
     const at = this.#headers.get(type);
     return at === undefined ? undefined : this.#bytes.subarray(at + HEADER, at + lengthAt(this.#bytes, at));
@@ -138,7 +138,7 @@ export class Attributes {
   }
 }
 
-/** Attributes in their order with repetitions, for lists such as bridge VLANs where each entry has the same type. */
+/** Attributes in order, with repetitions: for lists such as bridge VLANs, whose entries have the same type. */
 export function listAttributes(bytes: Buffer): { type: number; payload: Buffer }[] {
   const list: { type: number; payload: Buffer }[] = [];
   for (let at = 0; at + HEADER <= bytes.length;) {
@@ -166,7 +166,7 @@ function lengthAt(bytes: Buffer, at: number): number {
   throw new KernelError('netlink answer', EBADMSG, { detail });
 }
 
-/** Not readUInt16LE: its checks cost more than all the rest before the code is hot, and a plugin never gets that far. */
+/** Faster than readUInt16LE, whose checks dominate in code that is not optimized yet, as in a short plugin call. */
 export function uint16At(bytes: Buffer, at: number): number {
   return (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8);
 }

@@ -10,22 +10,22 @@ import {
   messageAt,
 } from './message.ts';
 
-/** What a conversation needs of a socket; NetlinkSocket has it, and tests bring recorded messages. */
+/** A socket: NetlinkSocket, or recorded messages in tests. */
 export interface Transport {
   send(requests: readonly NetlinkRequest[]): number;
   receive(first: number, count: number): readonly ReceivedMessage[];
 }
 
-/** What became of one request of a batch. */
+/** The result of one request of a batch. */
 export interface NetlinkOutcome {
   readonly messages: readonly NetlinkMessage[];
   readonly error: KernelError | undefined;
 }
 
 /**
- * Sends requests in one write and waits until each has its verdict. rtnetlink carries out each request that it can, also
- * behind one that failed; nfnetlink batches are transactions of their own. A refused `silent` request (a part of
- * such a transaction) refuses all that have no verdict yet: of those nothing need be heard.
+ * Sends requests in one write and waits until each is answered. rtnetlink carries out each request that it can, also after one that
+ * failed; an nfnetlink batch is a transaction. A refused `silent` request (part of such a transaction) means that all unanswered ones
+ * are refused too: the kernel need not answer those.
  * @returns one outcome per request, in order
  */
 export function exchange(transport: Transport, requests: readonly NetlinkRequest[]): NetlinkOutcome[] {
@@ -45,9 +45,9 @@ export function exchange(transport: Transport, requests: readonly NetlinkRequest
 }
 
 /**
- * All messages of a dump. The kernel reports with NLM_F_DUMP_INTR when the list changed under way, so that entries may be
- * missing or twice; then it is asked again, up to {@link DUMP_ATTEMPTS} times.
- * @throws KernelError when the kernel refuses or breaks off; CniError 11 when the list never kept still
+ * All messages of a dump. NLM_F_DUMP_INTR says that the list changed meanwhile, so entries may be missing or repeated; then the dump is
+ * repeated, up to {@link DUMP_ATTEMPTS} times.
+ * @throws KernelError when the kernel refuses or aborts; CniError 11 when the list changed during every attempt
  */
 export function dump(transport: Transport, request: NetlinkRequest): NetlinkMessage[] {
   for (let attempt = 1; attempt <= DUMP_ATTEMPTS; attempt++) {
@@ -65,8 +65,8 @@ export function dumpUnstable(what: string): CniError {
 }
 
 /**
- * A thousand links are listed in some milliseconds, and a change takes about as long (see docs/internals/kernel.md): under a storm of
- * changes on a busy machine many attempts in a row meet one, fifty hardly do.
+ * Listing a thousand links takes some milliseconds, as long as a change: on a busy machine many attempts in a row can be interrupted, fifty
+ * hardly ever are.
  */
 export const DUMP_ATTEMPTS = 50;
 
@@ -86,7 +86,7 @@ class Answer {
       this.error = decodeError(what, message);
       this.pending = false;
     } else if (message.type !== MessageType.NOOP) {
-      this.messages.push(kept(message));
+      this.messages.push(copyOf(message));
       if (this.#endsWithMessage) this.pending = false;
     }
   }
@@ -111,26 +111,26 @@ function dumpOnce(transport: Transport, request: NetlinkRequest): NetlinkMessage
         if (error !== undefined) throw error;
         return interrupted ? 'interrupted' : messages;
       }
-      messages.push(kept(message));
+      messages.push(copyOf(message));
     }
   }
 }
 
-/** The receive buffer is used again: what is kept is copied. */
-function kept({ type, flags, body }: ReceivedMessage): NetlinkMessage {
+/** The receive buffer is reused, so messages are copied. */
+function copyOf({ type, flags, body }: ReceivedMessage): NetlinkMessage {
   return { type, flags, body: Buffer.from(body) };
 }
 
-/** What a listing needs of a socket; NetlinkSocket has it. */
+/** A socket that returns whole datagrams: NetlinkSocket, or recorded ones in tests. */
 export interface DatagramTransport {
   send(requests: readonly NetlinkRequest[]): number;
   receiveDatagram(sequence: number): Buffer;
 }
 
 /**
- * A dump that is kept as the kernel's datagrams, for lists so long that a step for each message would be too much: whoever looks for
- * something searches the bytes (`indexOf` is native) and decodes the messages around what it found. It is read as far as somebody looks;
- * until it is complete, no other dump can begin on its socket, and nothing else may be received there.
+ * A dump kept as the kernel's datagrams, for lists so long that decoding each message takes too much time: the caller searches the bytes
+ * (`indexOf` is native) and decodes the messages that match. It is read on demand. Until it is complete, its socket must not be used
+ * for anything else.
  */
 export class Listing {
   readonly #transport: DatagramTransport;
@@ -146,7 +146,7 @@ export class Listing {
     this.#sequence = transport.send([this.#request]);
   }
 
-  /** Another number than before: the list changed under way and was read anew, so what was found so far is to be looked for again. */
+  /** Increases when the list changed meanwhile and is read again: earlier findings are then invalid. */
   get attempt(): number {
     return this.#attempt;
   }
@@ -156,16 +156,16 @@ export class Listing {
   }
 
   /**
-   * Whole messages of the list, one behind the other; each datagram begins at an address that is a multiple of 4.
-   * @returns undefined behind the last
-   * @throws KernelError when the kernel refuses or breaks off; CniError 11 when the list never kept still
+   * Whole messages of the list, concatenated; each datagram begins at an address that is a multiple of 4.
+   * @returns undefined after the last
+   * @throws KernelError when the kernel refuses or aborts; CniError 11 when the list changed during every attempt
    */
   datagram(at: number): Buffer | undefined {
     while (!this.#complete && this.#datagrams.length <= at) this.readOn();
     return this.#datagrams[at];
   }
 
-  /** The next datagram. */
+  /** Receives the next datagram. */
   readOn(): void {
     if (this.#complete) return;
     let part = this.#receive();
@@ -174,7 +174,7 @@ export class Listing {
       this.#complete = part.isLast;
       return;
     }
-    // Entries may be missing or twice, also in what was read before (see `dump`).
+    // Entries may be missing or repeated, also in earlier datagrams (see `dump`).
     while (!part.isLast) part = this.#receive();
     if (this.#attempt === DUMP_ATTEMPTS) throw dumpUnstable(this.#request.what);
     this.#attempt += 1;
@@ -193,13 +193,13 @@ export class Listing {
 
 interface Part {
   readonly datagram: Buffer;
-  /** Where its messages end, and the kernel's word about the whole list may begin. */
+  /** End of the messages; in the last datagram, start of NLMSG_DONE or NLMSG_ERROR. */
   readonly end: number;
   readonly isLast: boolean;
   readonly interrupted: boolean;
 }
 
-/** Walks from header to header: length u32, type u16, flags u16. */
+/** Iterates over the headers: length u32, type u16, flags u16. */
 function parse(what: string, datagram: Buffer): Part {
   const words = new Uint32Array(datagram.buffer, datagram.byteOffset, datagram.length >> 2);
   let flags = 0;

@@ -11,7 +11,7 @@ import {
   type IpAddress,
 } from '../../net/address.ts';
 
-/** Addresses between their text and what netlink carries. Texts come from validated input: a bad one is a bug of the caller. */
+/** Converts addresses between text and netlink's bytes. The text comes from validated input: an invalid one is a bug in the caller. */
 
 /** linux/socket.h */
 export const AF_UNSPEC = 0;
@@ -43,7 +43,7 @@ export function bytesOf(address: IpAddress): Buffer {
   return Buffer.from(addressBytes(address));
 }
 
-/** Canonical text of 4 or 16 bytes; a mapped address stays the IPv6 address that the kernel holds. */
+/** Canonical text of 4 or 16 bytes; an IPv4-mapped address stays an IPv6 address, as in the kernel. */
 export function addressText(bytes: Buffer): string {
   return formatAddress(addressOf(bytes));
 }
@@ -56,7 +56,7 @@ export function macText(bytes: Buffer | undefined): string | undefined {
   return bytes === undefined || bytes.length === 0 ? undefined : formatMac(bytes);
 }
 
-/** The unspecified address, whose attribute the kernel leaves out: the destination of a default route. */
+/** The unspecified address: a default route's destination, for which the kernel sends no attribute. */
 export function anyAddress(family: number): Buffer {
   return Buffer.alloc(family === AF_INET ? 4 : 16);
 }

@@ -13,7 +13,7 @@ import { align, Attributes } from './attributes.ts';
  *    length: all of it, without the padding to a multiple of 4 before the next message
  */
 
-/** One request of ours, without header; sequence, port and the ACK flag are the socket's business. */
+/** One request without header; the socket adds sequence, port and the ACK flag. */
 export interface NetlinkRequest {
   /** What it does, for errors: `RTM_NEWLINK veth1234`. */
   readonly what: string;
@@ -22,9 +22,9 @@ export interface NetlinkRequest {
   readonly flags: number;
   /** Family header and attributes. */
   readonly body: Uint8Array;
-  /** For parts of an nfnetlink batch, of which nothing is heard unless they fail: its begin and end, all but the last request. */
+  /** Part of an nfnetlink batch that the kernel answers only when it fails: begin, end, and all requests but the last. */
   readonly silent?: true;
-  /** For a question that the kernel answers by one message or an error: no acknowledgement is asked for besides. */
+  /** The kernel answers with one message or an error, so no acknowledgement is requested. */
   readonly answered?: true;
 }
 
@@ -40,7 +40,7 @@ export interface ReceivedMessage extends NetlinkMessage {
   readonly port: number;
 }
 
-/** Requests one behind the other, for one write; the first one gets `firstSequence`, the next one more. */
+/** Requests concatenated for one write; sequence numbers count up from `firstSequence`. */
 export function encodeRequests(
   requests: readonly NetlinkRequest[],
   firstSequence: number,
@@ -89,11 +89,11 @@ export function messageAt(datagram: Buffer, at: number): ReceivedMessage {
 }
 
 /**
- * The verdict in NLMSG_ERROR (also an acknowledgement: errno 0):
+ * The result in NLMSG_ERROR (errno 0: an acknowledgement):
  *
  *    0            4                        20
  *    +------------+------------------------+- - - - - - - - - - -+- - - - - - - - - - - - - - - -
- *    | -errno     | header of the request  | the rest of it,     | extended ack attributes,
+ *    | -errno     | header of the request  | its body,           | extended ack attributes,
  *    |            |                        | unless CAPPED       | with ACK_TLVS
  *    +------------+------------------------+- - - - - - - - - - -+- - - - - - - - - - - - - - - -
  *
@@ -101,7 +101,7 @@ export function messageAt(datagram: Buffer, at: number): ReceivedMessage {
  */
 export function decodeError(what: string, message: NetlinkMessage): KernelError | undefined {
   const { body, flags } = message;
-  const errno = verdict(what, body);
+  const errno = errnoOf(what, body);
   if (errno === 0) return undefined;
   if ((flags & FlagsAck.ACK_TLVS) === 0 || body.length < 4 + HEADER_LENGTH)
     return new KernelError(what, errno);
@@ -110,14 +110,14 @@ export function decodeError(what: string, message: NetlinkMessage): KernelError 
 }
 
 /**
- * The verdict in NLMSG_DONE, the end of a dump: -errno, then extended ack attributes with ACK_TLVS.
+ * The result in NLMSG_DONE, the end of a dump: -errno, then extended ack attributes with ACK_TLVS.
  * @returns undefined when the dump is complete
  */
 export function decodeDone(what: string, message: NetlinkMessage): KernelError | undefined {
   const { body, flags } = message;
-  // Old protocols end a dump without a verdict.
+  // Old protocols end a dump without a result.
   if (body.length < 4) return undefined;
-  const errno = verdict(what, body);
+  const errno = errnoOf(what, body);
   if (errno === 0) return undefined;
   return new KernelError(what, errno, (flags & FlagsAck.ACK_TLVS) === 0 ? {} : extendedAck(body, 4));
 }
@@ -127,12 +127,12 @@ const ERR_MSG = 1;
 const ERR_OFFSET = 2;
 const ERR_MISSING_TYPE = 5;
 
-function verdict(what: string, body: Buffer): number {
+function errnoOf(what: string, body: Buffer): number {
   if (body.length >= 4) return Math.max(0, -body.readInt32LE());
-  throw new KernelError(what, 74, { detail: `verdict of ${body.length} bytes` });
+  throw new KernelError(what, 74, { detail: `result of ${body.length} bytes` });
 }
 
-/** An error text must never be lost to a second error while reading it: what cannot be read is left out. */
+/** An invalid explanation must not hide the error itself, so it is ignored. */
 function extendedAck(body: Buffer, start: number): { detail?: string; offset?: number } {
   try {
     const attributes = new Attributes(body, start);

@@ -1,32 +1,31 @@
 import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
 import { closeSync } from 'node:fs';
-import { CniCode, CniError } from '../../cni/errors.ts';
-import { deadlineIn } from '../deadline.ts';
+import { deadlineIn, timeoutError, type Deadline } from '../deadline.ts';
 import { KernelError, checked, isErrno, libc } from '../libc.ts';
 import { type NetlinkRequest, type ReceivedMessage, decodeMessages, encodeRequests } from './message.ts';
 
 export type { NetlinkMessage, NetlinkRequest } from './message.ts';
 
 export interface NetlinkSocketOptions {
-  /** How long to wait for an answer; default 5000. The kernel answers at once: only a lost answer takes longer. */
+  /** Longest wait for an answer, within the call's deadline; default 5000. The kernel answers at once unless the answer was lost. */
   readonly timeoutMs?: number;
 }
 
 /**
- * A synchronous netlink socket: sends datagrams, receives those of the kernel that answer them. What the messages mean
- * is conversation.ts' business. It belongs for life to the namespace that it was opened in.
+ * A synchronous netlink socket: sends datagrams and receives the kernel's answers, which conversation.ts interprets. A socket always belongs
+ * to the namespace that it was opened in.
  */
 export class NetlinkSocket {
   readonly fd: number;
-  /** Our address: the kernel puts it into every answer. */
+  /** The socket's own address, which is in every answer. */
   readonly port: number;
   readonly #timeoutMs: number;
-  readonly #letGo: (fd: number) => void;
+  readonly #closeFd: (fd: number) => void;
   #sequence = 1;
   #open = true;
   #buffer: Buffer | undefined;
-  #shelf: DatagramArena | undefined;
-  /** Of the datagram received last: struct sockaddr_nl, and its length as u32. */
+  #arena: DatagramArena | undefined;
+  /** Sender of the last datagram: struct sockaddr_nl, and its length as u32. */
   readonly #sender = { bytes: Buffer.alloc(SOCKADDR_NL), length: Buffer.alloc(4) };
 
   /** @param protocol NETLINK_*: 0 route, 12 netfilter */
@@ -44,7 +43,7 @@ export class NetlinkSocket {
   private constructor(fd: number, protocol: number, timeoutMs: number) {
     this.fd = fd;
     this.#timeoutMs = timeoutMs;
-    this.#letGo = protocol === Protocol.NETFILTER ? closeLater : closeSync;
+    this.#closeFd = protocol === Protocol.NETFILTER ? closeLater : closeSync;
     configure(fd, timeoutMs);
     this.port = bindAnywhere(fd);
   }
@@ -61,57 +60,57 @@ export class NetlinkSocket {
   }
 
   /**
-   * The next messages of the kernel for us with a sequence number in [first, first + count). Anything else on the socket
-   * (another sender, an answer to a conversation given up) is dropped.
-   * @returns views that hold until the next call
+   * The next messages of the kernel for this socket with a sequence number in [first, first + count). Anything else (another sender, an
+   * answer to an earlier request) is dropped.
+   * @returns views that are valid until the next call
    * @throws CniError 11 when nothing comes within the timeout; KernelError ENOBUFS when answers were lost
    */
   receive(first: number, count: number): ReceivedMessage[] {
-    const deadline = deadlineIn(this.#timeoutMs);
+    const wait = deadlineIn(this.#timeoutMs);
     do {
       const buffer = (this.#buffer ??= Buffer.allocUnsafeSlow(LARGEST_ANSWER));
-      const length = this.#receiveInto(buffer);
+      const length = this.#receiveInto(buffer, wait);
       if (length === undefined) continue;
       const datagram = buffer.subarray(0, length);
       const ours = decodeMessages(datagram).filter(
         ({ sequence, port }) => port === this.port && sequence >= first && sequence < first + count,
       );
       if (ours.length > 0) return ours;
-    } while (!deadline.passed());
-    throw tooLate(this.#timeoutMs);
+    } while (!wait.passed());
+    throw noAnswer(wait);
   }
 
   /**
-   * The next datagram of the kernel that answers the request of this sequence number, undivided; what else comes is dropped. The kernel
-   * puts messages of one request into a datagram, so the first one tells.
-   * @returns memory of its own, which stays as it is
+   * The next datagram of the kernel that answers the request with this sequence number; others are dropped. All messages of a datagram
+   * belong to one request, so only the first one is checked.
+   * @returns memory that is not reused
    * @throws as {@link receive}
    */
   receiveDatagram(sequence: number): Buffer {
-    const shelf = (this.#shelf ??= new DatagramArena(LARGEST_ANSWER));
-    const deadline = deadlineIn(this.#timeoutMs);
+    const arena = (this.#arena ??= new DatagramArena(LARGEST_ANSWER));
+    const wait = deadlineIn(this.#timeoutMs);
     do {
-      const room = shelf.room();
-      const length = this.#receiveInto(room) ?? 0;
+      const buffer = arena.next();
+      const length = this.#receiveInto(buffer, wait) ?? 0;
       const isOurs =
-        length >= HEADER && room.readUInt32LE(8) === sequence && room.readUInt32LE(12) === this.port;
-      if (isOurs) return shelf.keep(length);
-    } while (!deadline.passed());
-    throw tooLate(this.#timeoutMs);
+        length >= HEADER && buffer.readUInt32LE(8) === sequence && buffer.readUInt32LE(12) === this.port;
+      if (isOurs) return arena.keep(length);
+    } while (!wait.passed());
+    throw noAnswer(wait);
   }
 
-  /** Whether another socket belongs to the same network namespace; false when this kernel (before 5.14) does not tell. */
+  /** Whether another socket belongs to the same network namespace; false on kernels before 5.14, which do not say. */
   isInNamespaceOf(other: NetlinkSocket): boolean {
     const [own, others] = [this.fd, other.fd].map(namespaceCookie);
     return own !== undefined && own === others;
   }
 
   /**
-   * A netfilter socket, whatever it was used for, lets go only when what anybody's last transaction deleted is gone, a grace period of
-   * about 15 ms: in a DEL, each plugin would wait for what the one before it deleted. That waiting is left to the kernel.
+   * Closing a netfilter socket waits for an RCU grace period (about 15 ms) while deletions of any process are pending: in DEL, each plugin
+   * would wait for the deletions of the one before it. {@link closeLater} leaves that to the kernel.
    */
   close(): void {
-    if (this.#open) this.#letGo(this.fd);
+    if (this.#open) this.#closeFd(this.fd);
     this.#open = false;
   }
 
@@ -119,8 +118,10 @@ export class NetlinkSocket {
     this.close();
   }
 
-  /** @returns undefined for what is not the kernel's or came with a signal or after the timeout */
-  #receiveInto(buffer: Buffer): number | undefined {
+  /** @returns undefined for a datagram that is not the kernel's, after a signal, and after the timeout */
+  #receiveInto(buffer: Buffer, wait: Deadline): number | undefined {
+    // The socket's own timeout is enough until the call's deadline is nearer.
+    if (wait.remainingMs() < this.#timeoutMs - 1) setReceiveTimeout(this.fd, wait.remainingMs());
     const { bytes: sender, length: senderLength } = this.#sender;
     senderLength[0] = SOCKADDR_NL;
     let length: number;
@@ -159,20 +160,26 @@ const KERNEL = Uint8Array.of(AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 const LARGEST_ANSWER = 64 * 1024;
 /** Default send buffers take a datagram of 200 KiB. */
 const SAFE_DATAGRAM = 64 * 1024;
-/** Room for the acknowledgements of some ten thousand messages (each occupies 768 bytes). It is a limit, not an allocation. */
+/** Enough for the acknowledgements of ten thousand messages (768 bytes each). It is a limit, not an allocation. */
 const RECEIVE_BUFFER = 8 * 1024 * 1024;
 
 function configure(fd: number, timeoutMs: number): void {
-  const timeout = Buffer.alloc(16);
-  timeout.writeBigInt64LE(BigInt(Math.floor(timeoutMs / 1000)), 0);
-  timeout.writeBigInt64LE(BigInt(Math.round((timeoutMs % 1000) * 1000)), 8);
-  setOption(fd, SOL_SOCKET, SO_RCVTIMEO, timeout);
-  // Refused inside a user namespace: then the default size has to do.
+  setReceiveTimeout(fd, timeoutMs);
+  // Refused inside a user namespace; the default size is used then.
   setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, int32(RECEIVE_BUFFER), 'EPERM');
-  // All three are refinements (Linux 4.3, 4.12, 4.20): kernel's own error texts, short acknowledgements, filtered dumps.
+  // All three are optional (Linux 4.3, 4.12, 4.20): the kernel's error texts, short acknowledgements, filtered dumps.
   for (const option of [SocketOption.EXT_ACK, SocketOption.CAP_ACK, SocketOption.GET_STRICT_CHK]) {
     setOption(fd, SOL_NETLINK, option, int32(1), 'ENOPROTOOPT');
   }
+}
+
+/** struct timeval { i64 seconds, i64 microseconds }; zero would mean no limit. */
+function setReceiveTimeout(fd: number, timeoutMs: number): void {
+  const microseconds = Math.max(1, Math.round(timeoutMs * 1000));
+  const timeout = Buffer.alloc(16);
+  timeout.writeBigInt64LE(BigInt(Math.floor(microseconds / 1e6)), 0);
+  timeout.writeBigInt64LE(BigInt(microseconds % 1e6), 8);
+  setOption(fd, SOL_SOCKET, SO_RCVTIMEO, timeout);
 }
 
 function growSendBuffer(fd: number, bytes: number): void {
@@ -212,58 +219,55 @@ function int32(value: number): Buffer {
   return bytes;
 }
 
-function tooLate(timeoutMs: number): CniError {
-  const cause = new KernelError('recv', 110);
-  return new CniError(
-    CniCode.TryAgainLater,
-    `the kernel did not answer a netlink request within ${timeoutMs} ms`,
-    { cause },
-  );
+function noAnswer(wait: Deadline): Error {
+  return timeoutError("waiting for the kernel's answer to a netlink request", wait, {
+    cause: new KernelError('recv', 110),
+  });
 }
 
 /**
- * Memory for datagrams that stay: one behind the other in large pieces, each beginning at a multiple of 4, so that its lengths can be
- * read as numbers of 32 bits. What is not written to costs nothing.
+ * Memory for datagrams that are kept: they follow each other in large blocks, each at a multiple of 4, so that they can be read as numbers of
+ * 32 bits. The kernel provides a page only when it is written to.
  */
 export class DatagramArena {
-  readonly #largest: number;
-  #piece: Buffer = Buffer.alloc(0);
+  readonly #maxBytes: number;
+  #block: Buffer = Buffer.alloc(0);
   #used = 0;
 
-  /** @param largest bytes that a datagram may have */
-  constructor(largest: number) {
-    this.#largest = largest;
+  /** @param maxBytes of one datagram */
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
   }
 
-  /** Room for the next datagram; the same again, until something is kept. */
-  room(): Buffer {
-    if (this.#piece.length - this.#used < this.#largest) {
-      this.#piece = Buffer.allocUnsafeSlow(this.#largest * PIECE);
+  /** A buffer for the next datagram; the same one until `keep` is called. */
+  next(): Buffer {
+    if (this.#block.length - this.#used < this.#maxBytes) {
+      this.#block = Buffer.allocUnsafeSlow(this.#maxBytes * BLOCK_DATAGRAMS);
       this.#used = 0;
     }
-    return this.#piece.subarray(this.#used, this.#used + this.#largest);
+    return this.#block.subarray(this.#used, this.#used + this.#maxBytes);
   }
 
-  /** The first bytes of the room, which nobody else gets any more. */
+  /** The first bytes of that buffer, which are not handed out again. */
   keep(length: number): Buffer {
     const start = this.#used;
     this.#used += (length + 3) & ~3;
-    return this.#piece.subarray(start, start + length);
+    return this.#block.subarray(start, start + length);
   }
 }
 
-/** Largest datagrams in a piece. */
-const PIECE = 16;
+/** Datagrams of the largest size in one block. */
+const BLOCK_DATAGRAMS = 16;
 
 /**
- * Closes a descriptor whose release waits in the kernel, without waiting for it: the last descriptor of a netfilter socket, at the end of the
- * process too, waits for a grace period (about 15 ms) while anything deleted from nf_tables is on its way out.
+ * Closes a netfilter socket without waiting for the RCU grace period (about 15 ms) that its last close waits for while deletions in nf_tables
+ * are pending; the end of the process would wait as well.
  *
- * The file is registered with an io_uring of its own, which then holds it as well, and both descriptors are closed. The kernel takes a ring
- * apart in a worker thread (io_ring_exit_work), and there the waiting happens. Nothing is ever submitted to the ring.
+ * The socket is registered with a new io_uring, which then holds a reference to it, and both descriptors are closed. The kernel tears a ring
+ * down in a worker thread (io_ring_exit_work), which waits instead of this process. Nothing is ever submitted to the ring.
  */
 export function closeLater(fd: number): void {
-  // Refused where io_uring is not to be had (kernel.io_uring_disabled, seccomp, before Linux 5.1): then the close is an ordinary one.
+  // Without io_uring (kernel.io_uring_disabled, seccomp, before Linux 5.1) this is an ordinary close.
   const ring = libc().io_uring_setup(ONE_ENTRY, Buffer.alloc(IO_URING_PARAMS));
   if (ring >= 0) {
     const files = Buffer.alloc(4);
@@ -274,9 +278,9 @@ export function closeLater(fd: number): void {
   if (ring >= 0) closeSync(ring);
 }
 
-/** The smallest ring there is. */
+/** The smallest possible ring. */
 const ONE_ENTRY = 1;
-/** linux/io_uring.h: sizeof(struct io_uring_params), all zero: no polling thread, no flags. The kernel fills in what the ring can do. */
+/** linux/io_uring.h: sizeof(struct io_uring_params), all zero: no polling thread, no flags. The kernel fills in its features. */
 const IO_URING_PARAMS = 120;
-/** Its argument: i32 descriptors[]. */
+/** Its argument is i32 descriptors[]. */
 const IORING_REGISTER_FILES = 2;

@@ -27,9 +27,9 @@ export interface AddressInfo {
   readonly scope: number;
   /** IFA_F_*, all 32 bits. */
   readonly flags: number;
-  /** IPv6 duplicate address detection has not finished: not usable yet. */
+  /** IPv6: duplicate address detection has not finished, so the address is not usable yet. */
   readonly tentative: boolean;
-  /** IPv6: somebody else has it. */
+  /** IPv6: duplicate address detection found another host with this address. */
   readonly dadFailed: boolean;
   readonly noDad: boolean;
 }
@@ -56,7 +56,7 @@ export function addresses(
     .filter(({ family }) => filter.family === undefined || family === filter.family);
 }
 
-/** @throws KernelError EEXIST, ENODEV; EACCES or EOPNOTSUPP where IPv6 is off */
+/** @throws KernelError EEXIST, ENODEV; EACCES or EOPNOTSUPP when IPv6 is disabled */
 export function addAddress(rtnetlink: Rtnetlink, address: AddressSpec): void {
   rtnetlink.request(addAddressRequest(address));
 }
@@ -134,7 +134,7 @@ function decodeAddress(body: Buffer): AddressInfo | undefined {
   if (body.length < IFADDRMSG) throw new KernelError('RTM_NEWADDR', 74, { detail: `${body.length} bytes` });
   const family = body.readUInt8(0);
   const attributes = new Attributes(body, IFADDRMSG);
-  // ADDRESS is the far end of a point-to-point address; our own is LOCAL, which IPv6 leaves out otherwise.
+  // ADDRESS is the peer of a point-to-point address and LOCAL the own address; otherwise IPv6 has only ADDRESS.
   const address = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
   if ((family !== AF_INET && family !== AF_INET6) || address === undefined) return undefined;
   const flags = attributes.u32(IFA_FLAGS) ?? body.readUInt8(2);

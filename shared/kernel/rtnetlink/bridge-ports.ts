@@ -12,7 +12,7 @@ import type { Rtnetlink } from './rtnetlink.ts';
 
 /** Bridge port flags; an absent one stays. */
 export interface BridgePortChange {
-  /** IFLA_BRPORT_MODE: frames may leave by the port they came in. */
+  /** IFLA_BRPORT_MODE: frames may leave by the port they arrived on. */
   readonly hairpin?: boolean;
   /** IFLA_BRPORT_ISOLATED: no frames to other isolated ports. */
   readonly isolated?: boolean;
@@ -22,7 +22,7 @@ export interface BridgePortChange {
 export interface PortVlan {
   readonly vid: number;
   readonly lastVid?: number;
-  /** Untagged frames that come in belong to it. */
+  /** Incoming untagged frames belong to it. */
   readonly pvid?: boolean;
   /** Its frames leave untagged. */
   readonly untagged?: boolean;
@@ -65,15 +65,15 @@ export function deletePortVlans(rtnetlink: Rtnetlink, index: number, vlans: read
   rtnetlink.request(deletePortVlansRequest(index, vlans));
 }
 
-/** As {@link addPortVlansRequest}; flags are of no meaning here. */
+/** As {@link addPortVlansRequest}; flags are ignored. */
 export function deletePortVlansRequest(index: number, vlans: readonly PortVlan[]): NetlinkRequest {
   const bare = vlans.map(({ vid, lastVid }) => ({ vid, ...(lastVid !== undefined && { lastVid }) }));
   return portRequest('RTM_DELLINK (VLANs)', MessageType.DELLINK, index, (out) => putVlans(out, bare));
 }
 
-/** VLANs of one port, with ranges as the kernel joins them. */
+/** VLANs of one port, in ranges as the kernel compresses them. */
 export function portVlans(rtnetlink: Rtnetlink, index: number): PortVlan[] {
-  // The kernel lists all ports: its strict parser refuses an index here.
+  // Lists all ports: the kernel's strict parser refuses an index here.
   return rtnetlink
     .dump(
       portRequest('RTM_GETLINK (VLANs)', MessageType.GETLINK, 0, (out) =>

@@ -25,7 +25,7 @@ export interface LinkInfo {
   readonly up: boolean;
   /** RFC 2863 state; what traffic needs is `up` (`unknown` for loopback). */
   readonly operState: OperState;
-  /** How many have asked for promiscuous mode. */
+  /** Number of requests for promiscuous mode. */
   readonly promiscuity: number;
   /** Index of the bridge (or bond, vrf) that it is a port of. */
   readonly master: number | undefined;
@@ -44,9 +44,9 @@ export type OperState = 'unknown' | 'notpresent' | 'down' | 'lowerlayerdown' | '
 
 export interface BridgeSpec {
   readonly name: string;
-  /** Given explicitly it never changes; without it the bridge takes the lowest MAC of its ports. */
+  /** Stays as given; without it the bridge takes the lowest MAC of its ports. */
   readonly mac?: string;
-  /** Holds until a port joins: then, unless setLink gave it once more, the smallest MTU of the ports takes its place. */
+  /** Until a port joins: then the smallest MTU of the ports applies, unless setLink has set it again. */
   readonly mtu?: number;
   readonly vlanFiltering?: boolean;
   readonly up?: boolean;
@@ -59,12 +59,12 @@ export interface VethSpec {
   /** Index of the bridge to join. */
   readonly master?: number;
   readonly up?: boolean;
-  /** Cannot be up from birth: the kernel answers ENOTCONN. */
+  /** Cannot be created up: the kernel answers ENOTCONN. */
   readonly peer: {
     readonly name: string;
     readonly mac?: string;
     readonly mtu?: number;
-    /** Descriptor of the namespace it is born in; default: that of the socket. */
+    /** Descriptor of the namespace to create it in; default: that of the socket. */
     readonly namespaceFd?: number;
   };
 }
@@ -74,18 +74,17 @@ export interface LinkChange {
   readonly up?: boolean;
   readonly mtu?: number;
   readonly mac?: string;
-  /** Index of the new master; 0 leaves the present one. */
+  /** Index of the new master; 0 removes the present one. */
   readonly master?: number;
   readonly promisc?: boolean;
-  /** Only with a reference by index: with one by name, the attribute is the reference. */
+  /** Only with a reference by index: a reference by name uses the same attribute. */
   readonly name?: string;
-  /** At most 255 bytes; empty takes it away. Cannot be given at birth. */
+  /** At most 255 bytes; empty removes it. Cannot be set on creation. */
   readonly alias?: string;
 }
 
 /**
- * What asks the kernel to make, change, show or remove a link (linux/rtnetlink.h, linux/if_link.h). All begin with
- * struct ifinfomsg:
+ * Requests to create, change, get or delete a link (linux/rtnetlink.h, linux/if_link.h). All begin with struct ifinfomsg:
  *
  *    0        1     2       4            8         12            16
  *    +--------+-----+-------+------------+---------+-------------+- - - - - -
@@ -136,10 +135,10 @@ export function createVethRequest(veth: VethSpec): NetlinkRequest {
   });
 }
 
-/** By index: IFNAME is the new name. By name: IFNAME says which link. */
+/** By index: IFNAME is the new name. By name: IFNAME identifies the link. */
 export function setLinkRequest(link: LinkReference, change: LinkChange): NetlinkRequest {
   if (typeof link === 'string' && change.name !== undefined) {
-    throw new TypeError(`link ${link}: a new name (${change.name}) can only be given to a link by its index`);
+    throw new TypeError(`link ${link}: can only be renamed (to ${change.name}) by index`);
   }
   const flags = changedFlags(change);
   const name = typeof link === 'string' ? link : change.name;
@@ -150,7 +149,7 @@ export function setLinkRequest(link: LinkReference, change: LinkChange): Netlink
     flags: 0,
     body: encode((out) => {
       putLink(out, indexOf(link), flags, attributes);
-      // Without a final zero: the kernel keeps an alias by its length, and takes a length of 0 for "none".
+      // Without a final zero: the kernel stores an alias by length, and length 0 removes it.
       if (change.alias !== undefined) out.push(IFLA_IFALIAS, Buffer.from(change.alias));
     }),
   };
@@ -166,7 +165,7 @@ export function deleteLinkRequest(link: LinkReference): NetlinkRequest {
   };
 }
 
-/** Asks for one link, without its statistics. For batches: create it, then ask, in one write; see decodeLink. */
+/** Gets one link, without its statistics. In a batch it may follow the request that creates the link; see decodeLink. */
 export function getLinkRequest(link: LinkReference): NetlinkRequest {
   const attributes = { extMask: SKIP_STATISTICS, ...(typeof link === 'string' ? { ifname: link } : {}) };
   return {
@@ -192,13 +191,12 @@ export function listLinksRequest(filter: { master?: number; kind?: string }): Ne
   };
 }
 
-/** enum in linux/if_link.h; the package has the numbers only inside its encoders */
 const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
-/** RTEXT_FILTER_SKIP_STATS, linux/rtnetlink.h, host order: a third of the answer, and reading counters takes locks. */
+/** RTEXT_FILTER_SKIP_STATS, linux/rtnetlink.h, host order. Statistics are a third of the answer, and reading them takes locks. */
 const SKIP_STATISTICS = Buffer.from([8, 0, 0, 0]);
 
 interface Flags {
@@ -232,7 +230,7 @@ function changedFlags({ up, promisc }: LinkChange): Flags {
   return { flags, change };
 }
 
-/** In iproute2's order: the package writes attributes in the order of the object's keys. */
+/** In iproute2's order: the package encodes attributes in the order of the object's keys. */
 function linkAttributes(link: {
   readonly mac?: string;
   readonly mtu?: number;
@@ -250,8 +248,8 @@ function linkAttributes(link: {
 }
 
 /**
- * A link from the body of RTM_NEWLINK (struct ifinfomsg, see link-requests.ts, and IFLA_*). Only what the suite needs is
- * read, so that attributes of newer kernels, of whatever size, are no obstacle.
+ * A link from the body of RTM_NEWLINK (struct ifinfomsg and IFLA_*). Only attributes that the suite needs are decoded, so those of newer
+ * kernels, of any size, do no harm.
  * @throws KernelError EBADMSG
  */
 export function decodeLink(body: Buffer): LinkInfo {

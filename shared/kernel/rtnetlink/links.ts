@@ -20,12 +20,12 @@ import type { Rtnetlink } from './rtnetlink.ts';
 export type * from './link-codec.ts';
 export { createBridgeRequest, createVethRequest, deleteLinkRequest, getLinkRequest, setLinkRequest };
 
-/** @returns undefined when there is none of this name */
+/** @returns undefined when there is no link with this name */
 export function linkByName(rtnetlink: Rtnetlink, name: string): LinkInfo | undefined {
   return linkFrom(rtnetlink.requestUnless(['ENODEV'], getLinkRequest(name)));
 }
 
-/** @returns undefined when there is none of this index */
+/** @returns undefined when there is no link with this index */
 export function linkByIndex(rtnetlink: Rtnetlink, index: number): LinkInfo | undefined {
   return linkFrom(rtnetlink.requestUnless(['ENODEV'], getLinkRequest(index)));
 }
@@ -38,7 +38,7 @@ export function linkFrom(messages: readonly NetlinkMessage[] | undefined): LinkI
 
 /** All links, or those of one master and/or kind. */
 export function links(rtnetlink: Rtnetlink, filter: { master?: number; kind?: string } = {}): LinkInfo[] {
-  // Filtered by the kernel for speed, and again here: it passes over a kind that no loaded module registered.
+  // The kernel filters for speed; it ignores a kind that no loaded module registered, so filter again here.
   return rtnetlink
     .dump(listLinksRequest(filter), ['ENODEV'])
     .map(({ body }) => decodeLink(body))
@@ -46,12 +46,12 @@ export function links(rtnetlink: Rtnetlink, filter: { master?: number; kind?: st
     .filter(({ kind }) => filter.kind === undefined || kind === filter.kind);
 }
 
-/** One message: MAC, MTU, VLAN filtering, up. @throws KernelError EEXIST */
+/** @throws KernelError EEXIST */
 export function createBridge(rtnetlink: Rtnetlink, bridge: BridgeSpec): void {
   rtnetlink.request(createBridgeRequest(bridge));
 }
 
-/** One message for both ends. @throws KernelError EEXIST when either name is taken */
+/** Creates both ends. @throws KernelError EEXIST when either name is in use */
 export function createVeth(rtnetlink: Rtnetlink, veth: VethSpec): void {
   rtnetlink.request(createVethRequest(veth));
 }
@@ -62,17 +62,17 @@ export function setLink(rtnetlink: Rtnetlink, link: LinkReference, change: LinkC
 }
 
 /**
- * Waits for the kernel to let go of the link (an RCU grace period, about 15 ms); the other end of a veth goes with it.
- * @returns false when there was none
+ * Deletes a link, and with a veth also its peer. Waits for an RCU grace period (about 15 ms).
+ * @returns false when there is no such link
  */
 export function deleteLink(rtnetlink: Rtnetlink, link: LinkReference): boolean {
   return rtnetlink.requestUnless(['ENODEV'], deleteLinkRequest(link)) !== undefined;
 }
 
 /**
- * The number that the socket's namespace knows another one by (LinkInfo.peerNamespaceId), from linux/net_namespace.h.
- * The kernel gives one when a link first gets a peer there.
- * @returns undefined when it has none, and for the socket's own namespace
+ * The id of another namespace in the socket's namespace (LinkInfo.peerNamespaceId), from linux/net_namespace.h.
+ * The kernel assigns one when a link first gets a peer there.
+ * @returns undefined when none is assigned, and for the socket's own namespace
  */
 export function namespaceId(rtnetlink: Rtnetlink, namespace: NetworkNamespace): number | undefined {
   const [answer] = rtnetlink.request(namespaceIdRequest(namespace.fd));

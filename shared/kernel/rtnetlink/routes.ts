@@ -28,7 +28,7 @@ import { type AddressFamily, type IpAddress, formatCidr, networkOf } from '../..
 
 /** A unicast route (linux/rtnetlink.h). Either a gateway or an outgoing link must be given. */
 export interface RouteSpec {
-  /** CIDR; `0.0.0.0/0` and `::/0` are the default routes. Bits behind the prefix are cleared. */
+  /** CIDR; `0.0.0.0/0` and `::/0` are the default routes. Host bits are cleared. */
   readonly destination: string;
   readonly gateway?: string;
   /** Index of the outgoing link. */
@@ -43,7 +43,7 @@ export interface RouteSpec {
   readonly scope?: number;
   readonly mtu?: number;
   readonly advmss?: number;
-  /** The gateway is directly reachable through `link` although no address says so. */
+  /** The gateway is reachable on `link` although no subnet there contains it. */
   readonly onLink?: boolean;
 }
 
@@ -63,7 +63,7 @@ export interface RouteInfo {
   readonly mtu: number | undefined;
   readonly advmss: number | undefined;
   readonly onLink: boolean;
-  /** More than one way (ECMP): one entry each; `gateway` and `link` are those of the first. */
+  /** Next hops of a multipath route; `gateway` and `link` are those of the first. */
   readonly hops: readonly { readonly gateway: string | undefined; readonly link: number }[];
 }
 
@@ -82,7 +82,7 @@ export function routes(rtnetlink: Rtnetlink, filter: RouteFilter = {}): RouteInf
     rtnetlink
       .dump(listRoutesRequest(family, filter), ['ENOENT', 'ENODEV'])
       .flatMap(({ body }) => decodeRoute(body) ?? [])
-      // Filtered by the kernel since 4.20; a kernel without IPv6 answers for every family that it has.
+      // The kernel filters since 4.20; without IPv6 it answers for every family that it has.
       .filter((route) => route.family === family && route.table === table)
       .filter(
         (route) => link === undefined || route.link === link || route.hops.some((hop) => hop.link === link),
@@ -90,12 +90,12 @@ export function routes(rtnetlink: Rtnetlink, filter: RouteFilter = {}): RouteInf
   );
 }
 
-/** @throws KernelError EEXIST when there is one with the same destination and priority, whatever its gateway */
+/** @throws KernelError EEXIST when there is a route with the same destination and priority, with any gateway */
 export function addRoute(rtnetlink: Rtnetlink, route: RouteSpec): void {
   rtnetlink.request(addRouteRequest(route));
 }
 
-/** Adds, or takes the place of the one with the same destination and priority. */
+/** Adds a route, or replaces the one with the same destination and priority. */
 export function replaceRoute(rtnetlink: Rtnetlink, route: RouteSpec): void {
   rtnetlink.request(replaceRouteRequest(route));
 }
@@ -106,13 +106,13 @@ export function deleteRoute(rtnetlink: Rtnetlink, route: RouteSpec): boolean {
 }
 
 /**
- * How the kernel would send to this address: the outgoing link, the source address it would take, the gateway.
- * @returns undefined when it would not (no route, unreachable, prohibited)
+ * The route that the kernel uses for this address: outgoing link, source address, gateway.
+ * @returns undefined when there is none (no route, unreachable, prohibited)
  */
 export function lookupRoute(rtnetlink: Rtnetlink, address: string): RouteInfo | undefined {
   const [outcome] = rtnetlink.batch([lookupRouteRequest(requireAddress(address))]);
   if (outcome?.error !== undefined) {
-    if (isNoWay(outcome.error)) return undefined;
+    if (isUnroutable(outcome.error)) return undefined;
     throw outcome.error;
   }
   const [answer] = outcome?.messages ?? [];
@@ -120,17 +120,17 @@ export function lookupRoute(rtnetlink: Rtnetlink, address: string): RouteInfo | 
   return route === undefined || route.type >= RouteType.BLACKHOLE ? undefined : route;
 }
 
-/** ENOENT: an IPv6 default route, in whose place the kernel keeps an entry of its own. */
+/** ENOENT: an IPv6 default route, for which the kernel has an entry of its own. */
 const NO_SUCH_ROUTE = ['ESRCH', 'ENOENT', 'ENODEV'];
 
-/** No route, or a route of type unreachable, prohibit, or blackhole: its EINVAL, unlike a bad request's, has no explanation. */
-function isNoWay(error: KernelError): boolean {
+/** No route, or one of type unreachable, prohibit or blackhole; EINVAL of a blackhole, unlike that of a bad request, has no explanation. */
+function isUnroutable(error: KernelError): boolean {
   if (error.code === 'EINVAL') return error.detail === undefined;
   return isErrno(error, 'ENETUNREACH', 'EHOSTUNREACH', 'EACCES');
 }
 
 /**
- * What adds, removes, lists and looks up routes (linux/rtnetlink.h). All begin with struct rtmsg:
+ * Requests to add, delete, list and look up routes (linux/rtnetlink.h). All begin with struct rtmsg:
  *
  *    0        1         2         3     4       5          6       7      8       12
  *    +--------+---------+---------+-----+-------+----------+-------+------+-------+- - - - - -
@@ -144,7 +144,7 @@ export function addRouteRequest(route: RouteSpec): NetlinkRequest {
   return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE | FlagsNew.EXCL, route);
 }
 
-/** Like `ip route prepend`: beside those with the same destination and priority; only one that agrees in the gateway as well is refused. */
+/** Like `ip route prepend`: allows several routes with the same destination and priority unless the gateway is the same too. */
 export function prependRouteRequest(route: RouteSpec): NetlinkRequest {
   return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE, route);
 }
@@ -171,7 +171,7 @@ export function listRoutesRequest(
   };
 }
 
-/** flags RTM_F_LOOKUP_TABLE: the answer names the table that decided; IPv6's does anyway, and refuses the flag. */
+/** With RTM_F_LOOKUP_TABLE the answer names the table; for IPv6 it always does, and the flag is refused. */
 export function lookupRouteRequest(address: IpAddress): NetlinkRequest {
   const dst = bytesOf(address);
   const data: Route = {
@@ -188,7 +188,7 @@ export function lookupRouteRequest(address: IpAddress): NetlinkRequest {
 }
 
 const LARGEST_SHORT_TABLE = 255;
-/** RTNH_F_ONLINK, linux/rtnetlink.h; shares the flags word of rtmsg, where the package only knows RTM_F_*. */
+/** RTNH_F_ONLINK, linux/rtnetlink.h: in rtmsg's flags, of which the package knows only RTM_F_*. */
 const RTNH_F_ONLINK = 4;
 
 function changeRequest(verb: string, type: number, flags: number, route: RouteSpec): NetlinkRequest {
@@ -211,7 +211,7 @@ function changeRequest(verb: string, type: number, flags: number, route: RouteSp
   };
 }
 
-/** In iproute2's order: the package writes attributes in the order of the object's keys. */
+/** In iproute2's order: the package encodes attributes in the order of the object's keys. */
 function routeAttributes(route: RouteSpec, destination: IpAddress | undefined): RouteAttrs {
   const { source, gateway, priority, link, table, mtu, advmss } = route;
   return {
@@ -234,7 +234,7 @@ function tableOf({ table = RoutingTableClass.MAIN }: RouteSpec): number {
   return table > LARGEST_SHORT_TABLE ? 0 : table;
 }
 
-/** As `ip route`: IPv4 without a gateway is on the link; when deleting, an unnamed scope matches any. IPv6 has no scopes. */
+/** As `ip route`: IPv4 without a gateway has scope link; a deletion without scope matches any. IPv6 has no scopes. */
 function scopeOf(route: RouteSpec, family: AddressFamily, type: number): number {
   if (route.scope !== undefined) return route.scope;
   if (family === 'ipv6') return RouteScope.UNIVERSE;
@@ -249,7 +249,7 @@ function uint32(value: number): Buffer {
 }
 
 /**
- * A route from the body of RTM_NEWROUTE (struct rtmsg, see route-requests.ts, and RTA_*).
+ * A route from the body of RTM_NEWROUTE (struct rtmsg and RTA_*).
  * @returns undefined for families other than IPv4 and IPv6
  * @throws KernelError EBADMSG
  */
@@ -294,12 +294,12 @@ const RTA_VIA = 18;
 const RTAX_MTU = 2;
 const RTAX_ADVMSS = 8;
 
-/** A gateway of the other family comes as RTA_VIA: its family in two bytes, then the address. */
+/** A gateway of the other family is in RTA_VIA: its family in two bytes, then the address. */
 function gatewayOf(attributes: Attributes): string | undefined {
   return textOf(attributes.get(RTA_GATEWAY) ?? attributes.get(RTA_VIA)?.subarray(2));
 }
 
-/** struct rtnexthop { length u16, flags u8, hops u8, index } with attributes, one behind the other */
+/** A list of struct rtnexthop { length u16, flags u8, hops u8, index i32 }, each followed by attributes. */
 function decodeHops(bytes: Buffer | undefined): RouteInfo['hops'] {
   const hops: { gateway: string | undefined; link: number }[] = [];
   for (let at = 0; bytes !== undefined && at + RTNEXTHOP <= bytes.length;) {

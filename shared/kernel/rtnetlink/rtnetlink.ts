@@ -10,21 +10,21 @@ import {
 } from '../netlink/socket.ts';
 
 /**
- * One rtnetlink socket. It belongs for life to the network namespace that it was opened in: open one per namespace and
- * use both from anywhere, no need to stay inside. Usable with `using`.
+ * An rtnetlink socket. It always belongs to the network namespace that it was opened in: open one per namespace and use each from anywhere.
+ * Usable with `using`.
  *
- * The verbs are functions of links.ts, addresses.ts, routes.ts, neighbours.ts and ports.ts, each taking a Rtnetlink first.
- * Their `...Request` twins only encode, for {@link Rtnetlink.batch}.
+ * The operations are functions of links.ts, addresses.ts, routes.ts and bridge-ports.ts that take a Rtnetlink first. Their `...Request`
+ * counterparts only encode, for {@link Rtnetlink.batch}.
  */
 export class Rtnetlink {
   readonly #socket: NetlinkSocket;
 
-  /** In the namespace that the caller is in. */
+  /** In the caller's namespace. */
   static open(options: NetlinkSocketOptions = {}): Rtnetlink {
     return new Rtnetlink(NetlinkSocket.open(Protocol.ROUTE, options));
   }
 
-  /** In another namespace; the caller stays where it is. */
+  /** In another namespace; the caller's thread returns to its own. */
   static openIn(namespace: string | NetworkNamespace, options: NetlinkSocketOptions = {}): Rtnetlink {
     return inNamespace(namespace, () => Rtnetlink.open(options));
   }
@@ -33,13 +33,13 @@ export class Rtnetlink {
     this.#socket = socket;
   }
 
-  /** Sends one request and waits for its answer. @throws KernelError as the kernel answered */
+  /** Sends one request and waits for its answer. @throws KernelError */
   request(request: NetlinkRequest): readonly NetlinkMessage[] {
     return this.batchOrThrow([request])[0] ?? [];
   }
 
   /**
-   * As {@link request}, for what may be gone already.
+   * As {@link request}, for objects that may not exist.
    * @returns undefined when the kernel answered with one of these codes
    */
   requestUnless(codes: readonly string[], request: NetlinkRequest): readonly NetlinkMessage[] | undefined {
@@ -47,15 +47,15 @@ export class Rtnetlink {
   }
 
   /**
-   * Sends several requests in one write and waits for all answers. NOT a transaction: the kernel carries out each one
-   * that it can, also after one failed.
-   * @returns one outcome per request, in order; nothing is thrown for a refused request
+   * Sends several requests in one write and waits for all answers. This is not a transaction: the kernel carries out
+   * each request that it can, also after one failed.
+   * @returns one outcome per request, in order; a refused request is not thrown
    */
   batch(requests: readonly NetlinkRequest[]): readonly NetlinkOutcome[] {
     return exchange(this.#socket, requests);
   }
 
-  /** As {@link batch}, but throws the first refusal; its `syscall` names the request. All requests were tried all the same. */
+  /** As {@link batch}, but throws the first refusal; its `syscall` names the request. The others have been carried out all the same. */
   batchOrThrow(requests: readonly NetlinkRequest[]): readonly (readonly NetlinkMessage[])[] {
     return this.batch(requests).map(({ messages, error }) => {
       if (error !== undefined) throw error;
@@ -64,8 +64,8 @@ export class Rtnetlink {
   }
 
   /**
-   * All messages that a listing request brings; repeated when the list changed meanwhile.
-   * @param gone codes for "what you filter by does not exist", which is an empty list
+   * All messages of a list; read again when the list changed meanwhile.
+   * @param gone error codes that mean an empty list: the object to filter by does not exist
    */
   dump(request: NetlinkRequest, gone: readonly string[] = []): readonly NetlinkMessage[] {
     return unless(gone, () => dump(this.#socket, request)) ?? [];

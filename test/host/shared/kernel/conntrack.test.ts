@@ -1,9 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { listEntriesRequest } from '../../../../shared/kernel/conntrack-codec.ts';
-import { deleteConntrack } from '../../../../shared/kernel/conntrack.ts';
+import { deleteConntrack, maybeTracked, type Flows } from '../../../../shared/kernel/conntrack.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { dump } from '../../../../shared/kernel/netlink/conversation.ts';
 import { NetlinkSocket } from '../../../../shared/kernel/netlink/socket.ts';
@@ -93,24 +94,24 @@ test.beforeEach(() => {
 const left = (): string[] =>
   [...table(), ...table('ipv6')].map((line) => /src=(\S+)/.exec(line)?.[1] ?? line).sort();
 
-test('by protocol and original port, both families', () => {
+test('deletes by protocol and original port, both families', () => {
   assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8080 }), 3);
   assert.equal(left(), [OTHER_PORT.client, TCP.client]);
 });
 
-test('by original address, too', () => {
+test('deletes by original address', () => {
   assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8080, originalAddress: '10.0.0.2' }), 1);
   assert.equal(left(), [WEB_A.client, OTHER_PORT.client, TCP.client, SIX.client].sort());
 });
 
-test('by the container that replies, too', () => {
+test('deletes by the container that replies', () => {
   assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8080, replySource: '10.1.1.1' }), 1);
   assert.equal(left(), [WEB_B.client, OTHER_PORT.client, TCP.client, SIX.client].sort());
   assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8080, replySource: 'fd01:0::1' }), 1);
   assert.equal(left(), [WEB_B.client, OTHER_PORT.client, TCP.client].sort());
 });
 
-test('by a run of ports', () => {
+test('deletes by a range of ports', () => {
   assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8070, lastPort: 8080 }), 3);
   assert.equal(left(), [OTHER_PORT.client, TCP.client]);
   assert.is(
@@ -119,7 +120,7 @@ test('by a run of ports', () => {
   );
 });
 
-test('all together, and only if all of it fits', () => {
+test('several criteria must all match', () => {
   const filter = { protocol: 'udp', originalPort: 8080, originalAddress: '10.0.0.1' } as const;
   assert.is(deleteConntrack({ ...filter, replySource: '10.1.1.2' }), 0);
   assert.is(left().length, 5);
@@ -127,14 +128,14 @@ test('all together, and only if all of it fits', () => {
   assert.is(deleteConntrack({ ...filter, replySource: '10.1.1.1' }), 0);
 });
 
-test('tcp and sctp are protocols of their own', () => {
+test('tcp and sctp are distinguished', () => {
   assert.is(deleteConntrack({ protocol: 'tcp', originalPort: 8080 }), 1);
   insert({ protocol: 'sctp', to: '10.0.0.1', port: 8080, container: '10.1.1.1', client: '10.9.9.5' });
   assert.is(deleteConntrack({ protocol: 'sctp', originalPort: 8080 }), 1);
   assert.is(left().length, 4);
 });
 
-test('the kernel filters IPv4: of many entries it hands out only those that match', () => {
+test('the kernel filters IPv4: of many entries it lists only those that match', () => {
   using socket = NetlinkSocket.open(12);
   const count = (filter: { destination?: Buffer; replySource?: Buffer }): number =>
     dump(socket, listEntriesRequest(2, { protocol: 17, destinationPort: 8080, ...filter })).length;
@@ -144,7 +145,7 @@ test('the kernel filters IPv4: of many entries it hands out only those that matc
   assert.is(count({ destination: Buffer.of(10, 0, 0, 2), replySource: Buffer.of(10, 1, 1, 1) }), 0);
 });
 
-test('IPv6 is right whether or not the kernel compares its addresses the wrong way round', () => {
+test('IPv6 is correct whether or not the kernel inverts the comparison', () => {
   insert({ ...SIX, to: 'fd00::2', container: 'fd01::2', client: 'fd09::2' });
   assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8080, originalAddress: 'fd00::2' }), 1);
   assert.ok(left().includes(SIX.client) && !left().includes('fd09::2'));
@@ -152,7 +153,7 @@ test('IPv6 is right whether or not the kernel compares its addresses the wrong w
   assert.is(deleteConntrack({ protocol: 'udp', originalPort: 8080, replySource: SIX.container }), 1);
 });
 
-test('more entries than one write takes', async () => {
+test('more entries than fit into one write', async () => {
   run('nft', 'add table ip t; add chain ip t o { type filter hook output priority 0; }');
   run('nft', 'add rule ip t o ct state new accept');
   const sockets = Array.from({ length: 150 }, () => createSocket('udp4'));
@@ -170,7 +171,7 @@ test('more entries than one write takes', async () => {
   run('nft', 'delete table ip t');
 });
 
-test('only the namespace one is in', () => {
+test('only entries of the caller’s namespace', () => {
   const box = makeNamespace('box');
   assert.is(
     inNamespace(box, () => deleteConntrack({ protocol: 'udp', originalPort: 8080 })),
@@ -230,6 +231,28 @@ test('a live UDP flow through a DNAT goes to the new container after its entry i
   } finally {
     for (const server of servers) server.kill('SIGKILL');
   }
+});
+
+const udp = (originalPort: number, lastPort = originalPort): Flows => ({
+  protocol: 'udp',
+  originalPort,
+  lastPort,
+});
+
+test("flows are looked up in the list of the caller's namespace", () => {
+  const [busy, idle] = [makeNamespace('busy'), makeNamespace('idle')];
+  inNamespace(busy, () => {
+    assert.equal(maybeTracked([udp(9002)]), [], 'nothing is tracked yet');
+    const options = '-I -p udp -t 600 -s 192.0.2.9 -d 192.0.2.1 --sport 5000 --dport 9002';
+    run('conntrack', ...options.split(' '));
+    const found = maybeTracked([udp(9001), udp(9002), udp(9000, 9005)]);
+    const exact = existsSync('/proc/thread-self/net/nf_conntrack');
+    assert.equal(found, exact ? [udp(9002), udp(9000, 9005)] : [udp(9001), udp(9002), udp(9000, 9005)]);
+  });
+  assert.equal(
+    inNamespace(idle, () => maybeTracked([udp(9002)])),
+    [],
+  );
 });
 
 test.run();

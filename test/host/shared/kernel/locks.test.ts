@@ -36,7 +36,7 @@ async function holder(): Promise<{ release(): Promise<void> }> {
 
 const isFree = (): boolean => spawnSync('flock', ['-n', LOCK, 'true']).status === 0;
 
-test('the work runs while the lock is held, and its result comes back', () => {
+test('the work runs while the lock is held, and its result is returned', () => {
   const result = withFileLock(LOCK, { timeoutMs: 1000 }, () => {
     assert.not.ok(isFree(), 'flock(1) sees the lock as taken');
     return 42;
@@ -59,7 +59,7 @@ test('the lock ends when the work throws, with the same error, and no descriptor
   assert.is(readdirSync('/proc/self/fd').length, descriptors);
 });
 
-test('the file is made with the mode asked for and left in place; a present one is not touched', () => {
+test('the file is created with the given mode and stays; an existing one is unchanged', () => {
   withFileLock('/run/lock-test/new', { timeoutMs: 100 }, () => undefined);
   assert.is(statSync('/run/lock-test/new').mode & 0o777, 0o600);
   withFileLock('/run/lock-test/newer', { mode: 0o750 }, () => undefined);
@@ -70,7 +70,7 @@ test('the file is made with the mode asked for and left in place; a present one 
   assert.is(run('cat', '/run/lock-test/old'), 'content');
 });
 
-test('held by another process beyond the time limit: error 11, and the work has not run', async () => {
+test('a lock that another process holds is error 11 with that process, and the work has not run', async () => {
   const other = await holder();
   const descriptors = readdirSync('/proc/self/fd').length;
   const start = process.hrtime.bigint();
@@ -93,7 +93,7 @@ test('held by another process beyond the time limit: error 11, and the work has 
   );
 });
 
-test('released by the other process within the limit: the work runs', () => {
+test('when the other process releases it in time, the work runs', () => {
   const child = spawn('flock', [LOCK, 'sleep', '0.3'], { stdio: 'ignore' });
   while (isFree()) run('true');
   assert.is(
@@ -103,7 +103,7 @@ test('released by the other process within the limit: the work runs', () => {
   child.unref();
 });
 
-test('a file that was removed while one waited is not the lock any more: its successor is waited for', async () => {
+test('when the file is removed and created anew, the new file is the lock', async () => {
   const script = `
     console.log('waiting');
     const { withFileLock } = await import(${JSON.stringify(MODULE)});
@@ -123,7 +123,7 @@ test('a file that was removed while one waited is not the lock any more: its suc
   assert.is(early, 'waits');
 });
 
-test('a lock of one’s own that is still held is not entered twice', () => {
+test('a lock is not re-entrant', () => {
   withFileLock(LOCK, { timeoutMs: 1000 }, () =>
     cniError(11, () => withFileLock(LOCK, { timeoutMs: 30 }, () => undefined)),
   );
@@ -137,7 +137,7 @@ test('children started under the lock do not keep it', () => {
   child.kill('SIGKILL');
 });
 
-test('a holder that is killed lets go', async () => {
+test('a killed holder releases the lock', async () => {
   const script = `
     const { withFileLock } = await import(${JSON.stringify(MODULE)});
     withFileLock(${JSON.stringify(LOCK)}, { timeoutMs: 1000 }, () => { console.log('held'); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); });`;
@@ -154,7 +154,7 @@ test('a holder that is killed lets go', async () => {
   );
 });
 
-test('many processes, one counter: nothing is lost', async () => {
+test('no update is lost with many processes', async () => {
   writeFileSync('/run/lock-test/counter', '0');
   const script = `
     const { withFileLock } = await import(${JSON.stringify(MODULE)});
@@ -172,7 +172,7 @@ test('many processes, one counter: nothing is lost', async () => {
   assert.is(run('cat', '/run/lock-test/counter'), '200');
 });
 
-test('a folder that does not exist is the fs error, not a made-up one', () => {
+test('a missing directory is the fs error', () => {
   assert.throws(
     () => withFileLock('/run/nowhere/lock', { timeoutMs: 100 }, () => undefined),
     (thrown: NodeJS.ErrnoException) => thrown.code === 'ENOENT',
@@ -264,7 +264,7 @@ test('lock files of killed processes are removed, those in use are not', () => {
   });
 });
 
-test('many processes take turns at a lock whose file each of them removes', async () => {
+test('no update is lost although each holder removes the lock file', async () => {
   writeFileSync('/run/lock-test/counter', '0');
   const script = `
     const { withLock } = await import(${JSON.stringify(MODULE)});

@@ -28,7 +28,7 @@ test.before(() => {
   two = makeNamespace('two');
 });
 
-test('runs inside and comes back, by path and by open namespace', () => {
+test('runs inside and returns, by path and by open namespace', () => {
   assert.is(inNamespace(one, here), `net:[${inode(one)}]`);
   assert.is(here(), home);
   using opened = openNamespace(two);
@@ -44,7 +44,7 @@ test('returns what the work returns', () => {
   );
 });
 
-test('comes back when the work throws, with the same error', () => {
+test('returns when the work throws, with the same error', () => {
   const thrown = new Error('from inside');
   assert.throws(
     () =>
@@ -56,7 +56,7 @@ test('comes back when the work throws, with the same error', () => {
   assert.is(here(), home);
 });
 
-test('nests: each level comes back to the one around it', () => {
+test('nests: each level returns to the one around it', () => {
   inNamespace(one, () => {
     inNamespace(two, () => assert.is(here(), `net:[${inode(two)}]`));
     assert.is(here(), `net:[${inode(one)}]`);
@@ -64,7 +64,7 @@ test('nests: each level comes back to the one around it', () => {
   assert.is(here(), home);
 });
 
-test('refuses asynchronous work, and comes back', () => {
+test('refuses asynchronous work, and returns', () => {
   assert.throws(() => inNamespace(one, async () => Promise.resolve()), /synchronous/);
   assert.is(here(), home);
 });
@@ -93,7 +93,7 @@ test('leaves no descriptor open, also after a throw', () => {
   assert.is(openDescriptors(), before);
 });
 
-test('close may be called twice and does not close a stranger', () => {
+test('close may be called twice and does not close another descriptor', () => {
   const opened = openNamespace(one);
   opened.close();
   const other = openNamespace(two);
@@ -103,7 +103,7 @@ test('close may be called twice and does not close a stranger', () => {
   other.close();
 });
 
-test('a missing path is error 8 with the words of the reference', () => {
+test('a missing path is error 8 with the text of the reference', () => {
   const error = cniError(8, () => openNamespace('/run/netns/gone'));
   assert.is(
     error.message,
@@ -112,7 +112,7 @@ test('a missing path is error 8 with the words of the reference', () => {
   cniError(8, () => openNamespace('/etc/passwd/below'));
 });
 
-test('what is no network namespace is error 8 with its magic', () => {
+test('a file that is no network namespace is error 8 with its magic number', () => {
   writeFileSync('/run/netns/leftover', '');
   const error = cniError(8, () => openNamespace('/run/netns/leftover'));
   assert.match(
@@ -179,7 +179,7 @@ test('a namespace whose name was deleted is still usable through its descriptor'
   opened.close();
 });
 
-test('a process that cannot come back says so and ends', () => {
+test('a process that cannot return says so and ends', () => {
   const script = `
     const { inNamespace } = await import(${JSON.stringify(NAMESPACE)});
     const fs = await import('node:fs');
@@ -210,7 +210,7 @@ test('children started inside are in that namespace', () => {
   );
 });
 
-test('a scratch namespace is empty, new, and left again, also by a throw', () => {
+test('a scratch namespace is empty, new, and left again, also by an error', () => {
   const inside = inScratchNamespace(() => ({
     name: here(),
     links: readdirSync('/proc/sys/net/ipv4/conf').sort(),

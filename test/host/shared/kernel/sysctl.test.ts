@@ -8,7 +8,7 @@ import { makeNamespace, run } from '../../../support/kernel.ts';
 const test = suite('sysctl');
 const FORWARD = 'net/ipv4/ip_forward';
 
-test('reads what sysctl(8) would, and writing tells the previous value', () => {
+test('reads as sysctl(8), and a write returns the previous value', () => {
   const before = readSysctl(FORWARD);
   assert.is(before, run('cat', `/proc/sys/${FORWARD}`).trim());
   assert.is(writeSysctl(FORWARD, 1), before);
@@ -17,7 +17,7 @@ test('reads what sysctl(8) would, and writing tells the previous value', () => {
   assert.is(readSysctl(FORWARD), '0');
 });
 
-test('the value is that of the namespace one is in', () => {
+test('the value is that of the calling thread’s namespace', () => {
   const box = makeNamespace('box');
   writeSysctl(FORWARD, 0);
   inNamespace(box, () => writeSysctl(FORWARD, 1));
@@ -28,13 +28,13 @@ test('the value is that of the namespace one is in', () => {
   );
 });
 
-test('an interface with a dot in its name is reached', () => {
+test('an interface name may contain a dot', () => {
   run('ip', 'link', 'add', 'br0.100', 'type', 'veth', 'peer', 'name', 'other');
   writeSysctl('net/ipv4/conf/br0.100/arp_notify', 1);
   assert.is(run('cat', '/proc/sys/net/ipv4/conf/br0.100/arp_notify').trim(), '1');
 });
 
-test('a value that is right is not written again: it works where /proc/sys is read-only', () => {
+test('a value that is already set is not written: works on a read-only /proc/sys', () => {
   const value = readSysctl(FORWARD);
   run('mount', '-o', 'bind', '/proc/sys', '/proc/sys');
   run('mount', '-o', 'remount,bind,ro', '/proc/sys');
@@ -49,7 +49,7 @@ test('a value that is right is not written again: it works where /proc/sys is re
   }
 });
 
-test('what the kernel lacks is ENOENT, what it refuses EINVAL', () => {
+test('a missing parameter is ENOENT, a refused value EINVAL', () => {
   assert.throws(
     () => readSysctl('net/ipv4/no_such_thing'),
     (thrown: unknown) => isErrno(thrown, 'ENOENT'),
@@ -70,7 +70,7 @@ test('paths cannot leave /proc/sys', () => {
   }
 });
 
-test('a value is replaced only where it is the one that was expected', () => {
+test('a value is replaced only if it is the expected one', () => {
   writeSysctl(FORWARD, 0);
   replaceSysctl(FORWARD, '1', '0');
   assert.is(readSysctl(FORWARD), '0');

@@ -25,7 +25,7 @@ test('sleep blocks for its time, fractions included', () => {
   assert.ok(milliseconds(() => sleep(-5)) < 50);
 });
 
-test('a deadline passes when its time is over', () => {
+test('a deadline passes after its time', () => {
   const deadline = deadlineIn(30);
   assert.ok(deadline.remainingMs() > 0 && deadline.remainingMs() <= 30);
   assert.not.ok(deadline.passed());

@@ -35,7 +35,7 @@ test('an absent path is undefined', () => {
   assert.is(readRegularFile(at('text/below')), undefined);
 });
 
-test('what is no regular file is named and not opened', async () => {
+test('another type of file is named and not opened', async () => {
   execFileSync('mkfifo', [at('fifo')]);
   mkdirSync(at('folder'));
   const server = createServer().listen(at('socket'));
@@ -50,7 +50,7 @@ test('what is no regular file is named and not opened', async () => {
   assert.is(messageOf('/dev/zero'), '/dev/zero: not a regular file (character device)');
 });
 
-test('symbolic links are followed unless that is refused', () => {
+test('symbolic links are followed unless the caller refuses them', () => {
   symlinkSync(at('text'), at('link'));
   assert.is(readRegularFile(at('link')), 'größer\n');
   assert.is(

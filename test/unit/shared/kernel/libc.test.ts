@@ -36,7 +36,7 @@ test('errno is that of the failing call, call after call', () => {
   }
 });
 
-test('a call that succeeds gives its number', () => {
+test('a successful call returns its number', () => {
   const fd = checked('socket', libc().socket(1, 1, 0));
   assert.ok(fd > 2);
   assert.is(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8').includes('flags'), true);
@@ -85,7 +85,7 @@ for (const [arch, header] of Object.entries(HEADERS)) {
   });
 }
 
-test('an error tells call, errno, code and explanation apart', () => {
+test('an error has call, errno, code and explanation', () => {
   const error = new KernelError('RTM_NEWROUTE 10.0.0.0/8', 101, {
     detail: 'Nexthop has invalid gateway',
     offset: 44,
@@ -100,7 +100,7 @@ test('an error tells call, errno, code and explanation apart', () => {
   assert.is(error.offset, 44);
 });
 
-test('an errno that the table lacks still has a code', () => {
+test('an unknown errno still has a code', () => {
   assert.is(new KernelError('call', 4095).code, 'E4095');
 });
 
@@ -129,7 +129,7 @@ test('the table of error names agrees with the platform', () => {
   }
 });
 
-test('loading node:ffi prints no warning, and other warnings come through', () => {
+test('loading node:ffi prints no warning, and other warnings are printed', () => {
   const script = `
     const { libc } = await import(${JSON.stringify(LIBC)});
     libc();

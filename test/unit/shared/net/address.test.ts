@@ -196,7 +196,7 @@ test('masks and prefix lengths', () => {
   assert.is(maskToPrefix('x'), undefined);
 });
 
-test('which addresses go out into the world', () => {
+test('which addresses are global', () => {
   for (const text of ['10.1.2.3', '8.8.8.8', 'fd00::1', '2001:db8::1'])
     assert.ok(isGlobalUnicast(address(text)), text);
   for (const text of [

@@ -34,12 +34,12 @@ function failure(run: () => unknown): RunError {
   throw new Error('nothing was thrown');
 }
 
-test('output and exit code come back untouched; a non-zero code is an answer', () => {
+test('output and exit code are returned unchanged; a non-zero code is no error', () => {
   const file = script('answer', 'printf "out\\n\\n"; printf "err\\n" >&2; exit 3');
   assert.equal(runProgram(file, [], { timeoutMs }), { exitCode: 3, stdout: 'out\n\n', stderr: 'err\n' });
 });
 
-test('arguments reach the program as they are, stdin as well', () => {
+test('arguments and stdin are passed unchanged', () => {
   const file = script('echo', 'printf "%s|" "$@"; cat');
   const { stdout } = runProgram(file, ['a b', '$HOME', '*'], { timeoutMs, input: 'ä\n{"x": 1}' });
   assert.is(stdout, 'a b|$HOME|*|ä\n{"x": 1}');
@@ -49,22 +49,22 @@ test("without input stdin is empty, not the caller's", () => {
   assert.is(runProgram(script('cat', 'cat'), [], { timeoutMs }).stdout, '');
 });
 
-test('a program that does not read its input is no failure', () => {
+test('a program may leave its input unread', () => {
   const { exitCode } = runProgram('/bin/true', [], { timeoutMs, input: 'x'.repeat(4_000_000) });
   assert.is(exitCode, 0);
 });
 
-test('a large output is whole', () => {
+test('a large output is returned whole', () => {
   const { stdout } = runProgram('/usr/bin/head', ['-c', '5000000', '/dev/zero'], { timeoutMs });
   assert.is(stdout.length, 5_000_000);
 });
 
-test('the environment is exactly the one given', () => {
+test('the environment is exactly as given', () => {
   const { stdout } = runProgram('/usr/bin/env', [], { timeoutMs, env: { ONE: '1', NONE: undefined } });
   assert.is(stdout, 'ONE=1\n');
 });
 
-test('a program that does not end is killed, with whatever it started holding its output', () => {
+test('a program that does not end is killed, even when its child holds the output', () => {
   const began = Date.now();
   const {
     failure: kind,
@@ -79,7 +79,7 @@ test('a program that does not end is killed, with whatever it started holding it
   assert.match(message, 'did not end within 0.3 s');
 });
 
-test('a program ended by a signal says so', () => {
+test('a program killed by a signal is an error', () => {
   const error = failure(() =>
     runProgram(script('die', 'echo last words >&2; kill -SEGV $$'), [], { timeoutMs }),
   );
@@ -88,7 +88,7 @@ test('a program ended by a signal says so', () => {
   assert.match(error.details ?? '', 'last words');
 });
 
-test('missing, not executable and busy programs are told apart', () => {
+test('missing, not executable and busy programs are distinguished', () => {
   assert.is(failure(() => runProgram(`${folder}/none`, [], { timeoutMs })).failure, 'missing');
   assert.is(failure(() => runProgram(script('plain', '', 0o644), [], { timeoutMs })).failure, 'denied');
   writeFileSync(`${folder}/busy`, readFileSync('/bin/true'), { mode: 0o755 });
@@ -98,7 +98,7 @@ test('missing, not executable and busy programs are told apart', () => {
   assert.is(runProgram(`${folder}/busy`, [], { timeoutMs }).exitCode, 0);
 });
 
-test('works in a folder that was deleted', () => {
+test('works in a deleted directory', () => {
   const before = process.cwd();
   mkdirSync(`${folder}/gone`);
   process.chdir(`${folder}/gone`);
@@ -110,7 +110,7 @@ test('works in a folder that was deleted', () => {
   }
 });
 
-test('programs are found in PATH first, then in the usual folders; never relative to the working folder', () => {
+test('programs are found in PATH first, then in the usual directories; never in the working directory', () => {
   const file = script('ip', '');
   assert.is(findProgram('ip', `/nowhere:${folder}`), file);
   assert.match(findProgram('ip', '/nowhere') ?? '', /^\/(usr\/)?s?bin\/ip$/);

@@ -9,7 +9,7 @@ import { addChain, addTable, deleteTable } from '../../../../../shared/packetfil
 import type { NftTable } from '../../../../../shared/packetfilter/nftables/model.ts';
 import { suite } from '../../../../support/suite.ts';
 
-const test = suite('closing later');
+const test = suite('netlink socket: close without waiting');
 const CLOSE_LATER = resolve(import.meta.dirname, '../../../../shared/kernel/netlink/socket.ts');
 
 const descriptors = (): string[] =>
@@ -22,7 +22,7 @@ const descriptors = (): string[] =>
   });
 const sockets = (): number => readFileSync('/proc/self/net/netlink', 'utf8').split('\n').length;
 
-test('the descriptor and the ring are gone at once, the socket itself soon', () => {
+test('descriptor and ring are closed at once, the socket soon after', () => {
   const before = { descriptors: descriptors().length, sockets: sockets() };
   for (let round = 0; round < 20; round++) closeLater(NetlinkSocket.open(12).fd);
   assert.is(descriptors().length, before.descriptors);
@@ -32,13 +32,13 @@ test('the descriptor and the ring are gone at once, the socket itself soon', () 
   );
 });
 
-test('any descriptor will do', () => {
+test('any descriptor can be closed', () => {
   const before = descriptors().length;
   closeLater(openSync('/dev/null', 'r'));
   assert.is(descriptors().length, before);
 });
 
-test('where no ring is to be had, it is an ordinary close', () => {
+test('without io_uring it is an ordinary close', () => {
   const script = `
     import { openSync, closeSync } from 'node:fs';
     import { closeLater } from ${JSON.stringify(CLOSE_LATER)};
@@ -62,7 +62,7 @@ test('where no ring is to be had, it is an ordinary close', () => {
   assert.is(run.stdout, 'EBADF\n', run.stderr);
 });
 
-test('a connection is closed so, and what it did stays', () => {
+test('a connection is closed that way, and its changes stay', () => {
   const table: NftTable = { family: 'ip', name: 'gone' };
   const before = sockets();
   for (let round = 0; round < 5; round++) {
@@ -78,7 +78,7 @@ test('a connection is closed so, and what it did stays', () => {
   assert.equal(connection.dump('tables', 1, 'ip', []), []);
 });
 
-test('a look right after a deletion does not wait for its end', () => {
+test('a read after a deletion does not wait for the grace period', () => {
   const table: NftTable = { family: 'ip', name: 'gone' };
   const waits: number[] = [];
   for (let round = 0; round < 5; round++) {

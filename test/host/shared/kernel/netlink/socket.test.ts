@@ -41,7 +41,7 @@ function sendTo(sender: NetlinkSocket, port: number, datagram: Buffer): void {
   checked('sendto', libc().sendto(sender.fd, datagram, datagram.length, 0, address, 12));
 }
 
-test('without an answer it gives up after its timeout with error 11', () => {
+test('without an answer it times out with error 11', () => {
   using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 150 });
   let error: Error | undefined;
   const took = milliseconds(() => (error = cniError(11, () => socket.receive(1, 1))));
@@ -50,16 +50,16 @@ test('without an answer it gives up after its timeout with error 11', () => {
   assert.is((error?.cause as { code?: unknown }).code, 'ETIMEDOUT');
 });
 
-test('what another process sends is dropped, even with our port and sequence in it, and cannot prolong the wait', () => {
+test('messages of another process are dropped and cannot prolong the wait', () => {
   using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 200 });
-  using stranger = NetlinkSocket.open(ROUTE);
+  using other = NetlinkSocket.open(ROUTE);
   const forged: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
   for (let count = 0; count < 20; count++)
-    sendTo(stranger, socket.port, encodeRequests([forged], 1, socket.port));
+    sendTo(other, socket.port, encodeRequests([forged], 1, socket.port));
   const took = milliseconds(() => cniError(11, () => socket.receive(1, 1)));
   assert.ok(took < 2000, `${took} ms`);
 
-  sendTo(stranger, socket.port, encodeRequests([forged], 1, socket.port));
+  sendTo(other, socket.port, encodeRequests([forged], 1, socket.port));
   const first = socket.send([getLinkRequest('lo')]);
   const received = collect(socket, first, 2);
   assert.equal(
@@ -69,7 +69,7 @@ test('what another process sends is dropped, even with our port and sequence in 
   assert.is(decodeLink(received[0]?.body ?? Buffer.alloc(0)).name, 'lo');
 });
 
-test('an answer to a conversation that was given up does not disturb the next one', () => {
+test('an answer to an earlier request is dropped', () => {
   using socket = NetlinkSocket.open(ROUTE);
   socket.send([getLinkRequest('lo'), getLinkRequest('nowhere')]);
   const first = socket.send([getLinkRequest('lo')]);
@@ -95,7 +95,7 @@ test('every socket of a process has a port of its own', () => {
   sockets.forEach((socket) => socket.close());
 });
 
-test('closing twice closes once, and opening leaves nothing behind when it fails', () => {
+test('closing twice closes once, and a failed open leaks nothing', () => {
   const before = readdirSync('/proc/self/fd').length;
   const socket = NetlinkSocket.open(ROUTE);
   socket.close();
@@ -112,12 +112,12 @@ function linkThrough(socket: NetlinkSocket): string {
   return decodeLink(collect(socket, first, 2)[0]?.body ?? Buffer.alloc(0)).name;
 }
 
-test('a datagram that is received whole stays as it is, and what others send is dropped', () => {
+test('a datagram that is received whole stays as it is, others are dropped', () => {
   using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 300 });
-  using stranger = NetlinkSocket.open(ROUTE);
+  using other = NetlinkSocket.open(ROUTE);
   const receive = (index: number): Buffer => {
     const forged: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
-    sendTo(stranger, socket.port, encodeRequests([forged], index, socket.port));
+    sendTo(other, socket.port, encodeRequests([forged], index, socket.port));
     assert.is(socket.send([getLinkRequest('lo')]), index);
     return socket.receiveDatagram(index);
   };
@@ -134,7 +134,7 @@ test('a datagram that is received whole stays as it is, and what others send is 
   assert.ok(took >= 290 && took < 3000, `${took} ms`);
 });
 
-test('two sockets of one namespace are neighbours', () => {
+test('sockets know whether they are in the same namespace', () => {
   using socket = NetlinkSocket.open(ROUTE);
   using other = NetlinkSocket.open(ROUTE);
   assert.ok(socket.isInNamespaceOf(other));
@@ -164,7 +164,7 @@ function namesOfLinks(transport: Transport): string[] | undefined {
   }
 }
 
-test('a list that changes while it is read is read again, until it is whole', () => {
+test('a list that changes while it is read is read again, until it is complete', () => {
   using rtnetlink = Rtnetlink.open();
   const steady = Array.from({ length: 150 }, (_, at) => `steady${at}`);
   rtnetlink.batchOrThrow(steady.map((name) => createVethRequest({ name, peer: { name: `x${name}` } })));

@@ -50,7 +50,7 @@ test('IPv4 with and without broadcast, as ip shows it', () => {
   }
 });
 
-test('an address that is there is EEXIST', () => {
+test('an address that exists is EEXIST', () => {
   const error = kernelError('EEXIST', () => addAddress(own, { index, address: '10.1.2.3/24' }));
   assert.match(error.message, 'RTM_NEWADDR 10.1.2.3/24: EEXIST');
   kernelError('ENODEV', () => addAddress(own, { index: 4711, address: '10.1.2.3/24' }));
@@ -72,7 +72,7 @@ test('IPv6 with duplicate address detection is tentative first, then not', () =>
   assert.is(find('fd00::6/64')?.dadFailed, false);
 });
 
-test('an IPv6 address that somebody else has fails its detection', () => {
+test('an IPv6 address that another host has fails duplicate detection', () => {
   using box = Rtnetlink.openIn(makeNamespace('box'));
   createVeth(own, { name: 'here', up: true, peer: { name: 'there' } });
   const here = linkByName(own, 'here')?.index ?? 0;
@@ -107,13 +107,13 @@ test('lists by link and by family agree with ip', () => {
   assert.equal(addresses(own, { index: 4711 }), []);
 });
 
-test('a point-to-point address is its own end, not the far one', () => {
+test('a point-to-point address is the local one, not the peer', () => {
   ip('addr', 'add', '192.0.2.1', 'peer', '192.0.2.2/32', 'dev', 'left');
   assert.ok(find('192.0.2.1/32') !== undefined);
   assert.is(find('192.0.2.2/32'), undefined);
 });
 
-test('deleting says whether there was one', () => {
+test('deleting returns whether the address existed', () => {
   assert.is(deleteAddress(own, { index, address: '10.1.2.3/24' }), true);
   assert.is(find('10.1.2.3/24'), undefined);
   assert.is(deleteAddress(own, { index, address: '10.1.2.3/24' }), false);

@@ -24,7 +24,7 @@ test.before(() => {
   createVeth(own, { name: 'port', master: indexOf('br0'), up: true, peer: { name: 'peer' } });
 });
 
-test('hairpin and isolation are set one by one and together, as bridge(8) sees them', () => {
+test('hairpin and isolation are set separately and together, as bridge(8) shows', () => {
   const port = indexOf('port');
   const seen = (): unknown[] => {
     const [link] = ip('link', 'show', 'port');
@@ -45,7 +45,7 @@ test('hairpin and isolation are set one by one and together, as bridge(8) sees t
   }
 });
 
-test('a link that is no port is refused', () => {
+test('a link that is not a bridge port is refused', () => {
   kernelError('EOPNOTSUPP', () => setBridgePort(own, indexOf('peer'), { hairpin: true }));
   kernelError('ENODEV', () => setBridgePort(own, 4711, { hairpin: true }));
 });

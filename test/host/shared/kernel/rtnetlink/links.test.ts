@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { openNamespace } from '../../../../../shared/kernel/namespace.ts';
+import { openNamespace, openOwnNamespace } from '../../../../../shared/kernel/namespace.ts';
 import {
   createBridge,
   createBridgeRequest,
@@ -11,6 +11,7 @@ import {
   linkByName,
   linkFrom,
   links,
+  namespaceId,
   setLink,
   setLinkRequest,
   type LinkInfo,
@@ -38,7 +39,7 @@ test('loopback is described as ip describes it', () => {
   assert.equal(linkByIndex(own, 1), lo);
 });
 
-test('what does not exist is undefined, not an error', () => {
+test('a missing link is undefined, not an error', () => {
   assert.is(linkByName(own, 'nowhere'), undefined);
   assert.is(linkByIndex(own, 4711), undefined);
   assert.is(deleteLink(own, 'nowhere'), false);
@@ -58,7 +59,7 @@ test('a bridge in one message: MAC, MTU, up', () => {
   );
 });
 
-test('a name that is taken is EEXIST', () => {
+test('a name in use is EEXIST', () => {
   const error = kernelError('EEXIST', () => createBridge(own, { name: 'br-one' }));
   assert.match(error.message, 'RTM_NEWLINK br-one: EEXIST');
   kernelError('EEXIST', () => createVeth(own, { name: 'br-one', peer: { name: 'free' } }));
@@ -67,7 +68,7 @@ test('a name that is taken is EEXIST', () => {
   assert.is(linkByName(own, 'free'), undefined);
 });
 
-test('a name that is too long is refused with the kernel’s own words', () => {
+test('a name that is too long is refused with the kernel’s own text', () => {
   const error = kernelError('ERANGE', () => createBridge(own, { name: 'sixteen-letters!' }));
   assert.is(error.detail, 'Attribute failed policy validation');
   assert.type(error.offset, 'number');
@@ -88,7 +89,7 @@ test('an explicit MAC of a bridge stays when ports with lower ones come and go',
   assert.is(existing(own, 'br-mac').mac, 'fe:ff:ff:ff:ff:01');
 });
 
-test('both ends of a veth in one message: names, MACs, MTU, master, up; the peer born in its namespace', () => {
+test('both ends of a veth in one message: names, MACs, MTU, master, up; the peer created in its namespace', () => {
   using namespace = openNamespace(makeNamespace('box'));
   const bridge = existing(own, 'br-one');
   createVeth(own, {
@@ -123,7 +124,7 @@ test('host end becomes operational once the peer is up', () => {
   assert.is(existing(own, 'veth-box').operState, 'up');
 });
 
-test('a name taken in the peer’s namespace is EEXIST and leaves nothing', () => {
+test('a name in use in the peer’s namespace is EEXIST and leaves nothing', () => {
   using namespace = openNamespace('/run/netns/box');
   kernelError('EEXIST', () =>
     createVeth(own, { name: 'veth-two', peer: { name: 'eth0', namespaceFd: namespace.fd } }),
@@ -187,7 +188,7 @@ test('lists agree with ip, whole and by master and kind', () => {
   assert.equal(links(own, { master: 4711 }), []);
 });
 
-test('a batch creates, asks and changes in one write', () => {
+test('a batch creates, gets and changes in one write', () => {
   const [created, asked, up] = own.batch([
     createBridgeRequest({ name: 'br-batch', mac: MAC }),
     getLinkRequest('br-batch'),
@@ -198,7 +199,7 @@ test('a batch creates, asks and changes in one write', () => {
   assert.is(existing(own, 'br-batch').up, true);
 });
 
-test('a batch goes on behind a refusal, and each outcome is its own', () => {
+test('a batch continues after a refusal, and each request has its own outcome', () => {
   const outcomes = own.batch([
     createBridgeRequest({ name: 'br-batch' }),
     createVethRequest({ name: 'v-batch', peer: { name: 'p-batch' } }),
@@ -223,7 +224,7 @@ test('a thousand requests fit into one batch', () => {
   assert.ok(outcomes.every(({ messages, error }) => error === undefined && linkFrom(messages)?.index === 1));
 });
 
-test('links of a namespace are handled from outside through a socket opened in it', () => {
+test('links of a namespace are managed from outside through a socket opened in it', () => {
   makeNamespace('far');
   using far = Rtnetlink.openIn('/run/netns/far');
   createBridge(far, { name: 'br-far', up: true });
@@ -231,7 +232,7 @@ test('links of a namespace are handled from outside through a socket opened in i
   assert.match(run('ip', '-n', 'far', 'link', 'show', 'br-far'), 'br-far');
 });
 
-test('a bridge with VLAN filtering is asked for, whether or not this kernel has it', () => {
+test('VLAN filtering is requested, whether or not this kernel supports it', () => {
   try {
     createBridge(own, { name: 'br-vlan', vlanFiltering: true });
   } catch {
@@ -242,7 +243,7 @@ test('a bridge with VLAN filtering is asked for, whether or not this kernel has 
   assert.equal(existing(own, 'br-vlan').bridge, { vlanFiltering: true });
 });
 
-test('the MTU that a bridge was born with is lost to its ports, one set afterwards stays', () => {
+test('a bridge’s MTU from creation yields to its ports’, one set later stays', () => {
   createBridge(own, { name: 'br-mtu', mtu: 1300 });
   const { index } = existing(own, 'br-mtu');
   createVeth(own, { name: 'v-mtu', mtu: 1400, master: index, peer: { name: 'p-mtu' } });
@@ -250,6 +251,26 @@ test('the MTU that a bridge was born with is lost to its ports, one set afterwar
   setLink(own, index, { mtu: 1350 });
   deleteLink(own, 'v-mtu');
   assert.is(existing(own, 'br-mtu').mtu, 1350);
+});
+
+test('a namespace has no id before a link has its peer there', () => {
+  using one = openNamespace(makeNamespace('one'));
+  using two = openNamespace(makeNamespace('two'));
+  assert.is(namespaceId(own, one), undefined);
+  createVeth(own, { name: 'to-one', peer: { name: 'eth0', namespaceFd: one.fd } });
+  createVeth(own, { name: 'to-two', peer: { name: 'eth0', namespaceFd: two.fd } });
+  assert.type(namespaceId(own, one), 'number');
+  assert.is(namespaceId(own, one), linkByName(own, 'to-one')?.peerNamespaceId);
+  assert.is(namespaceId(own, two), linkByName(own, 'to-two')?.peerNamespaceId);
+  assert.is.not(namespaceId(own, one), namespaceId(own, two));
+  assert.match(run('ip', 'netns', 'list'), `one (id: ${namespaceId(own, one)})`);
+});
+
+test('the own namespace has no id, and another kind of file is refused', () => {
+  using original = openOwnNamespace();
+  assert.is(namespaceId(own, original), undefined);
+  const error = kernelError('EBADF', () => namespaceId(own, { ...original, fd: 9999 }));
+  assert.match(error.message, 'RTM_GETNSID');
 });
 
 test.run();

@@ -71,7 +71,7 @@ test('IPv6 default route', () => {
   assert.equal([route?.gateway, route?.priority, route?.mtu, route?.family], ['fd00::1', 1024, 1280, 'ipv6']);
 });
 
-test('the same destination and priority again is EEXIST, also by another gateway', () => {
+test('the same destination and priority again is EEXIST, also with another gateway', () => {
   kernelError('EEXIST', () =>
     addRoute(own, { destination: '0.0.0.0/0', gateway: '10.1.2.1', link, priority: 7 }),
   );
@@ -81,7 +81,7 @@ test('the same destination and priority again is EEXIST, also by another gateway
   kernelError('EEXIST', () => addRoute(own, { destination: '::/0', gateway: 'fd00::9', link }));
 });
 
-test('replace takes the place of the one with the same priority, or adds', () => {
+test('replace replaces the route with the same priority, or adds one', () => {
   replaceRoute(own, { destination: '0.0.0.0/0', gateway: '10.1.2.9', link, priority: 7 });
   assert.equal(
     routes(own, { family: 'ipv4' })
@@ -95,7 +95,7 @@ test('replace takes the place of the one with the same priority, or adds', () =>
   assert.is(find('::/0')?.gateway, 'fd00::9');
 });
 
-test('a gateway that no address reaches is refused with the kernel’s reason; on the link it is taken', () => {
+test('an unreachable gateway is refused with the kernel’s reason, and accepted with onLink', () => {
   const error = kernelError('ENETUNREACH', () =>
     addRoute(own, { destination: '10.9.0.0/16', gateway: '10.77.0.1', link }),
   );
@@ -114,7 +114,7 @@ test('without a gateway the scope is the link, unless given', () => {
   assert.is(find('fd77::/64')?.link, link);
 });
 
-test('bits behind the prefix are cleared instead of refused', () => {
+test('host bits are cleared', () => {
   addRoute(own, { destination: '10.60.1.2/16', gateway: '10.1.2.1', link });
   assert.is(find('10.60.0.0/16')?.gateway, '10.1.2.1');
 });
@@ -154,7 +154,7 @@ test('lists agree with ip, by family and by link', () => {
   assert.equal(routes(own, { link: 4711 }), []);
 });
 
-test('several hops of one route are all shown', () => {
+test('all hops of a multipath route are listed', () => {
   run(
     'ip',
     'route',
@@ -178,7 +178,7 @@ test('several hops of one route are all shown', () => {
   assert.is(find('10.80.0.0/16')?.gateway, '10.1.2.20');
 });
 
-test('a lookup tells link, source and gateway', () => {
+test('a lookup returns link, source and gateway', () => {
   const far = lookupRoute(own, '8.8.8.8');
   assert.equal([far?.link, far?.gateway, far?.source, far?.type], [link, '10.1.2.9', '10.1.2.3', 1]);
   const near = lookupRoute(own, '10.1.2.77');
@@ -191,7 +191,7 @@ test('a lookup tells link, source and gateway', () => {
   );
 });
 
-test('a lookup without a way is undefined', () => {
+test('a lookup without a route is undefined', () => {
   for (const [kind, address] of [
     ['unreachable', '10.90.0.1'],
     ['blackhole', '10.91.0.1'],
@@ -209,7 +209,7 @@ test('a lookup without a way is undefined', () => {
   assert.is(lookupRoute(own, '2001:db8::1'), undefined);
 });
 
-test('deleting says whether there was one', () => {
+test('deleting returns whether the route existed', () => {
   assert.is(deleteRoute(own, { destination: '10.50.0.0/16' }), true);
   assert.is(deleteRoute(own, { destination: '10.50.0.0/16' }), false);
   assert.is(deleteRoute(own, { destination: '0.0.0.0/0' }), false);

@@ -37,7 +37,7 @@ function slowEncode(samples: readonly (Sample & { flags?: number })[]): Buffer {
   );
 }
 
-test('random attributes: written as the slow path writes them, read as both it and the package read them', () => {
+test('random attributes: encoded as by a reference encoder, decoded as by it and the package', () => {
   const random = randomBelow(1);
   for (let round = 0; round < 2000; round++) {
     const samples = randomSamples(random);
@@ -56,7 +56,7 @@ test('random attributes: written as the slow path writes them, read as both it a
   }
 });
 
-test('random nesting comes back level by level', () => {
+test('random nesting is decoded level by level', () => {
   const random = randomBelow(2);
   for (let round = 0; round < 500; round++) {
     const inner = randomSamples(random);
@@ -71,7 +71,7 @@ test('random nesting comes back level by level', () => {
   }
 });
 
-test('random bytes are read or refused, never misread or hung over', () => {
+test('random bytes are decoded or refused, never read beyond their end', () => {
   const random = randomBelow(3);
   let refused = 0;
   for (let round = 0; round < 3000; round++) {
@@ -90,7 +90,7 @@ test('random bytes are read or refused, never misread or hung over', () => {
   assert.ok(refused > 100);
 });
 
-test('the flags of a type reach the wire, which the package alone would mask away', () => {
+test('the flags of a type are sent, which the package alone masks', () => {
   const nested = encode((out) => out.push(12 | NESTED, (level) => level.push(4, Buffer.of(1))));
   assert.is(nested.toString('hex'), '0c000c80' + '0500040001000000');
   const order = encode((out) => out.push(3 | NETWORK_ORDER, Buffer.of(0x1f, 0x90)));
@@ -101,7 +101,7 @@ test('the flags of a type reach the wire, which the package alone would mask awa
   assert.is(encode((out) => out.push(12, (level) => level.push(4, Buffer.of(1)))).readUInt16LE(2), 12);
 });
 
-test('flags are set behind unaligned neighbours, too', () => {
+test('flags are set after unaligned attributes, too', () => {
   for (let length = 0; length < 9; length++) {
     const bytes = encode((out) => {
       out.push(1, Buffer.alloc(length, 0xff));
@@ -122,7 +122,7 @@ test('flags are set behind unaligned neighbours, too', () => {
   }
 });
 
-test('a stream without attributes is empty, and a fixed header is kept in front', () => {
+test('a stream without attributes is empty, and a fixed header comes first', () => {
   assert.is(encode(() => undefined).length, 0);
   const stream = new AttributeStream();
   stream.emit(Buffer.of(1, 2, 3, 4));
@@ -142,7 +142,7 @@ test('of several attributes of one type the last one counts, a list has them all
   );
 });
 
-test('numbers and texts', () => {
+test('numbers and strings', () => {
   const bytes = encode((out) => {
     out.push(1, Buffer.of(0xfe));
     out.push(2, Buffer.of(0x1f, 0x90));
@@ -177,7 +177,7 @@ test('a number that is too short is refused, a longer one is read from its begin
   assert.is(attributes.u32(2), 1);
 });
 
-test('lengths that do not fit are refused with their place', () => {
+test('invalid lengths are refused with their offset', () => {
   for (const hex of ['03000100', '0000ffff', 'ff000100', '08000100aabb']) {
     const error = kernelError('EBADMSG', () => new Attributes(Buffer.from(hex, 'hex')));
     assert.match(error.message, 'attribute at 0 claims');

@@ -67,7 +67,7 @@ const done = (to: number, errno = 0, flags = MULTI): Recorded => {
 const values = (messages: readonly { body: Buffer }[]): (number | undefined)[] =>
   messages.map(({ body }) => body[0]);
 
-test('each request gets its own answers and verdict, in whatever datagrams they come', () => {
+test('each request gets its own answers and result, in any datagrams', () => {
   const kernel = new Recording(
     [verdict(0, 0), answer(1, 7)],
     [answer(1, 8), verdict(2, 17)],
@@ -86,7 +86,7 @@ test('each request gets its own answers and verdict, in whatever datagrams they 
   assert.is(kernel.sent.length, 1);
 });
 
-test('an answer is kept although the socket uses its buffer again', () => {
+test('an answer stays although the socket reuses its buffer', () => {
   const shared = Buffer.of(1);
   const kernel = new Recording([{ to: 0, type: 16, flags: 0, body: shared }], [verdict(0, 0)]);
   const [outcome] = exchange(kernel, [request('a')]);
@@ -94,7 +94,7 @@ test('an answer is kept although the socket uses its buffer again', () => {
   assert.equal(values(outcome?.messages ?? []), [1]);
 });
 
-test('a silent request is not waited for; refused, it refuses all without a verdict', () => {
+test('a silent request is not waited for; if refused, all unanswered ones are refused', () => {
   const begin = { ...request('begin'), silent: true as const };
   assert.equal(
     exchange(new Recording([verdict(1, 0)]), [begin, request('a')]).map(({ error }) => error),
@@ -112,7 +112,7 @@ test('a silent request is not waited for; refused, it refuses all without a verd
   assert.is(outcomes[2]?.error?.syscall, 'begin');
 });
 
-test('a question ends with its answer or an error, and no acknowledgement is waited for', () => {
+test('a request with an answer needs no acknowledgement', () => {
   const question = (what: string): NetlinkRequest => ({ ...request(what), answered: true });
   const kernel = new Recording([answer(0, 7)], [verdict(1, 2)], [answer(2, 9)]);
   const outcomes = exchange(kernel, [question('a'), question('b'), question('c')]);
@@ -123,18 +123,18 @@ test('a question ends with its answer or an error, and no acknowledgement is wai
   assert.is(kernel.left, 0);
 });
 
-test('no request, nothing to wait for', () => {
+test('without requests there is no wait', () => {
   assert.equal(exchange(new Recording(), []), []);
 });
 
-test('a dump ends with DONE, over several datagrams, and asks with NLM_F_DUMP and without ACK', () => {
+test('a dump ends with DONE, over several datagrams; its request has NLM_F_DUMP and no ACK', () => {
   const kernel = new Recording([answer(0, 1, MULTI), answer(0, 2, MULTI)], [answer(0, 3, MULTI)], [done(0)]);
   assert.equal(values(dump(kernel, request('list'))), [1, 2, 3]);
   assert.is(kernel.sent[0]?.[0]?.flags, 0x300);
   assert.is(kernel.sent[0]?.[0]?.silent, true);
 });
 
-test('an interrupted dump is asked for again, whichever message bears the flag', () => {
+test('an interrupted dump is repeated, whichever message has the flag', () => {
   for (const flagged of [0, 1, 2]) {
     const flag = (index: number): number => (index === flagged ? MULTI | DUMP_INTR : MULTI);
     const kernel = new Recording(
@@ -146,7 +146,7 @@ test('an interrupted dump is asked for again, whichever message bears the flag',
   }
 });
 
-test('an interrupted dump is read to its end before it is asked for again', () => {
+test('an interrupted dump is read to its end before it is repeated', () => {
   const kernel = new Recording(
     [answer(0, 1, MULTI | DUMP_INTR)],
     [answer(0, 2, MULTI)],
@@ -157,7 +157,7 @@ test('an interrupted dump is read to its end before it is asked for again', () =
   assert.is(kernel.left, 0);
 });
 
-test('a list that never keeps still is given up with error 11, after the promised attempts', () => {
+test('a list that changes during every attempt is error 11', () => {
   const datagrams = Array.from({ length: DUMP_ATTEMPTS + 5 }, () => [answer(0, 1, DUMP_INTR), done(0)]);
   const kernel = new Recording(...datagrams);
   const error = cniError(11, () => dump(kernel, request('RTM_GETLINK (list)')));
@@ -165,7 +165,7 @@ test('a list that never keeps still is given up with error 11, after the promise
   assert.is(kernel.sent.length, DUMP_ATTEMPTS);
 });
 
-test('a dump that breaks off with an error is no complete list', () => {
+test('a dump that ends with an error is no complete list', () => {
   kernelError('ENOMEM', () => dump(new Recording([answer(0, 1, MULTI), done(0, 12)]), request('list')));
   kernelError('EOPNOTSUPP', () => dump(new Recording([verdict(0, 95)]), request('list')));
   // Even when it was interrupted as well: the error would come again.

@@ -9,7 +9,7 @@ import type { NetlinkRequest } from '../../../../../shared/kernel/netlink/messag
 import { suite } from '../../../../support/suite.ts';
 import { cniError, kernelError } from '../../../../support/kernel.ts';
 
-const test = suite('netlink listing, read as far as somebody looks');
+const test = suite('netlink listing');
 
 const ERROR = 2;
 const DONE = 3;
@@ -37,7 +37,7 @@ const done = (errno = 0, flags = MULTI): Buffer => message(DONE, verdict(errno),
 class Recording implements DatagramTransport {
   readonly sent: NetlinkRequest[] = [];
   readonly #datagrams: Buffer[];
-  readonly #shelf = new DatagramArena(4096);
+  readonly #arena = new DatagramArena(4096);
 
   constructor(...datagrams: Buffer[][]) {
     this.#datagrams = datagrams.map((messages) => Buffer.concat(messages));
@@ -52,8 +52,8 @@ class Recording implements DatagramTransport {
     assert.is(sequence, this.sent.length);
     const datagram = this.#datagrams.shift();
     if (datagram === undefined) throw new Error('the listing waits although the kernel has said everything');
-    datagram.copy(this.#shelf.room());
-    return this.#shelf.keep(datagram.length);
+    datagram.copy(this.#arena.next());
+    return this.#arena.keep(datagram.length);
   }
 
   get left(): number {
@@ -72,7 +72,7 @@ function whole(listing: Listing): Buffer[] {
   }
 }
 
-test('its datagrams are the kernel’s without the last word, wherever that stands, and lie well', () => {
+test('its datagrams are the kernel’s without NLMSG_DONE, at aligned addresses', () => {
   const kernel = new Recording([entry('a'), entry('bcdef')], [entry('g')], [done()]);
   const listing = new Listing(kernel, request);
   assert.equal(whole(listing), [Buffer.concat([entry('a'), entry('bcdef')]), entry('g')]);
@@ -83,7 +83,7 @@ test('its datagrams are the kernel’s without the last word, wherever that stan
   assert.equal(whole(new Listing(new Recording([done()]), request)), []);
 });
 
-test('no more is read than is looked at', () => {
+test('no more is read than is requested', () => {
   const kernel = new Recording([entry('a')], [entry('b')], [entry('c')], [done()]);
   const listing = new Listing(kernel, request);
   assert.equal(listing.datagram(0), entry('a'));
@@ -99,7 +99,7 @@ test('no more is read than is looked at', () => {
   assert.is(listing.datagram(3), undefined);
 });
 
-test('a list that changed under way is read anew, whichever of its messages says so', () => {
+test('a list that changed meanwhile is read again, whichever message says so', () => {
   const interruptions = [
     [[entry('b', MULTI | INTERRUPTED), entry('c')], [entry('d')], [done()]],
     [[entry('b'), entry('c', MULTI | INTERRUPTED)], [done()]],
@@ -117,14 +117,14 @@ test('a list that changed under way is read anew, whichever of its messages says
   }
 });
 
-test('one that never keeps still is given up', () => {
+test('a list that changes during every attempt is error 11', () => {
   const attempt = [[entry('a', MULTI | INTERRUPTED)], [done()]];
   const kernel = new Recording(...Array.from({ length: DUMP_ATTEMPTS }, () => attempt).flat());
   const error = cniError(11, () => new Listing(kernel, request).readAll());
   assert.match(error.message, /list things: the list changed during each of 50 attempts/);
 });
 
-test('a refusal, a break and a torn message are errors', () => {
+test('a refusal, an abort and a truncated message are errors', () => {
   const refused = new Recording([message(ERROR, Buffer.concat([verdict(1), Buffer.alloc(16)]), 0)]);
   kernelError('EPERM', () => new Listing(refused, request).readAll());
   const broken = new Recording([entry('a')], [done(105)]);
@@ -137,12 +137,12 @@ test('a refusal, a break and a torn message are errors', () => {
   }
 });
 
-test('what is kept on a shelf stays, over many pieces', () => {
-  const shelf = new DatagramArena(256);
+test('datagrams in the arena stay, over many blocks', () => {
+  const arena = new DatagramArena(256);
   const kept = Array.from({ length: 500 }, (_, at) => {
     const text = `${at} `.repeat((at * 7) % 40);
-    shelf.room().write(text);
-    return { text, bytes: shelf.keep(text.length) };
+    arena.next().write(text);
+    return { text, bytes: arena.keep(text.length) };
   });
   for (const { text, bytes } of kept) {
     assert.is(bytes.toString(), text);

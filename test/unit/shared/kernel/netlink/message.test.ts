@@ -15,7 +15,7 @@ const test = suite('netlink messages');
 
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(' ', ''), 'hex');
 
-test('requests go one behind the other, padded, with rising sequence numbers', () => {
+test('requests are concatenated, padded, with increasing sequence numbers', () => {
   const requests: NetlinkRequest[] = [
     { what: 'one', type: 16, flags: 0x600, body: Buffer.of(1, 2, 3) },
     { what: 'two', type: 0x10, flags: 0, body: Buffer.alloc(0), silent: true },
@@ -39,7 +39,7 @@ test('sequence numbers wrap around instead of failing', () => {
   );
 });
 
-test('random datagrams are read as the package reads them', () => {
+test('random datagrams are decoded as by the package', () => {
   const random = randomBelow(4);
   for (let round = 0; round < 500; round++) {
     const parts: Uint8Array[] = [];
@@ -93,7 +93,7 @@ test('an error carries errno and the text of the kernel', () => {
   );
 });
 
-test('the text is found behind the whole request, too, when the kernel echoes it', () => {
+test('the text is found also after a request that the kernel echoes', () => {
   const request = hex('1d000000 18000506 01000000 00000000 0102030405060708090a0b0c0d 000000');
   const body = Buffer.concat([hex('eaffffff'), request, hex('08000200 14000000 06000100 7900 0000')]);
   const error = decodeError('x', { type: 2, flags: 0x200, body });

@@ -136,7 +136,7 @@ test('every recording is compared', () => {
   assert.equal(covered.sort(), [...goldens.keys()].sort());
 });
 
-test('a namespace of the peer goes into the description of the peer, behind its name', () => {
+test('the namespace of the peer is an attribute of the peer, after its name', () => {
   const body = createVethRequest({ name: 'a', peer: { name: 'b', namespaceFd: 77 } }).body;
   const peer = Buffer.from(
     '28000200' + '24000100' + '00'.repeat(16) + '0600030062000000' + '08001c004d000000',
@@ -145,7 +145,7 @@ test('a namespace of the peer goes into the description of the peer, behind its 
   assert.ok(Buffer.from(body).includes(peer));
 });
 
-test('a link by name is sought by its name, without statistics', () => {
+test('a link is requested by name, without statistics', () => {
   const { body, type } = getLinkRequest('eth0');
   assert.is(type, 18);
   assert.is(
@@ -154,11 +154,14 @@ test('a link by name is sought by its name, without statistics', () => {
   );
 });
 
-test('a link that is known by name cannot be given a new one: the attribute is taken', () => {
-  assert.throws(() => setLinkRequest('veth1', { name: 'veth5' }), /only be given to a link by its index/);
+test('a link that is given by name cannot be renamed: the attribute is in use', () => {
+  assert.throws(
+    () => setLinkRequest('veth1', { name: 'veth5' }),
+    /can only be renamed \(to veth5\) by index/,
+  );
 });
 
-test('flags that are taken away are in the mask only', () => {
+test('flags to clear are in the mask only', () => {
   const flags = (change: { up?: boolean; promisc?: boolean }): [number, number] => {
     const body = Buffer.from(setLinkRequest(1, change).body);
     return [body.readUInt32LE(8), body.readUInt32LE(12)];
@@ -168,7 +171,7 @@ test('flags that are taken away are in the mask only', () => {
   assert.equal(flags({}), [0, 0]);
 });
 
-test('texts that are no addresses are refused before the kernel sees anything', () => {
+test('invalid addresses are refused before anything is sent', () => {
   assert.throws(
     () => addAddressRequest({ index: 1, address: '10.0.0.1' }),
     /address with prefix length, got "10.0.0.1"/,
