@@ -10,7 +10,7 @@ import type { NftTable } from '../../../../../shared/packetfilter/nftables/model
 import { suite } from '../../../../support/suite.ts';
 
 const test = suite('netlink socket: close without waiting');
-const CLOSE_LATER = resolve(import.meta.dirname, '../../../../shared/kernel/netlink/socket.ts');
+const MODULE = resolve(import.meta.dirname, '../../../../../shared/kernel/netlink/socket.ts');
 
 const descriptors = (): string[] =>
   readdirSync('/proc/self/fd').map((fd) => {
@@ -41,7 +41,7 @@ test('any descriptor can be closed', () => {
 test('without io_uring it is an ordinary close', () => {
   const script = `
     import { openSync, closeSync } from 'node:fs';
-    import { closeLater } from ${JSON.stringify(CLOSE_LATER)};
+    import { closeLater } from ${JSON.stringify(MODULE)};
     const open = [];
     try { for (;;) open.push(openSync('/dev/null', 'r')); } catch (refused) { if (refused.code !== 'EMFILE') throw refused; }
     const [one, ...others] = open;
