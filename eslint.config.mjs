@@ -27,8 +27,8 @@ const LAYERS = [
 const INDEPENDENT = {
   'shared/ipam': ['shared/packetfilter'],
 };
-/** CniError is what every package throws: shared/cni/errors.ts imports nothing and may be imported from everywhere. */
-const EVERYWHERE = 'errors\\.ts$';
+/** Every package throws CniError and traces its steps: these modules import nothing and may be imported from everywhere. */
+const EVERYWHERE = { 'shared/cni': 'errors\\.ts$', 'shared/process': 'trace\\.ts$' };
 
 /** npm packages and Node modules that only one package may import. */
 const RESERVED = [
@@ -55,7 +55,7 @@ const restrict = (layer) => {
   const above = LAYERS.slice(0, LAYERS.indexOf(layer));
   const closed = [...new Set([...above, ...(INDEPENDENT[layer] ?? [])])];
   const patterns = closed.map((other) => ({
-    regex: `^(\\.\\./)+${other.replace('shared/', '(shared/)?')}/${other === 'shared/cni' ? `(?!${EVERYWHERE})` : ''}`,
+    regex: `^(\\.\\./)+${other.replace('shared/', '(shared/)?')}/${EVERYWHERE[other] === undefined ? '' : `(?!${EVERYWHERE[other]})`}`,
     message: `${layer} must not import ${other}: imports point down the list of packages (docs/ARCHITECTURE.md).`,
   }));
   for (const { regex, owner, message } of RESERVED) {

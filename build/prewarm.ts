@@ -3,8 +3,8 @@ import { decodeRequest } from '../plugins/consul-tproxy/request.ts';
 import type { Plugin } from '../shared/cni/plugin.ts';
 import { runPlugin } from '../shared/cni/protocol.ts';
 import { sha512 } from '../shared/cni/sha512.ts';
-import { splitArgs } from '../shared/cni/args.ts';
-import type { CniResult } from '../shared/cni/types.ts';
+import { splitArgs } from '../shared/cni/environment.ts';
+import type { CniResult } from '../shared/cni/results.ts';
 
 /**
  * Loads every plugin and goes once through what each call goes through (environment, configuration, result, error), while the snapshot

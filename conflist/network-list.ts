@@ -1,8 +1,13 @@
 import { decodeConfig } from '../shared/config/decode.ts';
 import { CniCode, CniError } from '../shared/cni/errors.ts';
 import { parseJson } from '../shared/config/json.ts';
-import { isAtLeast, isCniVersion, NEWEST_VERSION } from '../shared/cni/versions.ts';
-import { CNI_VERSIONS, type CniVersion } from '../shared/cni/types.ts';
+import {
+  isAtLeast,
+  isCniVersion,
+  NEWEST_VERSION,
+  CNI_VERSIONS,
+  type CniVersion,
+} from '../shared/cni/versions.ts';
 import { EXACT_KEYS, listSchema, pluginSchema, singleSchema } from './schema.ts';
 
 /** One plugin of a list: what the runtime reads, and the whole object as it was written. */

@@ -1,5 +1,4 @@
-import { renderResult } from '../shared/cni/results.ts';
-import type { CniResult } from '../shared/cni/types.ts';
+import { renderResult, type CniResult } from '../shared/cni/results.ts';
 import type { ListedPlugin, NetworkList } from './network-list.ts';
 
 /**

@@ -1,8 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CniCode, CniError } from '../shared/cni/errors.ts';
-import { parseResult, renderResult } from '../shared/cni/results.ts';
-import type { CniResult } from '../shared/cni/types.ts';
+import { parseResult, renderResult, type CniResult } from '../shared/cni/results.ts';
 import { isCniVersion } from '../shared/cni/versions.ts';
 import type { Attachment } from './attachment.ts';
 import type { NetworkList } from './network-list.ts';

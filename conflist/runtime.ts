@@ -1,7 +1,7 @@
 import { delegate, delegateAdd, type DelegateCall } from '../shared/cni/delegate.ts';
 import { CniCode, CniError, toCniError } from '../shared/cni/errors.ts';
-import { checkContainerId, checkIfname, checkNetworkName } from '../shared/cni/names.ts';
-import type { CniResult } from '../shared/cni/types.ts';
+import { checkContainerId, checkIfname, checkNetworkName } from '../shared/cni/environment.ts';
+import type { CniResult } from '../shared/cni/results.ts';
 import { runAll } from '../shared/cni/undo.ts';
 import { isAtLeast } from '../shared/cni/versions.ts';
 import { joinArgs, type Attachment } from './attachment.ts';

@@ -2,7 +2,7 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DEFAULT_CACHE_DIR, readCachedAttachment, readCachedResult } from '../../conflist/result-cache.ts';
 import { compareAddresses, formatAddress, parseAddress } from '../../shared/net/address.ts';
-import type { CniResult } from '../../shared/cni/types.ts';
+import type { CniResult } from '../../shared/cni/results.ts';
 import { addressesInUse } from '../../shared/attachments/namespaces.ts';
 import { scanStore, type FoundLease } from '../../shared/attachments/lease-files.ts';
 import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';

@@ -1,7 +1,7 @@
-import { readArgs } from '../../shared/cni/args.ts';
+import { readArgs } from '../../shared/cni/environment.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import type { CniDns, CniInterface, CniResult } from '../../shared/cni/types.ts';
+import type { CniDns, CniInterface, CniResult } from '../../shared/cni/results.ts';
 import { withRollback } from '../../shared/cni/undo.ts';
 import { readNodeConfig } from '../../shared/config/node-config.ts';
 import { openNamespace } from '../../shared/kernel/namespace.ts';

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import type { CniInterface, CniResult, CniRoute } from '../../shared/cni/types.ts';
+import type { CniInterface, CniResult, CniRoute } from '../../shared/cni/results.ts';
 import { waitUntil } from '../../shared/kernel/deadline.ts';
 import { openNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';

@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
-import type { CniDns } from '../../shared/cni/types.ts';
+import type { CniDns } from '../../shared/cni/results.ts';
 import { mtuSchema } from '../../shared/config/node-config.ts';
 import { formatMac, parseMac } from '../../shared/net/address.ts';
 

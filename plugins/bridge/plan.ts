@@ -12,7 +12,7 @@ import {
   type Cidr,
 } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import type { CniIp, CniRoute } from '../../shared/cni/types.ts';
+import type { CniIp, CniRoute } from '../../shared/cni/results.ts';
 import type { PortVlan } from '../../shared/kernel/rtnetlink/bridge-ports.ts';
 import type { BridgeConfig } from './config.ts';
 

@@ -1,6 +1,6 @@
 import { CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
-import { CNI_VERSIONS } from '../../shared/cni/types.ts';
+import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll } from '../../shared/cni/undo.ts';
 import { openNamespace, type NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { deleteLink, linkByName, links, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import type { CniResult } from '../../shared/cni/types.ts';
+import type { CniResult } from '../../shared/cni/results.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
 import { formatAddress, isGlobalUnicast, parseAddress, parseCidr } from '../../shared/net/address.ts';

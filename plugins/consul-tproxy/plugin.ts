@@ -1,6 +1,7 @@
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
-import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
+import type { CniResult } from '../../shared/cni/results.ts';
+import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll } from '../../shared/cni/undo.ts';
 import { findNamespace, inNamespace, inScratchNamespace } from '../../shared/kernel/namespace.ts';
 import { addRules, removeRules, requireIpv6Support, supportedTables, withBackends } from './backends.ts';

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import * as z from 'zod/mini';
-import { readArgs } from '../../shared/cni/args.ts';
+import { readArgs } from '../../shared/cni/environment.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { foldKeys } from '../../shared/config/fold.ts';
+import { foldKeys } from '../../shared/config/decode.ts';
 import { parseJson } from '../../shared/config/json.ts';
 import { joinProblems, sentences } from '../../shared/config/messages.ts';
 import type { Family, PortRange } from '../../shared/packetfilter/ruleset.ts';

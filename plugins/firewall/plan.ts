@@ -1,7 +1,7 @@
 import { formatAddress, formatCidr, networkOf, parseCidr, type Cidr } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import type { CniResult } from '../../shared/cni/types.ts';
+import type { CniResult } from '../../shared/cni/results.ts';
 import type { Attachment } from '../../shared/packetfilter/names.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { FirewallSettings } from './config.ts';

@@ -1,5 +1,5 @@
 import type { Plugin } from '../../shared/cni/plugin.ts';
-import { CNI_VERSIONS } from '../../shared/cni/types.ts';
+import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { configureIpam, type IpamConfig } from '../../shared/ipam/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus } from '../../shared/ipam/ipam.ts';
 

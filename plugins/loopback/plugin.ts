@@ -1,7 +1,8 @@
 import { isLoopback, parseCidr } from '../../shared/net/address.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
-import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
+import type { CniResult } from '../../shared/cni/results.ts';
+import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses, type AddressInfo } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName, setLink, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';

@@ -1,6 +1,7 @@
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
-import { CNI_VERSIONS, type CniResult } from '../../shared/cni/types.ts';
+import type { CniResult } from '../../shared/cni/results.ts';
+import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
 import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';

@@ -1,30 +1,29 @@
 import { statSync } from 'node:fs';
 import * as z from 'zod/mini';
+import { sleep } from '../kernel/deadline.ts';
 import { RunError, runProgram, type RunResult } from '../process/run.ts';
 import { decodeAs } from '../config/decode.ts';
 import { CniCode, CniError } from './errors.ts';
-import { parseJson } from '../config/json.ts';
+import { parseJson, show } from '../config/json.ts';
 import type { Invocation } from './plugin.ts';
-import { parseResult } from './results.ts';
-import { show } from '../config/show.ts';
-import type { CniResult, CniVersion } from './types.ts';
-import { isCniVersion } from './versions.ts';
+import { parseResult, type CniResult } from './results.ts';
+import { isCniVersion, type CniVersion } from './versions.ts';
 
-/** What a delegate gets is the caller's own call. `Invocation` fits. */
+/** The caller's own call, as a delegate gets it. `Invocation` fits. */
 export type DelegateCall = Pick<
   Invocation<unknown>,
   'command' | 'path' | 'stdin' | 'environment' | 'cniVersion' | 'warn'
 >;
 
-/** Runtimes wait for as long as a plugin takes (Nomad with its global lock held): no delegate may take longer than this. */
+/** Runtimes wait for as long as a plugin takes (Nomad with its global lock held): a delegate is killed after this time. */
 const TIME_LIMIT_MS = 60_000;
 
 /** Milliseconds before each further attempt on a program that is being replaced; about 5 s in all. */
 const BUSY_PAUSES = [20, 80, 300, 1000, 1600, 2000];
 
 /**
- * The first regular file called `name` in the folders of CNI_PATH; symbolic links are followed, the mode is not looked at.
- * Throws CniError 7 for a name that is none, 5 when no folder has it.
+ * The first regular file called `name` in the directories of CNI_PATH; symbolic links are followed, the mode is ignored.
+ * Throws CniError 7 for an invalid name, 5 when no directory has it.
  */
 export function findPlugin(name: string, path: readonly string[]): string {
   if (name === '') throw new CniError(CniCode.InvalidNetworkConfig, 'no plugin name provided');
@@ -35,7 +34,7 @@ export function findPlugin(name: string, path: readonly string[]): string {
   const file = path.map((folder) => `${folder}/${name}`).find(isRegularFile);
   if (file !== undefined) return file;
   throw new CniError(CniCode.IoFailure, `failed to find plugin ${show(name)} in path [${path.join(' ')}]`, {
-    details: 'install it in one of the folders of CNI_PATH',
+    details: 'install it in one of the directories of CNI_PATH',
   });
 }
 
@@ -51,7 +50,7 @@ export function delegateAdd(name: string, call: DelegateCall): CniResult {
   return parseResult(versionOf(document, call.cniVersion, what), document, what);
 }
 
-/** Runs plugin `name` with a verb that tells nothing. For rolling an ADD back, `DEL`. */
+/** Runs plugin `name` with a verb that has no result. To roll an ADD back: `DEL`. */
 export function delegate(
   name: string,
   command: Exclude<DelegateCall['command'], 'ADD'>,
@@ -60,9 +59,9 @@ export function delegate(
   run(name, command, call);
 }
 
-/** What a delegate says on stderr is the runtime's to read, but only when it worked: otherwise its error says it. */
+/** The stderr of a delegate that succeeds is passed on to the runtime; of one that fails, it becomes part of the error. */
 function run(name: string, command: string, call: DelegateCall): RunResult {
-  const result = runPatiently(findPlugin(name, call.path), {
+  const result = runWhenFree(findPlugin(name, call.path), {
     input: call.stdin,
     env: { ...call.environment, CNI_COMMAND: command },
     timeoutMs: TIME_LIMIT_MS,
@@ -72,15 +71,15 @@ function run(name: string, command: string, call: DelegateCall): RunResult {
   return result;
 }
 
-/** A package manager that writes the file in place makes it "text file busy" for a moment. */
-function runPatiently(file: string, options: Parameters<typeof runProgram>[2], attempt = 0): RunResult {
+/** Tries again while the executable is being replaced in place (ETXTBSY). */
+function runWhenFree(file: string, options: Parameters<typeof runProgram>[2], attempt = 0): RunResult {
   try {
     return runProgram(file, [], options);
   } catch (thrown) {
     const pause = BUSY_PAUSES[attempt];
     if (!(thrown instanceof RunError) || thrown.failure !== 'busy' || pause === undefined) throw thrown;
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, pause);
-    return runPatiently(file, options, attempt + 1);
+    sleep(pause);
+    return runWhenFree(file, options, attempt + 1);
   }
 }
 
@@ -119,7 +118,7 @@ function versionOf(document: unknown, configured: CniVersion, what: string): Cni
   if (isCniVersion(cniVersion)) return cniVersion;
   throw new CniError(
     CniCode.IncompatibleVersion,
-    `${what} has cniVersion ${show(cniVersion)}, which is not known here`,
+    `${what} has cniVersion ${show(cniVersion)}, which is not supported`,
   );
 }
 

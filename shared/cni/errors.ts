@@ -27,8 +27,8 @@ export interface CniErrorJson {
 /**
  * @param code one of {@link CniCode}, or a delegate's own code (>= 100)
  * @param message which input, what rule, what was given
- * @param options.details what the operator can do, or the failing object; shown by runtimes behind the message
- * @param options.cause the error underneath; kept for `weft` and the log, never decided upon by its text
+ * @param options.details what the operator can do, or the failing object; runtimes show it after the message
+ * @param options.cause the underlying error; kept for `weft` and the log, its text decides nothing
  */
 export class CniError extends Error {
   override readonly name = 'CniError';
@@ -42,7 +42,7 @@ export class CniError extends Error {
   }
 }
 
-/** Any thrown value as a CniError; what is not one of ours becomes Internal (999) and keeps its message and cause. */
+/** Any thrown value as a CniError; every other error becomes Internal (999) and keeps its message and cause. */
 export function toCniError(thrown: unknown): CniError {
   if (thrown instanceof CniError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);

@@ -1,15 +1,13 @@
 import * as z from 'zod/mini';
 import { decodeAs, decodeConfig } from '../config/decode.ts';
 import { CniCode, CniError } from './errors.ts';
-import { parseJson } from '../config/json.ts';
-import { checkNetworkName } from './names.ts';
+import { parseJson, show } from '../config/json.ts';
+import { checkNetworkName } from './environment.ts';
 import type { Plugin } from './plugin.ts';
-import { parseResult } from './results.ts';
-import { show } from '../config/show.ts';
-import type { CniResult, CniVersion } from './types.ts';
-import { isAtLeast, isCniVersion } from './versions.ts';
+import { parseResult, type CniResult } from './results.ts';
+import { isAtLeast, isCniVersion, type CniVersion } from './versions.ts';
 
-/** The configuration on stdin as far as the protocol itself reads it. */
+/** The part of the configuration on stdin that the protocol itself reads. */
 export interface Network {
   readonly name: string;
   /** The whole document, as it came. */
@@ -27,7 +25,7 @@ export function readNetwork(text: string): Network {
   return { name, raw: raw as Record<string, unknown> };
 }
 
-/** The verbs that came later than the first versions, with the oldest configuration that may use them. */
+/** The oldest cniVersion of a configuration with which a verb may be called. */
 const SINCE: Readonly<Record<string, CniVersion>> = { CHECK: '0.4.0', GC: '1.1.0', STATUS: '1.1.0' };
 
 /**
@@ -69,7 +67,7 @@ function checkVerb(command: string, since: string, version: string, supported: r
   }
 }
 
-/** The result that the plugin before this one left, in the configuration's version. Throws CniError 6. */
+/** The result of the plugins before this one, in a version of the configuration's class. Throws CniError 6. */
 export function readPrevResult({ raw }: Network, version: CniVersion): CniResult | undefined {
   const Previous = z.object({ prevResult: z.optional(z.unknown()) });
   const { prevResult } = decodeAs(Previous, raw, CniCode.DecodingFailure, UNREADABLE);
@@ -83,8 +81,8 @@ const Attachments = z.optional(
 );
 
 /**
- * GC's list of what is still alive, under the specification's key or the one older runtimes send; undefined when there is
- * neither. An entry that cannot be read fails the whole list: taking it for absent would delete what it stands for.
+ * The attachments that GC must keep, under the specification's key or the one older runtimes send; undefined when there is
+ * neither. An invalid entry makes the whole list invalid (CniError 7): to skip it would delete an attachment that is in use.
  */
 export function readValidAttachments({
   raw,

@@ -1,7 +1,8 @@
 import type { Configured } from '../config/decode.ts';
-import type { CniResult, CniVersion } from './types.ts';
+import type { CniResult } from './results.ts';
+import type { CniVersion } from './versions.ts';
 
-/** One call of a plugin, after the protocol has read and validated all of it; plugins touch nothing else of the process. */
+/** One call of a plugin, read and validated by the protocol. Plugins use nothing else of the process. */
 export interface Invocation<Config> {
   readonly command: 'ADD' | 'DEL' | 'CHECK' | 'GC' | 'STATUS';
   /** CNI_CONTAINERID; '' for GC and STATUS. */
@@ -10,7 +11,7 @@ export interface Invocation<Config> {
   readonly netns: string;
   /** CNI_IFNAME; '' for GC and STATUS. */
   readonly ifname: string;
-  /** CNI_ARGS, split at `;` and at the first `=`, unjudged. Plugins that depend on it use `readArgs` of args.ts. */
+  /** CNI_ARGS, split at `;` and at the first `=`, not validated. Plugins that depend on it use `readArgs` of environment.ts. */
   readonly args: ReadonlyMap<string, string>;
   /** CNI_PATH, split at `:`. */
   readonly path: readonly string[];
@@ -19,11 +20,11 @@ export interface Invocation<Config> {
   readonly cniVersion: CniVersion;
   /** The plugin's settings; for DEL and GC those that are valid. */
   readonly config: Config;
-  /** The configuration's text exactly as it came, for delegation. */
+  /** The configuration's text exactly as received, for delegation. */
   readonly stdin: string;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly prevResult: CniResult | undefined;
-  /** GC only, and there always: the attachments that are still valid. Without the list, `gc` is not called. */
+  /** GC only, and then always present: the attachments that are still valid. Without the list, `gc` is not called. */
   readonly validAttachments: readonly { containerID: string; ifname: string }[] | undefined;
   /** One line to stderr: the runtime's log. Never stdout. */
   readonly warn: (line: string) => void;

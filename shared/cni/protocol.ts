@@ -1,24 +1,27 @@
-import { allowsOwnNamespace, readVariables, type Environment } from './environment.ts';
+import { allowsOwnNamespace, readVariables, type Environment, splitArgs } from './environment.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
-import { splitArgs } from './args.ts';
 import { requireSettings, usableSettings } from '../config/decode.ts';
 import { CniCode, CniError, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
+import { startTrace } from '../process/trace.ts';
 import type { Invocation, Plugin } from './plugin.ts';
-import { printResult } from './results.ts';
-import type { CniResult, CniVersion } from './types.ts';
-import { NEWEST_VERSION, SUITE_VERSION } from './versions.ts';
+import { printResult, type CniResult } from './results.ts';
+import { NEWEST_VERSION, SUITE_VERSION, type CniVersion } from './versions.ts';
 
-/** All that the protocol touches of the process it runs in. */
+/** Everything that the protocol uses of the process it runs in. */
 export interface ProcessEdge {
   readonly environment: Environment;
-  /** The whole of stdin; bounded in time by whoever provides it (CniError 5 when it does not come). */
-  readonly readStdin: () => string;
-  /** Whether the path is the network namespace that this process lives in; false for one that cannot be opened. */
+  /** The whole of stdin. Throws CniError 5 when it does not end in time, 7 when it is larger. */
+  readonly readStdin: (limitMib: number) => string;
+  /** Whether the path is the network namespace that this process runs in; false when it cannot be opened. */
   readonly isOwnNamespace: (path: string) => boolean;
   readonly writeOut: (text: string) => void;
   readonly writeErr: (text: string) => void;
 }
+
+/** Hundreds of times the largest list in use. A GC also has the attachments of the whole node, about 80 bytes each. */
+const INPUT_LIMIT_MIB = 4;
+const GC_INPUT_LIMIT_MIB = 16;
 
 const COMMANDS = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS'] as const;
 type Command = (typeof COMMANDS)[number];
@@ -26,9 +29,10 @@ type Command = (typeof COMMANDS)[number];
 /**
  * One call of `plugin`, from environment and stdin to stdout: a result, an error document, or nothing. Returns the exit code.
  * The order of the checks is the reference's (docs/reference/protocol.md), except that a call on the plugin's own namespace is
- * refused before the work and not after it. The plugin is called only when everything about the call has been found valid.
+ * rejected before the work and not after it. The plugin is called only when the whole call has been validated.
  */
 export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
+  startTrace(edge.environment, logger(edge));
   return withCallDeadline(() => runCall(plugin, edge));
 }
 
@@ -38,24 +42,24 @@ function runCall<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
     edge.writeErr(versionLines(plugin));
     return 0;
   }
-  const { text, exitCode, takeBack } = outcome(plugin, command, edge);
+  const { text, exitCode, rollback } = outcome(plugin, command, edge);
   try {
     if (exitCode !== 0) withRollbackTime(() => edge.writeOut(text));
     else if (text !== '') edge.writeOut(text);
     return exitCode;
   } catch (thrown) {
-    takeBack?.();
+    rollback?.();
     const line = `${plugin.name}: cannot report the result: ${toCniError(thrown).message}\n`;
     withRollbackTime(() => logger(edge)(line));
     return 1;
   }
 }
 
-/** The text for stdout of one verb; '' for the verbs that have nothing to tell. */
+/** What one verb prints on stdout; '' for the verbs without a result. */
 interface Answer {
   readonly text: string;
-  /** ADD only: a runtime that never gets the result takes the ADD for failed, and a failed one leaves nothing behind. */
-  readonly takeBack?: () => void;
+  /** ADD only: undoes it. A runtime that does not get the result takes the ADD for failed, and a failed one leaves nothing behind. */
+  readonly rollback?: () => void;
 }
 
 function outcome<Config>(
@@ -94,7 +98,7 @@ function answer<Config>(
   known: { version?: CniVersion },
 ): Answer {
   const variables = readVariables(command, edge.environment);
-  const stdin = edge.readStdin();
+  const stdin = edge.readStdin(command === 'GC' ? GC_INPUT_LIMIT_MIB : INPUT_LIMIT_MIB);
   const network = readNetwork(stdin);
   if (!isCommand(command)) {
     throw new CniError(CniCode.InvalidEnvironment, `unknown CNI_COMMAND: ${command}`);
@@ -118,11 +122,11 @@ function answer<Config>(
   const configured = plugin.configure(network.raw);
   if (command === 'DEL' || command === 'GC') {
     const call = { ...base, command, config: usableSettings(configured) };
-    refuseOwnNamespace(call, edge);
+    rejectOwnNamespace(call, edge);
     return remove(plugin, call);
   }
   const call = { ...base, command, config: requireSettings(plugin.name, configured) };
-  refuseOwnNamespace(call, edge);
+  rejectOwnNamespace(call, edge);
   return perform(plugin, call);
 }
 
@@ -143,7 +147,7 @@ function isCommand(command: string): command is Command {
   return (COMMANDS as readonly string[]).includes(command);
 }
 
-/** DEL must work without prevResult, so one that cannot be read is told and left out; GC and STATUS have none. */
+/** DEL works without prevResult: an unreadable one is a warning. GC and STATUS have none. */
 function previous(
   command: Command,
   network: Network,
@@ -161,8 +165,8 @@ function previous(
   }
 }
 
-/** A plugin that works on its own namespace would take the host's interfaces for the container's. */
-function refuseOwnNamespace({ command, netns }: Invocation<unknown>, edge: ProcessEdge): void {
+/** On the host's own namespace, a plugin would change the host's interfaces instead of the container's. */
+function rejectOwnNamespace({ command, netns }: Invocation<unknown>, edge: ProcessEdge): void {
   if ((command !== 'ADD' && command !== 'DEL') || netns === '') return;
   if (allowsOwnNamespace(edge.environment) || !isOwnNamespace(netns, edge)) return;
   throw new CniError(
@@ -172,7 +176,7 @@ function refuseOwnNamespace({ command, netns }: Invocation<unknown>, edge: Proce
   );
 }
 
-/** One that cannot even be looked at is not ours; the plugin says what is wrong with it. */
+/** If the path cannot be opened, let the plugin report it: its error names the path and the cause. */
 function isOwnNamespace(netns: string, edge: ProcessEdge): boolean {
   try {
     return edge.isOwnNamespace(netns);
@@ -194,10 +198,10 @@ function remove<Config>(plugin: Plugin<Config>, call: Invocation<Partial<Config>
   return { text: '' };
 }
 
-/** A result that the configuration's version cannot express (no address in 0.2.0) comes too late to refuse: it is undone. */
+/** Undoes an ADD whose result the configuration's version cannot express (no address in 0.2.0). */
 function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
   const result = plugin.add(call);
-  const takeBack = (): void => {
+  const rollback = (): void => {
     try {
       withRollbackTime(() => plugin.del({ ...call, command: 'DEL', prevResult: result }));
     } catch (later) {
@@ -205,14 +209,14 @@ function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
     }
   };
   try {
-    return { text: printResult(call.cniVersion, result), takeBack };
+    return { text: printResult(call.cniVersion, result), rollback };
   } catch (thrown) {
-    takeBack();
+    rollback();
     throw thrown;
   }
 }
 
-/** Without a list nothing is known to be stale; an empty list says that everything is. */
+/** Without a list nothing is known to be stale; with an empty list, everything is. */
 function collect<Config>(plugin: Plugin<Config>, call: Invocation<Partial<Config>>): void {
   if (call.validAttachments === undefined) {
     call.warn('GC without "cni.dev/valid-attachments" in the configuration: nothing is removed');
@@ -221,9 +225,12 @@ function collect<Config>(plugin: Plugin<Config>, call: Invocation<Partial<Config
   plugin.gc(call);
 }
 
+/** A screenful: Nomad and containerd log the whole message. */
+const SHOWN_CHARACTERS = 4000;
+
 /**
- * go-cni takes any DEL error that contains "not found" for success and stops undoing the rest of the chain: on DEL these
- * words never leave the process, not even inside a delegate's message.
+ * go-cni takes any DEL error that contains "not found" for success and does not call the other plugins of the list: on DEL
+ * these words are replaced, also in a delegate's message.
  */
 function errorDocument(
   { name }: Pick<Plugin<unknown>, 'name'>,
@@ -232,8 +239,10 @@ function errorDocument(
   version: CniVersion | undefined,
 ): string {
   const { code, message, details } = thrown instanceof CniError ? thrown : unexpected(name, thrown);
-  const guarded = (text: string): string =>
-    command === 'DEL' ? text.replaceAll(/not found/gi, 'missing') : text;
+  const guarded = (text: string): string => {
+    const shown = text.length > SHOWN_CHARACTERS ? `${text.slice(0, SHOWN_CHARACTERS)}...` : text;
+    return command === 'DEL' ? shown.replaceAll(/not found/gi, 'missing') : shown;
+  };
   const document: CniErrorJson = {
     ...(version === undefined ? {} : { cniVersion: version }),
     code,
@@ -243,13 +252,13 @@ function errorDocument(
   return JSON.stringify(document, null, 4);
 }
 
-/** Faults of the language (TypeError and its like) are bugs of ours and say so, with the place; others keep their text. */
+/** A TypeError and its like is a bug of ours: the message says so, with the position. Other errors keep their text. */
 function unexpected(plugin: string, thrown: unknown): CniError {
   const fault = [TypeError, RangeError, ReferenceError, SyntaxError].some((kind) => thrown instanceof kind);
   if (!fault || !(thrown instanceof Error)) return toCniError(thrown);
-  const place = thrown.stack?.split('\n').slice(1, 4).join(' ').replaceAll(/\s+/g, ' ').trim() ?? '';
+  const position = thrown.stack?.split('\n').slice(1, 4).join(' ').replaceAll(/\s+/g, ' ').trim() ?? '';
   return new CniError(CniCode.Internal, `bug in the ${plugin} plugin: ${thrown.message}`, {
     cause: thrown,
-    details: place,
+    details: position,
   });
 }

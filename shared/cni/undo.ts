@@ -2,8 +2,8 @@ import { withRollbackTime } from '../kernel/deadline.ts';
 import { CniCode, CniError, toCniError } from './errors.ts';
 
 /**
- * Steps that can be taken back. Each step of an ADD pushes its undo right after it succeeded; when a later one throws,
- * the undos run in reverse and the first error is the one reported. An undo that fails is told to `warn`, and the others still run.
+ * The undo steps of an ADD. Each step pushes its undo right after it succeeded; when a later one throws, the undos run in
+ * reverse and the first error is the one reported. An undo that fails is a warning, and the others still run.
  */
 export class UndoStack {
   readonly #undos: { what: string; undo: () => void }[] = [];

@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
 import { CniCode, CniError } from '../cni/errors.ts';
-import { foldKeys } from './fold.ts';
+import { TextWithNul } from './json.ts';
 import { joinProblems, sentences } from './messages.ts';
 
 /**
@@ -48,31 +48,14 @@ export type DeepPartial<T> = T extends readonly unknown[]
  * A plugin's configuration as `schema` describes it, or its problems and every member that is valid on its own, at any depth
  * of objects. Keys are matched as by {@link decodeConfig}.
  */
-export function decodeSettings<Schema extends z.core.$ZodType>(
-  schema: Schema,
-  raw: unknown,
-): Decoded<Schema> {
+export function decodeSettings<S extends Schema>(schema: S, raw: unknown): Decoded<S> {
   const folded = foldKeys(schema, raw);
-  const parsed = z.safeParse(schema, folded);
-  if (parsed.success) return { value: parsed.data };
+  const parsed = parse(schema, folded);
+  if ('value' in parsed) return parsed;
   return {
-    problems: sentences(parsed.error.issues, folded),
-    partial: validMembers(schema, folded) as DeepPartial<z.core.output<Schema>>,
+    problems: parsed.problems,
+    partial: validMembers(schema, folded) as DeepPartial<z.core.output<S>>,
   };
-}
-
-function validMembers(schema: z.core.$ZodType, value: unknown): unknown {
-  const { def } = (schema as z.core.$ZodTypes)._zod;
-  if (def.type === 'optional' || def.type === 'default') return validMembers(def.innerType, value);
-  if (def.type !== 'object' || typeof value !== 'object' || value === null) return {};
-  const members = Object.entries(def.shape).flatMap(([key, member]): [string, unknown][] => {
-    const given = (value as Record<string, unknown>)[key];
-    const parsed = z.safeParse(member, given);
-    if (parsed.success) return parsed.data === undefined ? [] : [[key, parsed.data]];
-    const valid = validMembers(member, given);
-    return typeof valid === 'object' && Object.keys(valid ?? {}).length > 0 ? [[key, valid]] : [];
-  });
-  return Object.fromEntries(members);
 }
 
 /**
@@ -82,11 +65,7 @@ function validMembers(schema: z.core.$ZodType, value: unknown): unknown {
  * @param raw what was parsed by json.ts
  * @param what the thing decoded, for the message: `bridge configuration`
  */
-export function decodeConfig<Schema extends z.core.$ZodType>(
-  schema: Schema,
-  raw: unknown,
-  what: string,
-): z.core.output<Schema> {
+export function decodeConfig<S extends Schema>(schema: S, raw: unknown, what: string): z.core.output<S> {
   return decodeAs(schema, raw, CniCode.InvalidNetworkConfig, `invalid ${what}`);
 }
 
@@ -94,14 +73,127 @@ export function decodeConfig<Schema extends z.core.$ZodType>(
  * The same for documents whose contract asks for another code.
  * @param beginning of the error's message
  */
-export function decodeAs<Schema extends z.core.$ZodType>(
-  schema: Schema,
+export function decodeAs<S extends Schema>(
+  schema: S,
   raw: unknown,
   code: number,
   beginning: string,
-): z.core.output<Schema> {
-  const folded = foldKeys(schema, raw);
-  const parsed = z.safeParse(schema, folded);
-  if (parsed.success) return parsed.data;
-  throw new CniError(code, `${beginning}: ${joinProblems(sentences(parsed.error.issues, folded))}`);
+): z.core.output<S> {
+  const parsed = parse(schema, foldKeys(schema, raw));
+  if ('value' in parsed) return parsed.value;
+  throw new CniError(code, `${beginning}: ${joinProblems(parsed.problems)}`);
+}
+
+type Schema = z.core.$ZodType;
+
+function parse<S extends Schema>(
+  schema: S,
+  folded: unknown,
+): { readonly value: z.core.output<S> } | { readonly problems: readonly string[] } {
+  try {
+    const parsed = z.safeParse(schema, folded);
+    if (parsed.success) return { value: parsed.data };
+    return { problems: sentences(parsed.error.issues, folded) };
+  } catch (thrown) {
+    // zod passes the issues of a list on as arguments of a call; more than about 100,000 exhaust the stack.
+    if (!(thrown instanceof RangeError)) throw thrown;
+    return { problems: ['the document has more than 100,000 invalid entries'] };
+  }
+}
+
+function validMembers(schema: Schema, value: unknown): unknown {
+  const { def } = (schema as z.core.$ZodTypes)._zod;
+  if (def.type === 'optional' || def.type === 'default') return validMembers(def.innerType, value);
+  if (def.type !== 'object' || typeof value !== 'object' || value === null) return {};
+  const members = Object.entries(def.shape).flatMap(([key, member]): [string, unknown][] => {
+    const given = (value as Record<string, unknown>)[key];
+    const parsed = parse(member, given);
+    if ('value' in parsed) return parsed.value === undefined ? [] : [[key, parsed.value]];
+    const valid = validMembers(member, given);
+    return typeof valid === 'object' && Object.keys(valid ?? {}).length > 0 ? [[key, valid]] : [];
+  });
+  return Object.fromEntries(members);
+}
+
+/**
+ * A copy of `value` whose keys are spelled as `schema` spells them, and whose nulls are removed, as deep as the schema goes.
+ * Unknown keys are left out where the schema ignores them, unless `keepUnknown` (another option of a union may know them).
+ * Go matches keys in any case, the last one of several counts, and null leaves a field untouched: runtimes written in Go
+ * rely on it (`HostPort` of Nomad, `RuntimeConfig` of the reference's own tests).
+ */
+export function foldKeys(schema: Schema, value: unknown, keepUnknown = false): unknown {
+  const { def } = (schema as z.core.$ZodTypes)._zod;
+  switch (def.type) {
+    case 'string':
+      return typeof value === 'string' && value.includes('\0') ? new TextWithNul(value) : value;
+    case 'object':
+      return isObject(value) ? foldObject(def, value, keepUnknown) : value;
+    case 'array':
+      return Array.isArray(value) ? value.map((entry) => foldKeys(def.element, entry)) : value;
+    case 'tuple':
+      return Array.isArray(value) ? value.map((entry, at) => foldTupleEntry(def, entry, at)) : value;
+    case 'record':
+      return isObject(value) ? foldRecord(def.valueType, value) : value;
+    case 'optional':
+    case 'nullable':
+    case 'default':
+    case 'prefault':
+    case 'readonly':
+    case 'catch':
+    case 'nonoptional':
+      return foldKeys(def.innerType, value, keepUnknown);
+    case 'pipe':
+      return foldKeys(kind(def.in) === 'transform' ? def.out : def.in, value, keepUnknown);
+    case 'lazy':
+      return foldKeys(def.getter(), value, keepUnknown);
+    case 'union':
+      return foldUnion(def.options, value);
+    case 'intersection':
+      return foldKeys(def.right, foldKeys(def.left, value, true), true);
+    default:
+      return value;
+  }
+}
+
+function foldObject({ shape, catchall }: z.core.$ZodObjectDef, value: object, keepUnknown: boolean): unknown {
+  const names = new Map(Object.keys(shape).map((name) => [name.toLowerCase(), name]));
+  const folded = new Map<string, unknown>();
+  for (const key of Object.keys(value)) {
+    const name = names.get(key.toLowerCase());
+    // Without a schema for unknown keys, they are ignored: not copied, because there may be very many.
+    if (name === undefined && catchall === undefined && !keepUnknown) continue;
+    const member = (value as Record<string, unknown>)[key];
+    const schema = name === undefined ? catchall : shape[name];
+    if (name !== undefined && member === null && !takesNull(schema)) continue;
+    folded.set(name ?? key, schema === undefined ? member : foldKeys(schema, member));
+  }
+  return Object.fromEntries(folded);
+}
+
+function foldRecord(valueType: Schema, value: object): unknown {
+  const present = Object.entries(value).filter(([, member]) => member !== null || takesNull(valueType));
+  return Object.fromEntries(present.map(([key, member]) => [key, foldKeys(valueType, member)]));
+}
+
+function foldTupleEntry({ items, rest }: z.core.$ZodTupleDef, entry: unknown, at: number): unknown {
+  const schema = items[at] ?? rest;
+  return schema === null ? entry : foldKeys(schema, entry);
+}
+
+/** Which option an object will turn out to be is not known yet: the keys of all of them are folded. */
+function foldUnion(options: readonly Schema[], value: unknown): unknown {
+  return options.reduce((folded, option) => foldKeys(option, folded, true), value);
+}
+
+function takesNull(schema: Schema | undefined): boolean {
+  return schema !== undefined && ['nullable', 'null'].includes(kind(schema));
+}
+
+function kind(schema: Schema): string {
+  return (schema as z.core.$ZodTypes)._zod.def.type;
+}
+
+/** Plain objects of the parsed text only: a Decimal stays itself. */
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }

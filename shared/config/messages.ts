@@ -1,18 +1,25 @@
 import type * as z from 'zod/mini';
-import { Decimal } from './json.ts';
-import { show } from './show.ts';
+import { Decimal, show, TextWithNul } from './json.ts';
 
 type Issue = z.core.$ZodIssue;
 
 /**
  * Each issue as a sentence: the key's path, the rule, the value given.
- * An author's own message on a schema is the rule's words (`must not be a multicast address`), a remark about the key
+ * An author's own message on a schema is the rule's text (`must not be a multicast address`), a remark about the key
  * (`a link name has at most 15 bytes`), or, beginning with `"`, the whole sentence.
- * @param input the value that was validated, in which the issues' paths lead
+ * @param input the value that was validated, to which the issues' paths refer
+ * @returns at most {@link MAX_SENTENCES}
  */
 export function sentences(issues: readonly Issue[], input: unknown): string[] {
-  return [...new Set(issues.flatMap((issue) => sentence(issue, input, [])))];
+  const found = new Set<string>();
+  for (const issue of issues) {
+    for (const text of sentence(issue, input, [])) found.add(text);
+    if (found.size >= MAX_SENTENCES) break;
+  }
+  return [...found].slice(0, MAX_SENTENCES);
 }
+
+const MAX_SENTENCES = 1000;
 
 /** A runtime's log shows a screenful; an operator who corrects these sees the next ones. */
 const SHOWN_PROBLEMS = 12;
@@ -21,7 +28,8 @@ const SHOWN_PROBLEMS = 12;
 export function joinProblems(problems: readonly string[]): string {
   const shown = problems.slice(0, SHOWN_PROBLEMS).join('; ');
   const more = problems.length - SHOWN_PROBLEMS;
-  return more > 0 ? `${shown}; and ${more} more` : shown;
+  if (more <= 0) return shown;
+  return `${shown}; and ${problems.length >= MAX_SENTENCES ? 'at least ' : ''}${more} more`;
 }
 
 function sentence(issue: Issue, input: unknown, above: readonly PropertyKey[]): string[] {
@@ -37,15 +45,15 @@ function sentence(issue: Issue, input: unknown, above: readonly PropertyKey[]): 
     if (closest !== undefined) return closest.flatMap((inner) => sentence(inner, input, path));
   }
   if (value === undefined && (said === undefined || isMissing(issue))) return [`${quote(path)} is required`];
-  const words = said ?? rule(issue);
+  const text = said ?? rule(issue);
   const shown = show(value);
-  const subject = PREDICATE.test(words) ? quote(path) : `${quote(path)}:`;
-  if (said?.includes(shown) === true) return [`${subject} ${words}`];
+  const subject = PREDICATE.test(text) ? quote(path) : `${quote(path)}:`;
+  if (said?.includes(shown) === true) return [`${subject} ${text}`];
   const withKind = issue.code === 'invalid_type' || issue.code === 'invalid_union';
-  return [`${subject} ${words}, got ${shown}${withKind ? kindOf(value) : ''}`];
+  return [`${subject} ${text}, got ${shown}${withKind ? kindOf(value) : ''}`];
 }
 
-/** Words that go on from the key's name; others are a remark of their own. */
+/** Rules that continue the sentence after the key's name; others stand behind a colon. */
 const PREDICATE =
   /^(must|is|are|has|have|does|do|cannot|can|may|needs|should|would|contains|names|lies|comes) /;
 
@@ -123,7 +131,7 @@ function formatName(issue: z.core.$ZodIssueInvalidStringFormat): string {
   return names[issue.format] ?? `a valid ${issue.format}`;
 }
 
-/** A value that has the kind of one option fails by that option's rules; those say more than "none of them". */
+/** A value of the type of one option fails by that option's rules, which say more than "none of them". */
 function closestOption(issue: z.core.$ZodIssueInvalidUnion): readonly Issue[] | undefined {
   const inside = issue.errors.filter((option) => !option.some(isAboutWhole));
   return inside.sort((one, other) => one.length - other.length)[0];
@@ -161,5 +169,6 @@ function kindOf(value: unknown): string {
   if (value === undefined || value === null || typeof value === 'boolean') return '';
   if (Array.isArray(value)) return ' (list)';
   if (value instanceof Decimal) return ' (number)';
+  if (value instanceof TextWithNul) return ' (string with a NUL character)';
   return ` (${typeof value})`;
 }

@@ -2,7 +2,7 @@ import * as z from 'zod/mini';
 import { formatAddress, formatCidr, parseAddress, parseCidr, type IpAddress } from '../net/address.ts';
 import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';
 import { decodeSettings, type Configured } from '../config/decode.ts';
-import type { CniRoute } from '../cni/types.ts';
+import type { CniRoute } from '../cni/results.ts';
 import { readRangeSets, type RangeSet, type RawRange } from './ranges.ts';
 
 /** What the allocator makes of a plugin's configuration, validated as far as it goes without CNI_ARGS. */

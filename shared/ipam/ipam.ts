@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { containsAddress, formatAddress, formatCidr, parseCidr, type IpAddress } from '../net/address.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { Invocation } from '../cni/plugin.ts';
-import type { CniDns, CniIp, CniRoute } from '../cni/types.ts';
+import type { CniDns, CniIp, CniRoute } from '../cni/results.ts';
 import { withRollback } from '../cni/undo.ts';
 import { allocate, hasRoom, release } from './allocate.ts';
 import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';

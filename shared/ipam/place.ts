@@ -1,3 +1,4 @@
+import { trace } from '../process/trace.ts';
 import { closeSync, fsyncSync, lstatSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname, basename } from 'node:path';
 import { CniCode, CniError } from '../cni/errors.ts';
@@ -60,6 +61,7 @@ function isDone(move: () => void): boolean {
 }
 
 function writeWhole(file: string, text: string): void {
+  trace(() => `write ${file}: ${JSON.stringify(text)}`);
   const fd = createAnew(file);
   try {
     writeSync(fd, text);

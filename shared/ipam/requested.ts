@@ -1,5 +1,5 @@
 import { formatAddress, sameAddress, type IpAddress } from '../net/address.ts';
-import { readArgs } from '../cni/args.ts';
+import { readArgs } from '../cni/environment.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { IpamCall } from './ipam.ts';
 import { rangeOf, type RangeSet } from './ranges.ts';

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { CniCode, CniError } from '../cni/errors.ts';
-import type { CniDns } from '../cni/types.ts';
+import type { CniDns } from '../cni/results.ts';
 
 /**
  * The dns part of a result from a file in the format of resolv.conf(5), as the reference reads it: `nameserver`, `search` and

@@ -9,8 +9,6 @@ import { libc } from './libc.ts';
  * classes costs several milliseconds.
  */
 
-/** Fifty times a GC's list of ten thousand containers. */
-const INPUT_LIMIT_MIB = 64;
 /** poll.h */
 const POLLIN = 1;
 const POLLOUT = 4;
@@ -19,14 +17,14 @@ const PIPE_BUF = 4096;
 
 /**
  * All of standard input as text, up to end of file. A closed stdin reads as empty (Node opens /dev/null in its place).
- * @throws CniError 5 when it does not end before the call's deadline (a terminal has no limit) or is larger than 64 MiB
+ * @throws CniError 5 when it does not end before the call's deadline (a terminal has no limit), 7 when it is larger
  */
-export function readStdin(): string {
+export function readStdin(limitMib: number): string {
   const isTerminal = fstatSync(0).isCharacterDevice();
   const wait = deadlineIn();
   const input = openWithoutBlocking(0, constants.O_RDONLY);
   try {
-    return readToEnd(input, () => {
+    return readToEnd(input, limitMib, () => {
       if (!isTerminal)
         waitFor(input, POLLIN, wait, 'waiting for the end of stdin; does the runtime close it?');
     });
@@ -86,9 +84,9 @@ function openWithoutBlocking(fd: number, flags: number): Stream {
   return { fd, mayBlock: !kind.isFile(), close: () => undefined };
 }
 
-function readToEnd(input: Stream, waitForInput: () => void): string {
+function readToEnd(input: Stream, limitMib: number, waitForInput: () => void): string {
   const chunks: Buffer[] = [];
-  for (let left = INPUT_LIMIT_MIB * 2 ** 20; left >= 0;) {
+  for (let left = limitMib * 2 ** 20; left >= 0;) {
     const chunk = Buffer.allocUnsafe(65_536);
     if (input.mayBlock) waitForInput();
     const length = attempt(0, () => readSync(input.fd, chunk));
@@ -97,7 +95,10 @@ function readToEnd(input: Stream, waitForInput: () => void): string {
     chunks.push(chunk.subarray(0, length ?? 0));
     left -= length ?? 0;
   }
-  throw new CniError(CniCode.IoFailure, `the configuration on stdin is larger than ${INPUT_LIMIT_MIB} MiB`);
+  throw new CniError(
+    CniCode.InvalidNetworkConfig,
+    `the configuration on stdin is larger than ${limitMib} MiB`,
+  );
 }
 
 /** @returns undefined when nothing could be read or written without waiting */

@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { trace } from '../process/trace.ts';
 
 /**
  * Reads a kernel parameter of the calling thread's network namespace (see inNamespace).
@@ -18,13 +19,18 @@ export function readSysctl(path: string): string {
 export function writeSysctl(path: string, value: string | number): string {
   const wanted = String(value);
   const previous = readSysctl(path);
-  if (previous !== wanted) writeFileSync(fileOf(path), wanted);
+  if (previous !== wanted) write(path, wanted);
   return previous;
 }
 
 /** Sets a kernel parameter only if its value is `from`. */
 export function replaceSysctl(path: string, from: string, to: string): void {
-  if (readSysctl(path) === from) writeFileSync(fileOf(path), to);
+  if (readSysctl(path) === from) write(path, to);
+}
+
+function write(path: string, value: string): void {
+  trace(() => `write /proc/sys/${path}: ${value}`);
+  writeFileSync(fileOf(path), value);
 }
 
 function fileOf(path: string): string {

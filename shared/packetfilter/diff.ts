@@ -1,3 +1,4 @@
+import { trace } from '../process/trace.ts';
 import { EditedRules } from './changed-table.ts';
 import { type Entry, NewRule, type Rules, type Table } from './table.ts';
 
@@ -39,7 +40,14 @@ export function operations(before: Table, after: Table): Operation[] {
     removed.push(...script.removed);
     added.push(...script.added);
   }
-  return [...created, ...flushed, ...removed, ...added, ...deleted];
+  const all = [...created, ...flushed, ...removed, ...added, ...deleted];
+  for (const operation of all) trace(() => describe(operation));
+  return all;
+}
+
+function describe(operation: Operation): string {
+  const { do: verb, chain } = operation;
+  return `${verb} ${chain}${'entry' in operation ? ` ${operation.entry.text}` : ''}`;
 }
 
 interface EditScript {

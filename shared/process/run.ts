@@ -1,5 +1,6 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { execaSync } from 'execa';
+import { trace } from './trace.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { deadlineIn, timeoutError } from '../kernel/deadline.ts';
 
@@ -42,6 +43,7 @@ export interface RunResult {
  */
 export function runProgram(file: string, args: readonly string[], options: RunOptions = {}): RunResult {
   const wait = deadlineIn(options.timeoutMs);
+  trace(() => `run ${[file, ...args].join(' ')}`);
   const result = execaSync(file, args, {
     input: options.input ?? '',
     cwd: workingDirectory(),

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
-import { CNI_VERSIONS } from '../../shared/cni/types.ts';
+import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { PLUGIN_NAMES, type PluginName } from '../support/executables.ts';
 import { errorOf, runPluginProcess, variables, type ProcessOutcome } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';

@@ -1,6 +1,5 @@
 import * as assert from 'uvu/assert';
-import { CNI_VERSIONS } from '../../shared/cni/types.ts';
-import { SUITE_VERSION } from '../../shared/cni/versions.ts';
+import { SUITE_VERSION, CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { PLUGIN_NAMES, type PluginName } from '../support/executables.ts';
 import { errorOf, runPluginProcess, variables, type ProcessCall } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
@@ -127,7 +126,7 @@ const ROWS: readonly Row[] = [
     id: `A21 ${command} with a prevResult of another class`,
     call: { command, env: FULL, stdin: network({ prevResult: { cniVersion: '0.4.0' } }) },
     code: 6,
-    msg: 'prevResult has cniVersion "0.4.0", which does not fit version 1.1.0',
+    msg: 'prevResult has cniVersion "0.4.0", which cannot be read as version 1.1.0',
   })),
 ];
 

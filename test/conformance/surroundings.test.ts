@@ -136,8 +136,8 @@ test('a configuration without an end is refused before it fills the memory', () 
   closeSync(endless);
   assert.is(status, 1);
   const { code, msg } = JSON.parse(stdout) as { code: number; msg: string };
-  assert.is(code, 5);
-  assert.is(msg, 'the configuration on stdin is larger than 64 MiB');
+  assert.is(code, 7);
+  assert.is(msg, 'the configuration on stdin is larger than 4 MiB');
 });
 
 test('a configuration that trickles in for more than ten seconds is refused', () => {

@@ -3,7 +3,7 @@ import { mkdirSync, symlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import type { Plugin } from '../../shared/cni/plugin.ts';
 import { runPlugin } from '../../shared/cni/protocol.ts';
-import { CNI_VERSIONS } from '../../shared/cni/types.ts';
+import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { isOwnNamespace } from '../../shared/kernel/namespace.ts';
 import { CASES, previousResult } from '../conformance/cases.ts';
 import { PLUGIN_NAMES, pluginNamed, type PluginName } from '../../plugins/index.ts';

@@ -1,3 +1,4 @@
+import { trace } from '../../../shared/process/trace.ts';
 import {
   closeSync,
   constants,
@@ -12,7 +13,7 @@ import {
 } from 'node:fs';
 import { CniError } from '../../../shared/cni/errors.ts';
 import type { Invocation } from '../../../shared/cni/plugin.ts';
-import type { CniDns } from '../../../shared/cni/types.ts';
+import type { CniDns } from '../../../shared/cni/results.ts';
 import { isErrno } from '../../../shared/kernel/errno.ts';
 import { readRegularFile } from '../../../shared/kernel/files.ts';
 import { hostResolvConf, renderResolvConf, type ResolvConf } from './resolv-conf.ts';
@@ -169,6 +170,7 @@ function replaceFile(directory: string, text: string): void {
   );
   try {
     fchmodSync(fd, 0o644);
+    trace(() => `write ${directory}/${FILE}: ${JSON.stringify(text)}`);
     writeFileSync(fd, text);
   } finally {
     closeSync(fd);

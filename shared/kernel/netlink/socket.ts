@@ -1,3 +1,4 @@
+import { trace } from '../../process/trace.ts';
 import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
 import { closeSync } from 'node:fs';
 import { deadlineIn, timeoutError, type Deadline } from '../deadline.ts';
@@ -50,6 +51,7 @@ export class NetlinkSocket {
 
   /** Sends the requests in one datagram. @returns the sequence number of the first; the others follow it */
   send(requests: readonly NetlinkRequest[]): number {
+    trace(() => `netlink: ${requests.map(({ what }) => what).join(', ')}`);
     const first = this.#sequence;
     this.#sequence += requests.length;
     const datagram = encodeRequests(requests, first, this.port);

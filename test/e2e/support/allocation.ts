@@ -6,7 +6,7 @@ import {
 } from '../../../examples/countdash/plan.ts';
 import type { NetworkList } from '../../../conflist/network-list.ts';
 import { addNetwork, checkNetwork, deleteNetwork, type Runtime } from '../../../conflist/runtime.ts';
-import type { CniResult } from '../../../shared/cni/types.ts';
+import type { CniResult } from '../../../shared/cni/results.ts';
 import { Agent } from './agent.ts';
 import { asNomadBefore, sh } from './client-host.ts';
 

@@ -6,7 +6,7 @@ import type { Group } from '../../../examples/countdash/plan.ts';
 import { loadNetworkList } from '../../../conflist/load.ts';
 import type { NetworkList } from '../../../conflist/network-list.ts';
 import type { Runtime } from '../../../conflist/runtime.ts';
-import type { CniResult } from '../../../shared/cni/types.ts';
+import type { CniResult } from '../../../shared/cni/results.ts';
 import { suite, type Suite } from '../../support/suite.ts';
 import { Agent } from './agent.ts';
 import { addressesOf, Allocation } from './allocation.ts';

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { fail, succeed } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 import { cleanHost, DUAL, ipam, makeNamespace, network, sh } from './host.ts';

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { executable } from '../../../support/executables.ts';
 import { fail, runPluginProcess, succeed, variables } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';

@@ -1,6 +1,6 @@
 import { chmodSync, existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { binDir } from '../../../support/executables.ts';
 import { fail, succeed } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';

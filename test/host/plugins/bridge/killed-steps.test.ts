@@ -1,4 +1,4 @@
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { succeed } from '../../../support/plugin.ts';
 import { changing, everyStep, failAt, killAt } from '../../../support/steps.ts';
 import { suite } from '../../../support/suite.ts';

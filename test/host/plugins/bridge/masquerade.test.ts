@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import * as assert from 'uvu/assert';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { fail, succeed } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 import {

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { errorOf, runPluginProcess, variables } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 import { addressesOf, cleanHost, hostState, ip, ipam, leases, link, network } from './host.ts';

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { waitUntil } from '../../../../shared/kernel/deadline.ts';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { fail, succeed, variables, type Attachment } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 import {

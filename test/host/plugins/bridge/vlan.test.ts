@@ -8,7 +8,7 @@ import {
   deletePortVlansRequest,
 } from '../../../../shared/kernel/rtnetlink/bridge-ports.ts';
 import { createBridgeRequest } from '../../../../shared/kernel/rtnetlink/links.ts';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { fail, runPluginProcess, succeed, variables } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 import {

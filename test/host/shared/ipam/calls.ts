@@ -1,5 +1,6 @@
 import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
-import type { CniResult, CniVersion } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
+import type { CniVersion } from '../../../../shared/cni/versions.ts';
 import { requireSettings, usableSettings, type Configured } from '../../../../shared/config/decode.ts';
 import { configureIpam, type IpamConfig } from '../../../../shared/ipam/config.ts';
 import type { IpamCall } from '../../../../shared/ipam/ipam.ts';

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import type { CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
 import { suite } from '../../../support/suite.ts';
 import { error, FULL, network, run } from './sample.ts';
 
@@ -130,13 +130,16 @@ test('prevResult: refused for ADD and CHECK when unreadable, left out for DEL wi
   const stdin = network({ cniVersion: '1.0.0', prevResult: { cniVersion: '0.4.0', ips: [] } });
   for (const command of ['ADD', 'CHECK']) {
     const { code, msg } = error(run({ CNI_COMMAND: command, ...FULL }, stdin));
-    assert.equal([code, msg], [6, 'prevResult has cniVersion "0.4.0", which does not fit version 1.0.0']);
+    assert.equal(
+      [code, msg],
+      [6, 'prevResult has cniVersion "0.4.0", which cannot be read as version 1.0.0'],
+    );
   }
   const seen = run({ CNI_COMMAND: 'DEL', ...FULL }, stdin);
   assert.equal([seen.exitCode, seen.out], [0, '']);
   assert.is(
     seen.err,
-    'sample: continuing without prevResult: prevResult has cniVersion "0.4.0", which does not fit version 1.0.0\n',
+    'sample: continuing without prevResult: prevResult has cniVersion "0.4.0", which cannot be read as version 1.0.0\n',
   );
   assert.is(seen.calls[0]?.call.prevResult, undefined);
 });

@@ -3,8 +3,7 @@ import * as assert from 'uvu/assert';
 import { CniError } from '../../../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../../../shared/cni/plugin.ts';
 import { runPlugin } from '../../../../shared/cni/protocol.ts';
-import { CNI_VERSIONS } from '../../../../shared/cni/types.ts';
-import { SUITE_VERSION } from '../../../../shared/cni/versions.ts';
+import { SUITE_VERSION, CNI_VERSIONS } from '../../../../shared/cni/versions.ts';
 import { suite } from '../../../support/suite.ts';
 import { error, FULL, network, RESULT, run } from './sample.ts';
 
@@ -247,6 +246,34 @@ test('an answer that cannot be written is a failure', () => {
     },
   );
   assert.equal([exitCode, err], [1, 'sample: cannot report the result: EPIPE\n']);
+});
+
+test('problems of the configuration stop ADD, CHECK and STATUS; DEL and GC get what is valid', () => {
+  const configure = (): { problems: string[]; partial: object } => ({
+    problems: Array.from({ length: 30 }, (_, at) => `"key${at}" is required`),
+    partial: { name: 'x' },
+  });
+  for (const CNI_COMMAND of ['ADD', 'CHECK', 'STATUS']) {
+    const seen = run({ CNI_COMMAND, ...FULL }, network(), { configure });
+    const { code, msg } = error(seen);
+    assert.is(code, 7);
+    assert.match(String(msg), 'invalid sample configuration: "key0" is required; ');
+    assert.match(String(msg), '; and 18 more');
+    assert.equal(seen.calls, []);
+  }
+  for (const CNI_COMMAND of ['DEL', 'GC']) {
+    const seen = run({ CNI_COMMAND, ...FULL }, network({ 'cni.dev/valid-attachments': [] }), { configure });
+    assert.is(seen.exitCode, 0);
+    assert.equal(seen.calls[0]?.call.config, { name: 'x' });
+  }
+});
+
+test('a long error is cut to a screenful', () => {
+  const del = (): never => {
+    throw new CniError(999, 'x'.repeat(1_000_000), { details: 'y'.repeat(1_000_000) });
+  };
+  const { out } = run({ CNI_COMMAND: 'DEL', ...FULL }, network(), { del });
+  assert.ok(out.length < 9000);
 });
 
 test.run();

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { parseJson } from '../../../../shared/config/json.ts';
-import { parseResult, printResult, renderResult } from '../../../../shared/cni/results.ts';
-import type { CniResult, CniVersion } from '../../../../shared/cni/types.ts';
+import { parseResult, printResult, renderResult, type CniResult } from '../../../../shared/cni/results.ts';
+import type { CniVersion } from '../../../../shared/cni/versions.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 
@@ -203,7 +203,7 @@ test('a version inside one class is read, of another class refused, absent assum
   ] as const) {
     const error = thrown(() => parseResult(own, { cniVersion: given }, 'prevResult'));
     assert.is(error.code, 6);
-    assert.is(error.message, `prevResult has cniVersion "${given}", which does not fit version ${own}`);
+    assert.is(error.message, `prevResult has cniVersion "${given}", which cannot be read as version ${own}`);
   }
 });
 

@@ -1,7 +1,8 @@
 import * as assert from 'uvu/assert';
 import type { Invocation, Plugin } from '../../../../shared/cni/plugin.ts';
 import { runPlugin } from '../../../../shared/cni/protocol.ts';
-import { CNI_VERSIONS, type CniResult } from '../../../../shared/cni/types.ts';
+import type { CniResult } from '../../../../shared/cni/results.ts';
+import { CNI_VERSIONS } from '../../../../shared/cni/versions.ts';
 
 /** What one call did to the outside, and how it reached the plugin. */
 export interface Seen {

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { readArgs, splitArgs } from '../../../../shared/cni/args.ts';
+import { readArgs, splitArgs } from '../../../../shared/cni/environment.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 
