@@ -43,13 +43,6 @@ const LATE_PARTS = [
     exports: ['execaSync'],
     entry: "export { execaSync } from 'execa';",
   },
-  {
-    name: 'dbus',
-    imported: /^dbus-native\/lib\/message\.js$/,
-    importer: /firewalld\/dbus\//,
-    exports: ['marshall', 'unmarshall'],
-    entry: "export { marshall, unmarshall } from 'dbus-native/lib/message.js';",
-  },
 ];
 
 /**

@@ -7,18 +7,21 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } 
 import { resolve } from 'node:path';
 
 /** Programs without which the tests cannot run. */
-const PROGRAMS = ['/usr/bin/dbus-daemon', '/usr/sbin/firewalld', '/usr/bin/firewall-cmd'];
+const PROGRAMS = ['/usr/bin/dbus-daemon', '/usr/bin/busctl', '/usr/sbin/firewalld', '/usr/bin/firewall-cmd'];
+/** The packages that they are in. */
+const PACKAGES = ['firewalld', 'dbus-daemon', 'systemd'];
 
 /** Where it cannot be had (no apt-get, no network) that is said, and its tests are skipped with a reason. @param {string} root */
 export function provideFirewalld(root) {
   const folder = resolve(root, 'dist/tools/firewalld');
-  if (PROGRAMS.every((file) => existsSync(file)) || existsSync(folder)) return;
+  if (PROGRAMS.every((file) => existsSync(file) || existsSync(`${folder}${file}`))) return;
   process.stdout.write(
     'unpacking firewalld for its tests into dist/tools/firewalld (it is not installed, and nothing is started)\n',
   );
   const partial = `${folder}.partial`;
   try {
     unpackInto(partial);
+    rmSync(folder, { recursive: true, force: true });
     renameSync(partial, folder);
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown);
@@ -73,7 +76,7 @@ const QUICK = ['-q', '-o', 'Acquire::http::Timeout=10', '-o', 'Acquire::Retries=
 
 /** What installing it would install here: it and those of its dependencies that are absent. */
 function missingPackages() {
-  const said = run('apt-get', ['-q', '-s', '--no-install-recommends', 'install', 'firewalld', 'dbus-daemon']);
+  const said = run('apt-get', ['-q', '-s', '--no-install-recommends', 'install', ...PACKAGES]);
   return [...said.matchAll(/^Inst (\S+)/gm)].map(([, name = '']) => name);
 }
 

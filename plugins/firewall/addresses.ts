@@ -1,86 +1,211 @@
+import { statSync } from 'node:fs';
+import { basename } from 'node:path';
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import { KnownAttachments, type Lease } from '../../shared/attachments/attachments.ts';
-import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';
+import { KnownAttachments } from '../../shared/attachments/attachments.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
-import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
+import { linkByIndex, linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
+import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { masqueradeChain } from '../../shared/packetfilter/names.ts';
-import type { PacketFilterDriver } from '../../shared/packetfilter/ruleset.ts';
+import { driversWithRules } from '../../shared/packetfilter/select.ts';
+import type { Collection } from './backend.ts';
+import { FAMILIES, withoutPrefixLength } from './plan.ts';
 
-type Call = Invocation<unknown>;
-type Source = (call: Call, driver: PacketFilterDriver, known: KnownAttachments) => string[];
+/*
+ * Rules of iptables and sources of firewalld name nothing but an address: a comment would make them other rules to the reference's
+ * DEL. So DEL and GC must find out which addresses are the container's, and that no other container has them now.
+ */
+
+/** What DEL knows of the container's addresses, without prefix length. */
+export interface ContainerAddresses {
+  /** Every address that the container is known to have had. */
+  readonly known: readonly string[];
+  /** Those that no other container has now. */
+  readonly own: readonly string[];
+}
+
+type Call = Pick<Invocation<unknown>, 'network' | 'containerId' | 'netns' | 'ifname' | 'prevResult'>;
 
 /**
- * The addresses whose rules a DEL is to take away. The rules name nothing but an address (a comment would make them another rule to
- * the reference's DEL), so without a prevResult the address is looked for wherever this host still has it: DEL goes through a
- * list backwards, so bridge and its IPAM have not taken theirs away yet. In this order, until something is found:
+ * The addresses of a container that is deleted. DEL runs a list backwards, so bridge and its IPAM still have theirs. The sources, until
+ * one of them has an address:
  *
  * 1. prevResult;
- * 2. the interface in the container's namespace, and the leases of this very interface in host-local's files;
- * 3. what the runtime kept of the ADD;
- * 4. the masquerading of this container, whose rules do carry its name.
- *
- * An address that is leased to another container by now is left out: its rules are that container's.
+ * 2. the interface in the container's namespace, and the leases of this interface;
+ * 3. the result that the runtime cached;
+ * 4. the container's masquerading, whose rules carry its name.
  */
-export function addressesOf(call: Call, driver: PacketFilterDriver): string[] {
-  const { network, containerId } = call;
-  const known = new KnownAttachments({ network, containerId });
-  const found = SOURCES.map((source) => () => source(call, driver, known)).reduce<string[]>(
-    (before, look) => (before.length > 0 ? before : look()),
-    [],
-  );
-  return found
-    .map(withoutPrefix)
-    .filter((address) => !isLeasedToAnother(known.leasesOfAddress(address), containerId));
+export function addressesOf(call: Call): ContainerAddresses {
+  const attachments = new KnownAttachments({ network: call.network, containerId: call.containerId });
+  const inNamespace = once(() => addressesInNamespace(call));
+  const known = firstOf([
+    () => call.prevResult?.ips.map(({ address }) => address) ?? [],
+    () => [...inNamespace(), ...leased(call, attachments)],
+    () => cachedAddresses(call, attachments),
+    () => masqueraded(call),
+  ]).map(withoutPrefixLength);
+  const own = known.filter((address) => !isOfAnother(address, call, inNamespace, attachments));
+  return { known, own };
 }
 
-const SOURCES: readonly Source[] = [
-  ({ prevResult }) => prevResult?.ips.map(({ address }) => address) ?? [],
-  (call, _driver, known) => [...inNamespace(call), ...leased(call, known)],
-  (call, _driver, known) => cached(call, known),
-  masqueraded,
-];
-
-function inNamespace({ netns, ifname }: Call): string[] {
-  if (netns === '' || !isNetworkNamespace(netns)) return [];
-  using rtnetlink = Rtnetlink.openIn(netns);
-  const link = linkByName(rtnetlink, ifname);
-  if (link === undefined) return [];
-  return addresses(rtnetlink, { index: link.index })
-    .filter(({ scope }) => scope === GLOBAL)
-    .map(({ address }) => address);
+/**
+ * The addresses that an earlier ADD of this attachment got and the present one did not: after a lost lease, for example.
+ * Reads the result that the runtime cached, if there is one.
+ */
+export function earlierAddresses(call: Call): ContainerAddresses {
+  const attachments = new KnownAttachments({ network: call.network, containerId: call.containerId });
+  const present = new Set(call.prevResult?.ips.map(({ address }) => withoutPrefixLength(address)));
+  const known = cachedAddresses(call, attachments)
+    .map(withoutPrefixLength)
+    .filter((address) => !present.has(address));
+  return { known, own: known.filter((address) => !isOfAnother(address, call, () => [], attachments)) };
 }
 
-/** RT_SCOPE_UNIVERSE of linux/rtnetlink.h: link-local addresses never get rules. */
-const GLOBAL = 0;
+/**
+ * Of the addresses that rules are about, those of containers of this network that are not valid any more:
+ *
+ * - leased in this network's own files to an attachment that is not valid; or
+ * - without a lease, in no network namespace of this host, and reached directly through the same link as an address that
+ *   this network leases or leased last. (IPAM's GC runs before this plugin's and removes stale leases.)
+ *
+ * Networks whose addresses host-local does not manage leave no such trace: their rules are removed by DEL only.
+ */
+export function staleAddresses(
+  { network, valid }: Pick<Collection, 'network' | 'valid'>,
+  candidates: readonly string[],
+): string[] {
+  if (candidates.length === 0) return [];
+  const attachments = new KnownAttachments({ network, thorough: true });
+  const unleased: string[] = [];
+  const stale: string[] = [];
+  for (const address of candidates) {
+    const leases = attachments.leasesOfAddress(address);
+    if (leases.length === 0) unleased.push(address);
+    else if (leases.every((lease) => lease.network === network && !isValid(lease, valid)))
+      stale.push(address);
+  }
+  const unused = unleased.filter((address) => !attachments.mayBeAlive({ address }));
+  return [...stale, ...ofNetwork(attachments, unused)];
+}
 
-function leased({ containerId, ifname }: Call, known: KnownAttachments): string[] {
-  return known
+function firstOf(sources: readonly (() => string[])[]): string[] {
+  for (const source of sources) {
+    const found = source();
+    if (found.length > 0) return found;
+  }
+  return [];
+}
+
+function once<T>(work: () => T): () => T {
+  let result: { readonly value: T } | undefined;
+  return () => (result ??= { value: work() }).value;
+}
+
+/** None if the namespace is gone, the path is something else, or the namespace is another container's. */
+function addressesInNamespace({ netns, ifname, network, containerId }: Call): string[] {
+  try {
+    if (netns === '') return [];
+    using rtnetlink = Rtnetlink.openIn(netns);
+    const link = linkByName(rtnetlink, ifname);
+    if (link === undefined || isPeerOfAnother(link, `${network}/${containerId}/${ifname}`)) return [];
+    return addresses(rtnetlink, { index: link.index })
+      .filter(({ scope }) => scope === RT_SCOPE_UNIVERSE)
+      .map(({ address }) => withoutPrefixLength(address));
+  } catch {
+    // Unreadable, or deleted meanwhile: the other sources decide.
+    return [];
+  }
+}
+
+/** linux/rtnetlink.h: link-local addresses never get rules. */
+const RT_SCOPE_UNIVERSE = 0;
+/** The bridge plugin's alias of the host end of a veth pair: `weft:NETWORK/CONTAINER/IFNAME`. */
+const ALIAS_PREFIX = 'weft:';
+
+/** Runtimes reuse paths such as /proc/PID/ns/net: the alias of the host end tells whose interface it is now. */
+function isPeerOfAnother(link: LinkInfo, attachment: string): boolean {
+  if (link.kind !== 'veth' || link.peerIndex === undefined) return false;
+  using host = Rtnetlink.open();
+  const peer = linkByIndex(host, link.peerIndex);
+  if (peer?.kind !== 'veth' || peer.peerIndex !== link.index) return false;
+  return peer.alias?.startsWith(ALIAS_PREFIX) === true && peer.alias !== `${ALIAS_PREFIX}${attachment}`;
+}
+
+function leased({ containerId, ifname }: Call, attachments: KnownAttachments): string[] {
+  return attachments
     .leases()
     .filter((lease) => lease.containerId === containerId && (lease.ifname ?? ifname) === ifname)
     .map(({ address }) => address);
 }
 
-function cached({ containerId, ifname }: Call, known: KnownAttachments): string[] {
-  return known
+function cachedAddresses({ containerId, ifname }: Call, attachments: KnownAttachments): string[] {
+  return attachments
     .cachedResults(containerId)
     .filter((result) => result.ifname === ifname)
     .flatMap((result) => result.addresses);
 }
 
-function masqueraded(call: Call, driver: PacketFilterDriver): string[] {
+function masqueraded(call: Call): string[] {
   const chain = masqueradeChain(call);
-  return (['ipv4', 'ipv6'] as const)
-    .filter((family) => driver.supports(family))
-    .flatMap((family) => driver.read(family, 'nat').jumps('POSTROUTING', chain))
-    .flatMap((rule) => (isUnmanaged(rule) || rule.source === undefined ? [] : [rule.source.value]));
+  const sources = driversWithRules().flatMap((driver) =>
+    FAMILIES.filter((family) => driver.supports(family))
+      .flatMap((family) => driver.read(family, 'nat').jumps('POSTROUTING', chain))
+      .flatMap((rule) => (isUnmanaged(rule) || rule.source === undefined ? [] : [rule.source.value])),
+  );
+  return [...new Set(sources)];
 }
 
-function isLeasedToAnother(leases: readonly Lease[], containerId: string): boolean {
-  return leases.length > 0 && leases.every((lease) => lease.containerId !== containerId);
+/**
+ * Whether another container has the address now: by its lease; without any lease, by a network namespace that has the address
+ * (leases of other IPAM plugins are unknown).
+ */
+function isOfAnother(
+  address: string,
+  call: Call,
+  inNamespace: () => readonly string[],
+  attachments: KnownAttachments,
+): boolean {
+  const leases = attachments.leasesOfAddress(address);
+  if (leases.length > 0) return leases.every(({ containerId }) => containerId !== call.containerId);
+  if (inNamespace().includes(address)) return false;
+  const holder = attachments.addressesInUse().byAddress.get(address);
+  return holder !== undefined && !isOwnNamespace(holder, call, attachments);
 }
 
-function withoutPrefix(address: string): string {
-  return address.replace(/\/\d+$/, '');
+function isOwnNamespace(holder: string, { containerId }: Call, attachments: KnownAttachments): boolean {
+  if (basename(holder) === containerId) return true;
+  const identity = identityOf(holder);
+  const paths = attachments.cachedResults(containerId).map((result) => result.netns);
+  return identity !== undefined && paths.some((path) => path !== '' && identityOf(path) === identity);
+}
+
+function identityOf(path: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined;
+  }
+}
+
+function isValid(
+  { containerId, ifname }: { readonly containerId: string; readonly ifname: string | undefined },
+  valid: Collection['valid'],
+): boolean {
+  return valid.some((one) => one.containerID === containerId && (ifname ?? one.ifname) === one.ifname);
+}
+
+function ofNetwork(attachments: KnownAttachments, unused: readonly string[]): string[] {
+  if (unused.length === 0) return [];
+  using rtnetlink = Rtnetlink.open();
+  const linkTo = (address: string): number | undefined => {
+    const route = lookupRoute(rtnetlink, address);
+    return route?.gateway === undefined ? route?.link : undefined;
+  };
+  const links = new Set(
+    [...attachments.lastReserved(), ...attachments.leases().map(({ address }) => address)].map(linkTo),
+  );
+  links.delete(undefined);
+  return unused.filter((address) => links.has(linkTo(address)));
 }

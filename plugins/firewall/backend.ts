@@ -1,24 +1,31 @@
-import type { FirewallSettings } from './config.ts';
-import type { Departing, Subject } from './plan.ts';
+import type { Attachment } from '../../shared/packetfilter/names.ts';
+import type { FirewallPlan, HostsByFamily } from './plan.ts';
 
-/** A kind of firewall that containers are let through. */
+/** A way to let containers through the host's firewall. */
 export interface FirewallBackend {
-  /** @throws CniError when containers could not be let through on this host as it is */
+  /** @throws CniError if this host cannot use the back end as it is */
   ready(): void;
-  /** All or nothing of this container. */
-  allow(settings: FirewallSettings, subject: Subject, warn: (line: string) => void): void;
-  /** Takes away whatever there is of this container; nothing being there is fine. */
-  forget(departing: Departing, warn: (line: string) => void): void;
-  /** What is missing, in words; read-only. */
-  missing(settings: FirewallSettings, subject: Subject): string | undefined;
-  /** Takes away what belongs to containers of the network that are not in the list. */
-  collect(garbage: Garbage, warn: (line: string) => void): void;
+  /** Lets the container through, completely or not at all. */
+  add(plan: FirewallPlan, warn: (line: string) => void): void;
+  /** Removes what belongs to this container; nothing being there is no error. */
+  remove(removal: Removal, warn: (line: string) => void): void;
+  /** The first thing that the container lacks; undefined if it is complete. Changes nothing. */
+  missing(plan: FirewallPlan): string | undefined;
+  /** Removes what belongs to containers of the network that are not valid any more. */
+  collect(collection: Collection, warn: (line: string) => void): void;
+}
+
+/** What a DEL removes. */
+export interface Removal extends Attachment {
+  readonly addresses: HostsByFamily;
+  /** The firewalld zone that the container's addresses may be in. */
+  readonly zone: string;
 }
 
 /** What a GC is about. */
-export interface Garbage {
+export interface Collection {
   readonly network: string;
   readonly valid: readonly { readonly containerID: string; readonly ifname: string }[];
-  /** The zone of firewalld that the network's containers are put into. */
+  /** The firewalld zone that the addresses of the network's containers may be in. */
   readonly zone: string;
 }

@@ -3,7 +3,8 @@ import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
 import { readNodeConfig } from '../../shared/config/node-config.ts';
 import type { FirewallBackend } from './backend.ts';
 import type { FirewallSettings } from './config.ts';
-import { firewalldBackend, firewalldRuns } from './firewalld/backend.ts';
+import { firewalldBackend } from './firewalld/backend.ts';
+import { isFirewalldRunning } from './firewalld/firewalld.ts';
 import { iptablesBackend } from './iptables/backend.ts';
 import { nftablesBackend } from './nftables/backend.ts';
 
@@ -13,34 +14,31 @@ export const BACKENDS = {
   firewalld: firewalldBackend,
 } as const satisfies Readonly<Record<string, FirewallBackend>>;
 
-/**
- * What the network says, else the node (/etc/weft/weft.json), else firewalld where it runs, else iptables where it is
- * installed, else nf_tables. Words that nobody knows count as nothing said, as in the reference.
- */
-export function chosenBackend(settings: FirewallSettings): FirewallBackend {
-  const named = namedBackend(settings);
-  if (named !== undefined) return BACKENDS[named];
-  return firewalldRuns() ? firewalldBackend : BACKENDS[chooseBackend(undefined)];
-}
+export type BackendName = keyof typeof BACKENDS;
 
 /**
- * Where anything of a container may be: everywhere, whatever the configuration says by now, because the node may have been
- * moved from one backend to another since. Asking the bus for firewalld costs as much as all the rest of a DEL: where the
- * network names another backend, it is asked only if firewalld is installed.
+ * The network's `backend`, else the node's (/etc/weft/weft.json), else firewalld if it runs, else iptables if it is installed,
+ * else nftables. An unknown `backend` counts as absent, as in the reference.
  */
-export function possibleBackends(settings: Partial<FirewallSettings>): FirewallBackend[] {
-  const { firewalld, ...others } = BACKENDS;
-  const named = settings.backend ?? '';
-  const asksBus = !Object.hasOwn(others, named) || findProgram('firewalld') !== undefined;
-  return [...Object.values(others), ...(asksBus ? [firewalld] : [])];
+export function chosenBackend({ backend }: Pick<FirewallSettings, 'backend'>): BackendName {
+  const named = isBackendName(backend) ? backend : readNodeConfig().backend;
+  if (named !== undefined) return named;
+  return isFirewalldInstalled() && isFirewalldRunning() ? 'firewalld' : chooseBackend(undefined);
 }
 
-type BackendName = keyof typeof BACKENDS;
-
-function namedBackend({ backend }: FirewallSettings): BackendName | undefined {
-  return isBackend(backend) ? backend : readNodeConfig().backend;
+/**
+ * The back ends that may hold something of a container, whatever is configured now: the node may have been moved to another one since
+ * ADD. Asking for firewalld starts a program: that is done only if the network names it or it is installed.
+ */
+export function possibleBackends({ backend }: { readonly backend?: string }): BackendName[] {
+  const asksFirewalld = backend === 'firewalld' || isFirewalldInstalled();
+  return ['iptables', 'nftables', ...(asksFirewalld ? (['firewalld'] as const) : [])];
 }
 
-function isBackend(text: string): text is BackendName {
+function isFirewalldInstalled(): boolean {
+  return findProgram('firewalld') !== undefined;
+}
+
+function isBackendName(text: string): text is BackendName {
   return Object.hasOwn(BACKENDS, text);
 }

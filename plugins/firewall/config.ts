@@ -2,20 +2,20 @@ import * as z from 'zod/mini';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
 
-/** The firewall plugin's part of a network's configuration, checked, defaults filled in (docs/reference/plugins/firewall.md). */
+/** The firewall plugin's part of a network's configuration, defaults filled in (docs/reference/plugins/firewall.md). */
 export interface FirewallSettings {
-  /** As written; the reference takes any word that it does not know for "choose yourself". */
+  /** As written; the reference chooses a back end itself if it does not know the name. */
   readonly backend: string;
-  /** The operator's own chain, asked before any rule of ours. */
+  /** The operator's own chain, evaluated before any rule of the plugin. */
   readonly adminChain: string;
   readonly ingressPolicy: IngressPolicy;
-  /** The zone of firewalld whose sources containers become. */
+  /** The firewalld zone that the container's addresses are added to as sources. */
   readonly zone: string;
 }
 
 /**
- * Who may open connections to containers of a bridge: anybody (`open`), containers of the same bridge (`same-bridge`), or
- * nobody that passes through this host (`isolated`).
+ * Which forwarded packets may reach the containers of a bridge: all (`open`), all but those of other bridges (`same-bridge`), or
+ * none from any bridge, its own included (`isolated`).
  */
 export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
 
@@ -45,7 +45,7 @@ function zoneOf(text: string): string {
 }
 
 const DEFAULT_ADMIN_CHAIN = 'CNI-ADMIN';
-/** As the reference has it; its target is ACCEPT. */
+/** The reference's default; its target is ACCEPT. */
 export const DEFAULT_ZONE = 'trusted';
 
 const schema = z.object({

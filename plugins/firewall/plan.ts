@@ -6,52 +6,59 @@ import type { Attachment } from '../../shared/packetfilter/names.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { FirewallSettings } from './config.ts';
 
-/** Whom the rules are about. */
-export interface Subject extends Attachment {
-  /** As hosts, `10.88.0.2/32`, by family. */
-  readonly addresses: Readonly<Record<Family, readonly string[]>>;
+/** Addresses as rules name them, `10.88.0.2/32`. */
+export type HostsByFamily = Readonly<Record<Family, readonly string[]>>;
+
+export const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
+
+/** What ADD sets up and CHECK expects: the settings, applied to the result of the earlier plugins. */
+export interface FirewallPlan extends Attachment, Omit<FirewallSettings, 'backend'> {
+  readonly addresses: HostsByFamily;
   /** The networks of these addresses, `10.88.0.0/16`. */
-  readonly subnets: Readonly<Record<Family, readonly string[]>>;
-  /** Only where an ingress policy needs it. */
+  readonly subnets: HostsByFamily;
+  /** The bridge that the ingress policy applies to; undefined with the policy `open`. */
   readonly bridge: string | undefined;
-  /** Interfaces of the result that are the host's: bridge first, then the host's end of the pair. */
-  readonly hostLinks: readonly string[];
+  /** Interfaces of the result that are on the host: the bridge, then the host side of the veth pair. */
+  readonly hostInterfaces: readonly string[];
 }
 
-/** Whose rules are to go. */
-export interface Departing extends Attachment {
-  readonly addresses: Readonly<Record<Family, readonly string[]>>;
-  /** The zone of firewalld that the container was put into, if it was. */
-  readonly zone: string;
-}
-
-/** Everything that could be wrong is found here, before anything is changed. */
-export function subjectOf(
-  { prevResult, network, containerId }: Invocation<unknown>,
-  { ingressPolicy }: FirewallSettings,
-): Subject {
+/** @throws CniError 7 for everything that can be wrong with the earlier plugins' result, before anything is changed */
+export function planFirewall(
+  { prevResult, network, containerId }: Pick<Invocation<unknown>, 'prevResult' | 'network' | 'containerId'>,
+  { adminChain, ingressPolicy, zone }: FirewallSettings,
+): FirewallPlan {
   if (prevResult === undefined) {
     throw new CniError(CniCode.InvalidNetworkConfig, 'missing prevResult from earlier plugin', {
-      details: 'put firewall behind the plugin that makes the interface, such as bridge',
+      details: 'chain firewall after the plugin that creates the interface, such as bridge',
     });
   }
-  const texts = prevResult.ips.map(({ address }) => address);
+  const addresses = prevResult.ips.map(({ address }) => address);
   return {
     network,
     containerId,
-    addresses: hostsByFamily(texts),
-    subnets: byFamily(texts, (cidr) => formatCidr(networkOf(cidr))),
+    adminChain,
+    ingressPolicy,
+    zone,
+    addresses: hostsByFamily(addresses),
+    subnets: byFamily(addresses, (cidr) => formatCidr(networkOf(cidr))),
     bridge: ingressPolicy === 'open' ? undefined : bridgeOf(prevResult, ingressPolicy),
-    hostLinks: prevResult.interfaces.filter(({ sandbox }) => (sandbox ?? '') === '').map(({ name }) => name),
+    hostInterfaces: prevResult.interfaces
+      .filter(({ sandbox }) => (sandbox ?? '') === '')
+      .map(({ name }) => name),
   };
 }
 
-/** Addresses with or without prefix length, as rules name them. What is no address is left out. */
-export function hostsByFamily(addresses: readonly string[]): Record<Family, string[]> {
+/** @param addresses with or without prefix length; other texts are left out */
+export function hostsByFamily(addresses: readonly string[]): HostsByFamily {
   return byFamily(addresses, asHost);
 }
 
-function byFamily(addresses: readonly string[], write: (cidr: Cidr) => string): Record<Family, string[]> {
+/** `10.88.0.2/32` -> `10.88.0.2` */
+export function withoutPrefixLength(address: string): string {
+  return address.replace(/\/\d+$/, '');
+}
+
+function byFamily(addresses: readonly string[], write: (cidr: Cidr) => string): HostsByFamily {
   const parsed = addresses
     .map((text) => parseCidr(text) ?? parseCidr(text.includes(':') ? `${text}/128` : `${text}/32`))
     .filter((cidr) => cidr !== undefined);
@@ -65,13 +72,13 @@ function asHost({ address }: Cidr): string {
   return `${formatAddress(address)}/${address.family === 'ipv4' ? 32 : 128}`;
 }
 
-/** The reference's rule: the first interface of the result, which is bridge's bridge. */
+/** As in the reference: the first interface of the result, which is the bridge if the bridge plugin made the result. */
 function bridgeOf({ interfaces }: CniResult, policy: string): string {
   const name = interfaces[0]?.name ?? '';
   if (name !== '' && interfaces[0]?.sandbox === undefined) return name;
   throw new CniError(
     CniCode.InvalidNetworkConfig,
     `interface needs to be set for ingress policy "${policy}", make sure to chain "firewall" plugin with "bridge"`,
-    { details: 'the first interface of prevResult must be a bridge of this host' },
+    { details: 'the first interface of prevResult must be a bridge on this host' },
   );
 }

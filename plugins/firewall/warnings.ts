@@ -6,8 +6,8 @@ import { toCniError } from '../../shared/cni/errors.ts';
 import { forwardDrops, type DroppingChain } from '../../shared/packetfilter/verdict/forward-drops.ts';
 import type { KnownPacket } from '../../shared/packetfilter/verdict/packet.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import { FAMILIES, TABLE } from './nftables/objects.ts';
-import type { Subject } from './plan.ts';
+import { TABLE } from './nftables/objects.ts';
+import { FAMILIES, withoutPrefixLength, type FirewallPlan } from './plan.ts';
 
 const OURS = `table ${TABLE.family} ${TABLE.name}`;
 
@@ -15,11 +15,11 @@ const OURS = `table ${TABLE.family} ${TABLE.name}`;
  * Tells of every chain of others that drops what the container sends, or what it is answered: an accept of our table ends our
  * table only, the packet meets the others all the same. Nothing of this fails the ADD; a look that fails is told, too.
  */
-export function warnOfDrops(subject: Subject, warn: (line: string) => void): void {
+export function warnOfDrops(plan: FirewallPlan, warn: (line: string) => void): void {
   try {
     for (const line of [
-      ...forwardDrops(packetsOf(subject)).map((chain) => advice(chain, subject)),
-      ...legacyLines(subject),
+      ...forwardDrops(packetsOf(plan)).map((chain) => advice(chain, plan)),
+      ...legacyLines(plan),
     ])
       warn(line);
   } catch (thrown) {
@@ -32,11 +32,11 @@ const FAMILY_WORDS = { ipv4: 'ip', ipv6: 'ip6' } as const;
 const ANYWHERE = { ipv4: '203.0.113.1', ipv6: '2001:db8:ffff::1' } as const;
 
 /** A first packet of the container to the outside, and an answer to it. */
-function packetsOf({ addresses, hostLinks: [link] }: Subject): KnownPacket[] {
+function packetsOf({ addresses, hostInterfaces: [link] }: FirewallPlan): KnownPacket[] {
   return FAMILIES.flatMap((family) => {
     const [host] = addresses[family];
     if (host === undefined) return [];
-    const address = host.replace(/\/\d+$/, '');
+    const address = withoutPrefixLength(host);
     const uplink = uplinkOf(family);
     return [
       {
@@ -63,18 +63,18 @@ function uplinkOf(family: Family): string | undefined {
   return index === undefined ? undefined : linkByIndex(rtnetlink, index)?.name;
 }
 
-function advice(chain: DroppingChain, subject: Subject): string {
+function advice(chain: DroppingChain, plan: FirewallPlan): string {
   const { table, name, policy, packets } = chain;
   const sent = packets.some(({ state }) => state === 'new');
   const what = sent ? 'packets of this container' : 'answers to this container';
   const why = policy === 'drop' ? 'policy drop' : 'a rule there drops or rejects them';
   return (
     `${what} do not get through: chain ${name} of table ${table.family} ${table.name} drops them (${why}), ` +
-    `and that ${OURS} accepts them does not change it; ${solution(chain, subject)}`
+    `and that ${OURS} accepts them does not change it; ${solution(chain, plan)}`
   );
 }
 
-function solution({ table, name, packets }: DroppingChain, { subnets }: Subject): string {
+function solution({ table, name, packets }: DroppingChain, { subnets }: FirewallPlan): string {
   const dropped = FAMILIES.filter((family) => packets.some((one) => one.family === FAMILY_WORDS[family]));
   const networks = dropped.flatMap((family) => subnets[family].map((subnet) => ({ family, subnet })));
   if (table.name === 'firewalld') {
@@ -108,7 +108,7 @@ function nftRules(chain: string, subnet: string): string[] {
 }
 
 /** Rules of the legacy variant are not followed: there, its policy alone is told. */
-function legacyLines({ addresses }: Subject): string[] {
+function legacyLines({ addresses }: FirewallPlan): string[] {
   return FAMILIES.filter(
     (family) => addresses[family].length > 0 && legacyForwardPolicy(family) === 'drop',
   ).map(

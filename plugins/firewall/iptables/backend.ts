@@ -1,56 +1,52 @@
 import { withRollback } from '../../../shared/cni/undo.ts';
-import { isUnmanaged } from '../../../shared/packetfilter/compare.ts';
-import { missingFrom } from '../../../shared/packetfilter/missing.ts';
 import { namedChains } from '../../../shared/packetfilter/changed-table.ts';
+import { isUnmanaged } from '../../../shared/packetfilter/compare.ts';
+import { needTools } from '../../../shared/packetfilter/iptables/tools.ts';
+import { missingFrom } from '../../../shared/packetfilter/missing.ts';
 import type {
   Family,
+  PacketFilterDriver,
   PlannedChange,
   RemovedRules,
   TableChange,
   TableState,
 } from '../../../shared/packetfilter/ruleset.ts';
-import { applyWherePossible, chooseDriver } from '../../../shared/packetfilter/select.ts';
+import { chooseDriver, missingEverywhere, removeEverywhere } from '../../../shared/packetfilter/select.ts';
+import { staleAddresses } from '../addresses.ts';
 import type { FirewallBackend } from '../backend.ts';
-import { garbageAddresses } from '../garbage.ts';
+import { FAMILIES, hostsByFamily, type FirewallPlan } from '../plan.ts';
 import { FORWARD_CHAIN, acceptedAddress, acceptRules, firewallChange } from './rules.ts';
-import { needTools } from '../../../shared/packetfilter/iptables/tools.ts';
-import { hostsByFamily } from '../plan.ts';
 
-const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
-
-/** Rules in iptables' table filter, in the reference's chains. Only families that the container has addresses of are touched. */
+/** Rules in table filter of iptables, in the reference's chains. Only families in which the container has an address are changed. */
 export const iptablesBackend: FirewallBackend = {
   ready: () => {
     needTools('ipv4');
   },
 
-  allow: (settings, { addresses, bridge }, warn) => {
+  add: (plan, warn) => {
     const driver = chooseDriver();
     withRollback(warn, (undo) => {
-      for (const family of FAMILIES) {
-        const own = addresses[family];
-        if (own.length === 0) continue;
-        driver.apply([{ family, table: 'filter', ...firewallChange(settings, own, bridge) }]);
-        undo.push(`firewall rules (${family})`, () => driver.apply([removal(family, own)]));
+      for (const family of familiesOf(plan)) {
+        driver.apply([{ family, table: 'filter', ...firewallChange(plan, plan.addresses[family]) }]);
+        undo.push(`firewall rules (${family})`, () =>
+          driver.apply([removal(family, plan.addresses[family])]),
+        );
       }
     });
   },
 
-  forget: ({ addresses }, warn) => {
-    const changes = FAMILIES.filter((family) => addresses[family].length > 0).map((family) =>
-      removal(family, addresses[family]),
+  remove: ({ addresses }, warn) => {
+    const families = FAMILIES.filter((family) => addresses[family].length > 0);
+    removeEverywhere(
+      families.map((family) => removal(family, addresses[family])),
+      warn,
     );
-    applyWherePossible(chooseDriver(), changes, warn);
   },
 
-  missing: (settings, { addresses, bridge }) => {
-    const driver = chooseDriver();
-    for (const family of FAMILIES) {
-      const own = addresses[family];
-      if (own.length === 0) continue;
-      const change = firewallChange(settings, own, bridge);
-      const [first] = missingFrom(driver.read(family, 'filter', namedChains(change)), change);
-      if (first !== undefined) return first;
+  missing: (plan) => {
+    for (const family of familiesOf(plan)) {
+      const missing = missingEverywhere(family, (driver) => missingIn(driver, family, plan));
+      if (missing !== undefined) return missing;
     }
     return undefined;
   },
@@ -58,14 +54,23 @@ export const iptablesBackend: FirewallBackend = {
   collect: ({ network, valid }, warn) => {
     const changes = FAMILIES.map((family): PlannedChange => {
       const plan = (state: TableState): Omit<TableChange, 'family' | 'table'> => {
-        const garbage = garbageAddresses(network, valid, acceptedHosts(state));
-        return { removeRules: rulesOf(hostsByFamily(garbage)[family]) };
+        const stale = staleAddresses({ network, valid }, acceptedAddresses(state));
+        return { removeRules: rulesOf(hostsByFamily(stale)[family]) };
       };
       return { family, table: 'filter', plan };
     });
-    applyWherePossible(chooseDriver(), changes, warn);
+    removeEverywhere(changes, warn);
   },
 };
+
+function familiesOf({ addresses }: FirewallPlan): Family[] {
+  return FAMILIES.filter((family) => addresses[family].length > 0);
+}
+
+function missingIn(driver: PacketFilterDriver, family: Family, plan: FirewallPlan): string | undefined {
+  const change = firewallChange(plan, plan.addresses[family]);
+  return missingFrom(driver.read(family, 'filter', namedChains(change)), change)[0];
+}
 
 function removal(family: Family, hosts: readonly string[]): TableChange {
   return { family, table: 'filter', removeRules: rulesOf(hosts) };
@@ -75,14 +80,12 @@ function rulesOf(hosts: readonly string[]): RemovedRules[] {
   return hosts.flatMap((host) => acceptRules(host).map(({ chain, rule }) => ({ chain, rule })));
 }
 
-/** Addresses that rules of ours, or of the reference's, let through. */
-function acceptedHosts(state: TableState): string[] {
-  const hosts = (state.chains.get(FORWARD_CHAIN) ?? []).map((rule) =>
-    isUnmanaged(rule) ? undefined : acceptedAddress(rule),
-  );
-  const whole = state.family === 'ipv4' ? '/32' : '/128';
-  const addresses = hosts.flatMap((host) =>
-    host?.endsWith(whole) === true ? [host.slice(0, -whole.length)] : [],
-  );
+/** The single addresses that rules of this plugin, or of the reference's, accept. */
+function acceptedAddresses(state: TableState): string[] {
+  const prefixLength = state.family === 'ipv4' ? '/32' : '/128';
+  const addresses = (state.chains.get(FORWARD_CHAIN) ?? []).flatMap((rule) => {
+    const host = isUnmanaged(rule) ? undefined : acceptedAddress(rule);
+    return host?.endsWith(prefixLength) === true ? [host.slice(0, -prefixLength.length)] : [];
+  });
   return [...new Set(addresses)];
 }

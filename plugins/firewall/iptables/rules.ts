@@ -1,31 +1,30 @@
 import type { EnsuredRule, Match, Rule, TableChange } from '../../../shared/packetfilter/ruleset.ts';
-import type { FirewallSettings, IngressPolicy } from '../config.ts';
+import type { IngressPolicy } from '../config.ts';
+import type { FirewallPlan } from '../plan.ts';
 
-const FORWARD_CHAIN = 'CNI-FORWARD';
+export const FORWARD_CHAIN = 'CNI-FORWARD';
 const STAGE_1 = 'CNI-ISOLATION-STAGE-1';
 const STAGE_2 = 'CNI-ISOLATION-STAGE-2';
 
 /**
- * Table filter as it must be for a container; chains, order and comments are the reference's:
+ * Table filter as a container needs it; chains, order and comments are the reference's:
  *
  *     FORWARD                  (with an ingress policy:) -> CNI-ISOLATION-STAGE-1
  *                              -> CNI-FORWARD
  *     CNI-FORWARD              -> the operator's chain
- *                              to the container, of connections that are known: ACCEPT
+ *                              to the container, of known connections: ACCEPT
  *                              from the container: ACCEPT
- *     CNI-ISOLATION-STAGE-1    (isolated:) from the bridge into the same bridge: DROP
- *                              from the bridge to anywhere else -> CNI-ISOLATION-STAGE-2
+ *     CNI-ISOLATION-STAGE-1    (isolated:) from the bridge to the same bridge: DROP
+ *                              from the bridge to anything else -> CNI-ISOLATION-STAGE-2
  *                              RETURN
- *     CNI-ISOLATION-STAGE-2    into the bridge: DROP
+ *     CNI-ISOLATION-STAGE-2    to the bridge: DROP
  *                              RETURN
  *
  * @param addresses of the container, one family, as hosts: `10.88.0.2/32`
- * @param bridge the bridge that an ingress policy is about
  */
 export function firewallChange(
-  { adminChain, ingressPolicy }: FirewallSettings,
+  { adminChain, ingressPolicy, bridge }: Pick<FirewallPlan, 'adminChain' | 'ingressPolicy' | 'bridge'>,
   addresses: readonly string[],
-  bridge: string | undefined,
 ): Omit<TableChange, 'family' | 'table'> {
   const isolated = ingressPolicy !== 'open' && bridge !== undefined;
   return {
@@ -39,7 +38,7 @@ export function firewallChange(
   };
 }
 
-/** A container's own rules: what DEL takes away. Chains and everything per bridge may be in use by others. */
+/** A container's own rules, which DEL removes. Other containers may need the chains and the rules of a bridge. */
 export function acceptRules(address: string): EnsuredRule[] {
   const known: Rule = {
     destination: { value: address },
@@ -55,8 +54,6 @@ export function acceptedAddress({ source, destination, target }: Rule): string |
   return target.kind === 'accept' ? (source ?? destination)?.value : undefined;
 }
 
-export { FORWARD_CHAIN };
-
 const toForwardChain: Rule = {
   matches: [comment('CNI firewall plugin rules')],
   target: { kind: 'jump', chain: FORWARD_CHAIN },
@@ -69,10 +66,10 @@ function toAdminChain(chain: string): Rule {
   };
 }
 
-/** The jump comes last in this list, because it must come first in its chain. */
-function isolationRules(policy: IngressPolicy, bridge: string): EnsuredRule[] {
+/** Its jump comes last in this list, because it must come first in its chain. */
+function isolationRules(policy: Exclude<IngressPolicy, 'open'>, bridge: string): EnsuredRule[] {
   const matches = [comment(`CNI firewall plugin rules (ingressPolicy: ${policy})`)];
-  const [from, into] = [{ inInterface: { value: bridge } }, { outInterface: { value: bridge } }];
+  const [from, to] = [{ inInterface: { value: bridge } }, { outInterface: { value: bridge } }];
   const drop = { kind: 'drop' } as const;
   const elsewhere: Rule = {
     ...from,
@@ -84,10 +81,10 @@ function isolationRules(policy: IngressPolicy, bridge: string): EnsuredRule[] {
   return [
     { chain: STAGE_1, rule: elsewhere, at: 'prepended' },
     ...(policy === 'isolated'
-      ? [{ chain: STAGE_1, rule: { ...from, ...into, matches, target: drop }, at: 'prepended' } as const]
+      ? [{ chain: STAGE_1, rule: { ...from, ...to, matches, target: drop }, at: 'prepended' } as const]
       : []),
     { chain: STAGE_1, rule: back, at: 'last' },
-    { chain: STAGE_2, rule: { ...into, matches, target: drop }, at: 'prepended' },
+    { chain: STAGE_2, rule: { ...to, matches, target: drop }, at: 'prepended' },
     { chain: STAGE_2, rule: back, at: 'last' },
     {
       chain: 'FORWARD',

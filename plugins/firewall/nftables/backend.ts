@@ -1,101 +1,97 @@
 import { addressFromBytes, formatAddress } from '../../../shared/net/address.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
-import { changeNft, removeFromNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
+import { changeNft, readNft, removeFromNft } from '../../../shared/packetfilter/nftables/change.ts';
 import { deleteElements } from '../../../shared/packetfilter/nftables/messages.ts';
 import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
-import type { FirewallBackend, Garbage } from '../backend.ts';
-import type { FirewallSettings } from '../config.ts';
-import { missingFromTable } from './missing.ts';
-import {
-  containerElement,
-  containersSet,
-  FAMILIES,
-  networkPrefix,
-  OWN_CHAINS,
-  ownerComment,
-} from './objects.ts';
-import { putRequests } from './difference.ts';
-import { warnOfIneffective } from './warnings.ts';
+import type { Collection, FirewallBackend, Removal } from '../backend.ts';
+import { FAMILIES, type FirewallPlan } from '../plan.ts';
 import { warnOfDrops } from '../warnings.ts';
-import type { Departing, Subject } from '../plan.ts';
+import { missingFromTable, missingRequests } from './difference.ts';
+import { containerElement, containersSet, networkPrefix, OWN_CHAINS, ownerComment } from './objects.ts';
+import { warnOfIneffective } from './warnings.ts';
 
-/** A table of our own in nf_tables (see nftables-objects.ts), written over netlink: no program is needed. */
+/** A table of its own in nf_tables (see objects.ts), written over netlink: the host needs no program. */
 export const nftablesBackend: FirewallBackend = {
-  ready: () => readNft((view) => void view.tables()),
+  ready: () => readNft((reader) => void reader.tables()),
 
-  allow: (settings, subject, warn) => {
-    refuseOwnName(settings);
-    changeNft({ what: 'let the container through the firewall' }, (view) =>
-      putRequests(view, settings, subject),
-    );
-    warnOfDrops(subject, warn);
-    warnOfIneffective(settings, subject, warn);
+  add: (plan, warn) => {
+    rejectOwnChain(plan);
+    changeNft({ what: 'let the container through the firewall' }, (reader) => missingRequests(reader, plan));
+    warnOfDrops(plan, warn);
+    warnOfIneffective(plan, warn);
   },
 
-  forget: (departing) =>
-    removeFromNft({ what: "remove the container's firewall rules" }, (view) => removal(view, departing)),
+  remove: (removal) =>
+    removeFromNft({ what: "remove the container's firewall rules" }, (reader) =>
+      FAMILIES.flatMap((family) => elementsOf(reader, family, removal)),
+    ),
 
-  missing: (settings, subject) => readNft((view) => missingFromTable(view, settings, subject)),
+  missing: (plan) => readNft((reader) => missingFromTable(reader, plan)),
 
-  collect: (garbage) =>
-    removeFromNft({ what: 'remove stale firewall rules' }, (view) =>
-      FAMILIES.flatMap((family) => garbageRemoval(view, family, garbage)),
+  collect: (collection) =>
+    removeFromNft({ what: 'remove stale firewall rules' }, (reader) =>
+      FAMILIES.flatMap((family) => staleElements(reader, family, collection)),
     ),
 };
 
-/** The policy of a bridge alone, for containers that something else lets through: a drop here cannot be overruled. */
+/** The ingress policy alone, for containers that another firewall accepts: it cannot overrule a drop in this table. */
 export const ingressPolicy = {
-  enforce: (settings: FirewallSettings, subject: Subject): void => {
-    if (settings.ingressPolicy === 'open') return;
-    refuseOwnName(settings);
-    changeNft({ what: 'enforce the ingress policy' }, (view) =>
-      putRequests(view, settings, withoutAddresses(subject)),
+  enforce: (plan: FirewallPlan): void => {
+    if (plan.ingressPolicy === 'open') return;
+    rejectOwnChain(plan);
+    changeNft({ what: 'enforce the ingress policy' }, (reader) =>
+      missingRequests(reader, withoutAddresses(plan)),
     );
   },
-  /** For CHECK. */
-  missing: (settings: FirewallSettings, subject: Subject): string | undefined =>
-    settings.ingressPolicy === 'open'
+  missing: (plan: FirewallPlan): string | undefined =>
+    plan.ingressPolicy === 'open'
       ? undefined
-      : readNft((view) => missingFromTable(view, settings, withoutAddresses(subject))),
+      : readNft((reader) => missingFromTable(reader, withoutAddresses(plan))),
 };
 
-function withoutAddresses(subject: Subject): Subject {
-  return { ...subject, addresses: { ipv4: [], ipv6: [] } };
+function withoutAddresses(plan: FirewallPlan): FirewallPlan {
+  return { ...plan, addresses: { ipv4: [], ipv6: [] } };
 }
 
-function refuseOwnName({ adminChain }: FirewallSettings): void {
+function rejectOwnChain({ adminChain }: FirewallPlan): void {
   if (!OWN_CHAINS.includes(adminChain)) return;
   throw new CniError(
     CniCode.InvalidNetworkConfig,
     `"iptablesAdminChainName": ${adminChain} is the name of a chain of the plugin's own table`,
-    { details: `any name but ${OWN_CHAINS.join(', ')} will do` },
+    { details: `choose any name but ${OWN_CHAINS.join(', ')}` },
   );
 }
 
-/** Elements are asked for by address, and go when they are this container's by their comment. */
-function removal(view: NftReader, departing: Departing): NetlinkRequest[] {
-  const own = FAMILIES.flatMap((family) =>
-    departing.addresses[family].map((host) => containerElement(departing, family, host)),
-  );
-  return own
+/** Elements are looked up by address and removed if their comment names this container. */
+function elementsOf(reader: NftReader, family: Family, removal: Removal): NetlinkRequest[] {
+  return removal.addresses[family]
+    .map((host) => containerElement(removal, family, host))
     .filter(({ set, key, comment }) => {
-      const standing = view.element(set, key);
+      const standing = reader.element(set, key);
       return standing !== undefined && standing.comment === comment;
     })
     .map(({ set, key }) => deleteElements(set, [key]));
 }
 
-/** GC alone looks at every element. One whose comment was cut within the network's name says nothing certain, and stays. */
-function garbageRemoval(view: NftReader, family: Family, { network, valid }: Garbage): NetlinkRequest[] {
+/** GC lists every element. One whose comment was cut off within the network's name may be another network's, and stays. */
+function staleElements(reader: NftReader, family: Family, { network, valid }: Collection): NetlinkRequest[] {
   const prefix = networkPrefix(network);
   if (prefix === undefined) return [];
   const live = new Set(valid.map(({ containerID }) => ownerComment({ network, containerId: containerID })));
+  return deletions(reader, family, (comment) => comment?.startsWith(prefix) === true && !live.has(comment));
+}
+
+function deletions(
+  reader: NftReader,
+  family: Family,
+  isStale: (comment: string | undefined) => boolean,
+): NetlinkRequest[] {
   const set = containersSet(family);
-  return view
+  return reader
     .elements(set)
-    .filter(({ comment }) => comment?.startsWith(prefix) === true && !live.has(comment))
+    .filter(({ comment }) => isStale(comment))
     .flatMap(({ key }) => {
       const address = addressFromBytes(key);
       return address === undefined ? [] : [deleteElements(set, [[formatAddress(address)]])];

@@ -1,4 +1,5 @@
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
+import { VerdictCode } from '../../../shared/packetfilter/nftables/expressions.ts';
 import {
   addChain,
   addElements,
@@ -8,57 +9,67 @@ import {
   flushChain,
   ruleRequest,
 } from '../../../shared/packetfilter/nftables/messages.ts';
-import { VerdictCode } from '../../../shared/packetfilter/nftables/expressions.ts';
-import type { NftElement, NftStatement } from '../../../shared/packetfilter/nftables/model.ts';
+import type { NftElement, NftStatement, NftTable } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingElement } from '../../../shared/packetfilter/nftables/reader.ts';
-import type { FirewallSettings } from '../config.ts';
+import { ruleText } from '../../../shared/packetfilter/nftables/text.ts';
+import { FAMILIES, type FirewallPlan } from '../plan.ts';
 import {
   ADMIN_CHAINS,
   adminChain,
   CHAINS,
   containerElement,
-  FAMILIES,
   FIXED_CHAINS,
   policyElements,
   SETS,
   TABLE,
   type FixedChain,
 } from './objects.ts';
-import type { Subject } from '../plan.ts';
 
-/** What is to be committed so that the container is let through; nothing when it is. */
-export function putRequests(view: NftReader, settings: FirewallSettings, subject: Subject): NetlinkRequest[] {
+/** For ADD: what to commit so that the container is let through; nothing if it is. */
+export function missingRequests(reader: NftReader, plan: FirewallPlan): NetlinkRequest[] {
   return [
-    ...skeleton(view),
-    ...admin(view, settings.adminChain),
-    ...policyOf(settings, subject).flatMap((element) => policyRequests(view, element)),
-    ...containerElements(subject).flatMap((element) => containerRequests(view, element)),
+    ...fixedPart(reader),
+    ...jumpToAdminChain(reader, plan.adminChain),
+    ...policyOf(plan).flatMap((element) => policyRequests(reader, element)),
+    ...containerElements(plan).flatMap((element) => containerRequests(reader, element)),
   ];
 }
 
-export function containerElements(subject: Subject): NftElement[] {
-  return FAMILIES.flatMap((family) =>
-    subject.addresses[family].map((host) => containerElement(subject, family, host)),
+/** For CHECK: a sentence about the first thing that is missing. */
+export function missingFromTable(reader: NftReader, plan: FirewallPlan): string | undefined {
+  if (!reader.hasTable(TABLE)) return `table ${nameOf(TABLE)} is missing`;
+  for (const chain of FIXED_CHAINS) {
+    const missing = missingRule(reader, chain);
+    if (missing !== undefined) return missing;
+  }
+  return (
+    missingJump(reader, plan.adminChain) ?? missingPolicy(reader, plan) ?? missingContainer(reader, plan)
   );
 }
 
-export function policyOf({ ingressPolicy }: FirewallSettings, { bridge }: Subject): NftElement[] {
+function containerElements(plan: FirewallPlan): NftElement[] {
+  return FAMILIES.flatMap((family) =>
+    plan.addresses[family].map((host) => containerElement(plan, family, host)),
+  );
+}
+
+function policyOf({ ingressPolicy, bridge }: FirewallPlan): NftElement[] {
   return bridge === undefined ? [] : policyElements(bridge, ingressPolicy);
 }
 
-/** Of two networks on one bridge the stricter one counts, in whatever order they come: what is isolated stays so. */
-export function isEnough(wanted: NftElement, standing: StandingElement | undefined): boolean {
+/** Of two networks on one bridge the stricter policy wins, in whatever order they are added: what is isolated stays isolated. */
+function isEnough(wanted: NftElement, standing: StandingElement | undefined): boolean {
   if (standing === undefined) return false;
   return wanted.data === undefined || wanted.data.kind !== 'drop' || standing.verdict === VerdictCode.drop;
 }
 
-export function jumpTo(chain: string): NftStatement[] {
+function jumpTo(chain: string): NftStatement[] {
   return [{ kind: 'jump', chain }];
 }
 
-/** Rules that stand cannot do so without the sets and chains that they name, so looking at them is enough. */
-function skeleton(view: NftReader): NetlinkRequest[] {
-  const broken = FIXED_CHAINS.filter((fixed) => !isAsFixed(view, fixed));
+/** Rules cannot exist without the sets and chains that they name, so it is enough to compare the rules. */
+function fixedPart(reader: NftReader): NetlinkRequest[] {
+  const broken = FIXED_CHAINS.filter((fixed) => !isAsFixed(reader, fixed));
   if (broken.length === 0) return [];
   return [
     addTable(TABLE),
@@ -71,34 +82,79 @@ function skeleton(view: NftReader): NetlinkRequest[] {
   ];
 }
 
-/** Nothing but our rules, in their order. */
-function isAsFixed(view: NftReader, { chain, rules }: FixedChain): boolean {
-  const standing = view.rules(chain);
+/** Exactly the plugin's rules, in their order. */
+function isAsFixed(reader: NftReader, { chain, rules }: FixedChain): boolean {
+  const standing = reader.rules(chain);
   return (
     standing.length === rules.length &&
     rules.every((statements, at) => standing[at]?.is({ statements }) === true)
   );
 }
 
-/** The operator's chain is made once and never looked into. */
-function admin(view: NftReader, name: string): NetlinkRequest[] {
+/** The operator's chain is created once; its rules are never read. */
+function jumpToAdminChain(reader: NftReader, name: string): NetlinkRequest[] {
   const statements = jumpTo(name);
-  if (view.rules(ADMIN_CHAINS).some((standing) => standing.is({ statements }))) return [];
+  if (reader.rules(ADMIN_CHAINS).some((standing) => standing.is({ statements }))) return [];
   return [addChain(adminChain(name)), ruleRequest({ chain: ADMIN_CHAINS, statements })];
 }
 
-function policyRequests(view: NftReader, element: NftElement): NetlinkRequest[] {
-  const standing = view.element(element.set, element.key);
+function policyRequests(reader: NftReader, element: NftElement): NetlinkRequest[] {
+  const standing = reader.element(element.set, element.key);
   return isEnough(element, standing) ? [] : replaced(element, standing);
 }
 
-/** An address that another container had, whose DEL never came, is this one's now. */
-function containerRequests(view: NftReader, element: NftElement): NetlinkRequest[] {
-  const standing = view.element(element.set, element.key);
-  return standing?.comment === element.comment && standing !== undefined ? [] : replaced(element, standing);
+/** An address that another container had, whose DEL never came, is this container's now. */
+function containerRequests(reader: NftReader, element: NftElement): NetlinkRequest[] {
+  const standing = reader.element(element.set, element.key);
+  return standing !== undefined && standing.comment === element.comment ? [] : replaced(element, standing);
 }
 
 function replaced(element: NftElement, standing: StandingElement | undefined): NetlinkRequest[] {
   const { set, key } = element;
   return [...(standing === undefined ? [] : [deleteElements(set, [key])]), addElements(set, [element])];
+}
+
+function missingRule(reader: NftReader, { chain, rules }: FixedChain): string | undefined {
+  const where = `chain ${chain.name} of table ${nameOf(chain.table)}`;
+  if (!reader.hasChain(chain)) return `${where} is missing`;
+  const standing = reader.rules(chain);
+  const lost = rules.find((statements) => !standing.some((rule) => rule.is({ statements })));
+  if (lost !== undefined) return `rule is missing from ${where}: ${ruleText({ statements: lost })}`;
+  const inOrder = rules.every((statements, at) => standing[at]?.is({ statements }) === true);
+  if (inOrder && standing.length === rules.length) return undefined;
+  return `${where} holds rules of other programs, or its own in another order`;
+}
+
+function missingJump(reader: NftReader, name: string): string | undefined {
+  const statements = jumpTo(name);
+  if (reader.rules(ADMIN_CHAINS).some((rule) => rule.is({ statements }))) return undefined;
+  return `rule is missing from chain ${ADMIN_CHAINS.name} of table ${nameOf(ADMIN_CHAINS.table)}: ${ruleText({ statements })}`;
+}
+
+function missingPolicy(reader: NftReader, plan: FirewallPlan): string | undefined {
+  const lost = policyOf(plan).find((element) => !isEnough(element, reader.element(element.set, element.key)));
+  return lost === undefined ? undefined : `${elementText(lost)} is missing from ${setText(lost)}`;
+}
+
+function missingContainer(reader: NftReader, plan: FirewallPlan): string | undefined {
+  for (const element of containerElements(plan)) {
+    const standing = reader.element(element.set, element.key);
+    if (standing === undefined) return `${elementText(element)} is missing from ${setText(element)}`;
+    if (standing.comment !== element.comment) {
+      return `${elementText(element)} of ${setText(element)} is another container's (${standing.comment ?? 'no comment'})`;
+    }
+  }
+  return undefined;
+}
+
+function nameOf({ family, name }: NftTable): string {
+  return `${family} ${name}`;
+}
+
+function setText({ set }: NftElement): string {
+  return `${set.data === undefined ? 'set' : 'map'} ${set.name} of table ${nameOf(set.table)}`;
+}
+
+function elementText({ key, data }: NftElement): string {
+  return `${key.join(' . ')}${data === undefined ? '' : ` : ${data.kind}`}`;
 }

@@ -10,9 +10,10 @@ import type {
 import type { Attachment } from '../../../shared/packetfilter/names.ts';
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { IngressPolicy } from '../config.ts';
+import { FAMILIES, withoutPrefixLength } from '../plan.ts';
 
 /**
- * The firewall in nf_tables, a table of our own (`inet weft_firewall`):
+ * The firewall in nf_tables, a table of its own (`inet weft_firewall`):
  *
  *     forward (base chain)      jump ingress_policies
  *                               jump admin_chains
@@ -25,7 +26,7 @@ import type { IngressPolicy } from '../config.ts';
  *     set policy_bridges        br0                                                             bridges with a policy
  *     map same_bridge           br0 . br0 : return (same-bridge) or drop (isolated)
  *
- * Whatever the number of containers, a packet meets the same few rules, and an address is found by its key.
+ * A packet meets the same few rules whatever the number of containers; an address is found by its key.
  */
 export const TABLE: NftTable = {
   family: 'inet',
@@ -34,8 +35,6 @@ export const TABLE: NftTable = {
 };
 
 const SET_NAMES = { ipv4: 'containers4', ipv6: 'containers6' } as const;
-
-export const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
 
 export function containersSet(family: Family): NftSet {
   return { table: TABLE, name: SET_NAMES[family], key: [family === 'ipv4' ? 'ipv4_addr' : 'ipv6_addr'] };
@@ -49,7 +48,7 @@ export const SAME_BRIDGE: NftSet = {
   data: 'verdict',
 };
 
-/** Before the filters of others (0 and more), so that what is dropped here is neither counted nor logged there. */
+/** Before other programs' filters (priority 0 and more), so that they neither count nor log what is dropped here. */
 export const FORWARD: NftChain = {
   table: TABLE,
   name: 'forward',
@@ -64,10 +63,10 @@ export interface FixedChain {
 
 export const SETS: readonly NftSet[] = [...FAMILIES.map(containersSet), POLICY_BRIDGES, SAME_BRIDGE];
 
-/** In the order in which they are made: one must exist before a rule jumps to it. */
+/** In the order of their creation: a chain must exist before a rule jumps to it. */
 export const CHAINS: readonly NftChain[] = [ADMIN_CHAINS, INGRESS_POLICIES, FORWARD];
 
-/** Chains whose rules are the same on every host, each with all of them in order. */
+/** Chains with the same rules on every host. */
 export const FIXED_CHAINS: readonly FixedChain[] = [
   {
     chain: FORWARD,
@@ -102,23 +101,23 @@ export function adminChain(name: string): NftChain {
 export function containerElement(attachment: Attachment, family: Family, host: string): NftElement {
   return {
     set: containersSet(family),
-    key: [host.replace(/\/\d+$/, '')],
+    key: [withoutPrefixLength(host)],
     comment: ownerComment(attachment),
   };
 }
 
-/** What a container's elements say of it; nf_tables keeps 127 bytes. */
+/** The comment of a container's elements; nf_tables keeps 127 bytes. */
 export function ownerComment(attachment: Attachment): string {
   return Buffer.from(ownerText(attachment)).subarray(0, COMMENT_BYTES).toString();
 }
 
-/** What the comments of all elements of a network begin with; undefined when its name fills all that is kept of a comment. */
+/** The beginning of the comments of all elements of a network; undefined if the name is too long to be kept completely. */
 export function networkPrefix(network: string): string | undefined {
   const prefix = ownerText({ network, containerId: '' });
   return Buffer.byteLength(prefix) < COMMENT_BYTES ? prefix : undefined;
 }
 
-/** Elements for a bridge's policy: all of them are wanted. */
+/** The elements of a bridge's policy. */
 export function policyElements(bridge: string, policy: IngressPolicy): NftElement[] {
   return [
     { set: POLICY_BRIDGES, key: [bridge] },
@@ -128,7 +127,7 @@ export function policyElements(bridge: string, policy: IngressPolicy): NftElemen
 
 const COMMENT_BYTES = 127;
 
-/** nft(8) cannot print a quote inside of a comment so that it can read it back. */
+/** Without quotes: nft(8) cannot read back a comment that contains one. */
 function ownerText({ network, containerId }: Attachment): string {
   return `name: ${network} id: ${containerId}`;
 }
@@ -140,7 +139,7 @@ function acceptRules(family: Family): NftStatement[][] {
   return [
     [
       { kind: 'ct state', states: ['established', 'related'] },
-      // In an inet table an IPv4 offset would also be read from IPv6 packets.
+      // In an inet table the rule would otherwise read IPv6 packets at the offset of an IPv4 field.
       { kind: 'nfproto', family },
       { kind: 'lookup', fields: [daddr], set },
       { kind: 'accept' },

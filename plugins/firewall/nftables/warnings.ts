@@ -9,20 +9,15 @@ import { VerdictCode } from '../../../shared/packetfilter/nftables/expressions.t
 import { parseExpression } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
 import { attributeOf, attributesOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
-import type { FirewallSettings } from '../config.ts';
-import { FAMILIES, TABLE } from './objects.ts';
+import { TABLE } from './objects.ts';
 import { FORWARD_CHAIN } from '../iptables/rules.ts';
-import type { Subject } from '../plan.ts';
+import { FAMILIES, type FirewallPlan } from '../plan.ts';
 
 /** Tells of what the operator wants and this backend alone cannot give. Nothing of this fails the ADD. */
-export function warnOfIneffective(
-  settings: FirewallSettings,
-  subject: Subject,
-  warn: (line: string) => void,
-): void {
+export function warnOfIneffective(plan: FirewallPlan, warn: (line: string) => void): void {
   try {
-    if (settings.ingressPolicy === 'isolated') warnOfBridging(subject, warn);
-    readNft((view) => warnOfUnaskedChain(view, settings.adminChain, warn));
+    if (plan.ingressPolicy === 'isolated') warnOfBridging(plan, warn);
+    readNft((reader) => warnOfUnusedChain(reader, plan.adminChain, warn));
   } catch (thrown) {
     warn(
       `could not look whether the host's settings agree with the firewall's: ${toCniError(thrown).message}`,
@@ -31,12 +26,15 @@ export function warnOfIneffective(
 }
 
 /** Frames between two ports of a bridge meet the host's firewall only if br_netfilter hands them over. */
-function warnOfBridging({ bridge = '', addresses, hostLinks }: Subject, warn: (line: string) => void): void {
+function warnOfBridging(
+  { bridge = '', addresses, hostInterfaces }: FirewallPlan,
+  warn: (line: string) => void,
+): void {
   const switches = { ipv4: 'bridge-nf-call-iptables', ipv6: 'bridge-nf-call-ip6tables' };
   const off = FAMILIES.filter(
     (family) => addresses[family].length > 0 && !isOn(`net/bridge/${switches[family]}`),
   );
-  if (off.length === 0 || hasIsolatedPort(hostLinks)) return;
+  if (off.length === 0 || hasIsolatedPort(hostInterfaces)) return;
   const sysctls = off.map((family) => `net.bridge.${switches[family]}=1`).join(' ');
   warn(
     `containers of bridge ${bridge} are not isolated from each other: what stays within a bridge passes no firewall; ` +
@@ -53,17 +51,17 @@ function isOn(sysctl: string): boolean {
   }
 }
 
-function hasIsolatedPort(hostLinks: readonly string[]): boolean {
+function hasIsolatedPort(hostInterfaces: readonly string[]): boolean {
   using rtnetlink = Rtnetlink.open();
-  return hostLinks.some((name) => linkByName(rtnetlink, name)?.port?.isolated === true);
+  return hostInterfaces.some((name) => linkByName(rtnetlink, name)?.port?.isolated === true);
 }
 
 /** An operator's chain of iptables that the iptables backend would have asked, and that holds more than acceptance. */
-function warnOfUnaskedChain(view: NftReader, name: string, warn: (line: string) => void): void {
+function warnOfUnusedChain(reader: NftReader, name: string, warn: (line: string) => void): void {
   for (const family of ['ip', 'ip6'] as const) {
     const table = { family, name: 'filter' } as const;
-    const rules = view.rules({ table, name });
-    if (rules.every(accepts) || isAsked(view, family, name)) continue;
+    const rules = reader.rules({ table, name });
+    if (rules.every(accepts) || isUsed(reader, family, name)) continue;
     warn(
       `the rules in chain ${name} of ${family === 'ip' ? 'iptables' : 'ip6tables'} are asked by nobody while the firewall ` +
         `plugin works with nftables: move them to chain ${name} of table ${TABLE.family} ${TABLE.name}, ` +
@@ -73,10 +71,10 @@ function warnOfUnaskedChain(view: NftReader, name: string, warn: (line: string) 
 }
 
 /** As the iptables backend leads there, or directly. */
-function isAsked(view: NftReader, family: 'ip' | 'ip6', name: string): boolean {
+function isUsed(reader: NftReader, family: 'ip' | 'ip6', name: string): boolean {
   const table = { family, name: 'filter' } as const;
   return ['FORWARD', FORWARD_CHAIN].some((chain) =>
-    view.rules({ table, name: chain }).some((rule) => jumpTarget(rule.expressions) === name),
+    reader.rules({ table, name: chain }).some((rule) => jumpTarget(rule.expressions) === name),
   );
 }
 

@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { configure as configureFirewall } from '../../../plugins/firewall/config.ts';
 import { iptablesBackend as firewall } from '../../../plugins/firewall/iptables/backend.ts';
-import { hostsByFamily, type Subject } from '../../../plugins/firewall/plan.ts';
+import { hostsByFamily, type FirewallPlan } from '../../../plugins/firewall/plan.ts';
 import type { PortForwarding } from '../../../plugins/portmap/backend.ts';
 import { configure as configurePortmap } from '../../../plugins/portmap/config.ts';
 import { iptablesBackend as portmap } from '../../../plugins/portmap/iptables/backend.ts';
@@ -73,13 +73,14 @@ const warn = (line: string): never => {
   throw new Error(line);
 };
 const settings = requireSettings('firewall', configureFirewall({}));
-const subject = ({ network, containerId, address }: Allocation): Subject => ({
+const plan = ({ network, containerId, address }: Allocation): FirewallPlan => ({
+  ...settings,
   network,
   containerId,
   addresses: hostsByFamily([address]),
   subnets: { ipv4: [], ipv6: [] },
   bridge: undefined,
-  hostLinks: [],
+  hostInterfaces: [],
 });
 
 /** What each plugin does in its turn with the packet filter, and what must be missing afterwards. */
@@ -93,10 +94,10 @@ const STEPS: Record<string, Record<'add' | 'check' | 'del', (one: Allocation) =>
     del: (one) => applyWherePossible(chooseDriver(), masqueradeRemoval(one), warn),
   },
   firewall: {
-    add: (one) => firewall.allow(settings, subject(one), warn),
-    check: (one) => firewall.missing(settings, subject(one)),
+    add: (one) => firewall.add(plan(one), warn),
+    check: (one) => firewall.missing(plan(one)),
     del: ({ network, containerId, address }) =>
-      firewall.forget({ network, containerId, addresses: hostsByFamily([address]), zone: '' }, warn),
+      firewall.remove({ network, containerId, addresses: hostsByFamily([address]), zone: '' }, warn),
   },
   portmap: {
     add: (one) => portmap.add(forwarding(one), warn),

@@ -51,7 +51,7 @@ s.test('firewalld by name is refused in words, and DEL by name is not', () => {
     const error = bad('firewall', command, s.c1, config(s.c1, named));
     assert.is(error.code, 50);
     assert.match(error.msg, /firewalld does not run on this host/);
-    assert.match(error.details ?? '', /start firewalld .*"backend": "nftables"/);
+    assert.match(error.details ?? '', /start firewalld, .*"backend": "nftables"/);
   }
   assert.is(nft('list ruleset'), '');
   for (const command of ['DEL', 'DEL']) call(command, s.c1, named);

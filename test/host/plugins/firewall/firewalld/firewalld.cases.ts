@@ -96,7 +96,7 @@ export function firewalldCases(): void {
     const error = bad('firewall', 'ADD', c1, config(c1, NAMED));
     assert.is(
       error.msg,
-      `firewalld has ${c1.ipv6}/128 in zone internal already (ZONE_CONFLICT), so it cannot be put into zone trusted`,
+      `firewalld has ${c1.ipv6}/128 in zone internal already (ZONE_CONFLICT), so it cannot be added to zone trusted`,
     );
     assert.match(error.details ?? '', /firewall-cmd --zone=internal --remove-source=fd00:88::11\/128/);
     assert.equal(sources(), [], 'IPv4 is taken back');

@@ -6,17 +6,20 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { run } from '../../../../support/variants.ts';
 
 /** The distribution's packages, unpacked by `npm test` where they are not installed (scripts/firewalld.mjs). */
-const UNPACKED = resolve(import.meta.dirname, '../../../../dist/tools/firewalld');
+const UNPACKED = resolve(import.meta.dirname, '../../../../../dist/tools/firewalld');
 
-const installed = ['/usr/bin/dbus-daemon', '/usr/sbin/firewalld', '/usr/bin/firewall-cmd'].every((file) =>
-  existsSync(file),
-);
+const installed = [
+  '/usr/bin/dbus-daemon',
+  '/usr/bin/busctl',
+  '/usr/sbin/firewalld',
+  '/usr/bin/firewall-cmd',
+].every((file) => existsSync(file));
 
 /** Why the real firewalld cannot be tested on this machine; undefined when it can. */
 export const whyWithout: string | undefined =
   installed || existsSync(UNPACKED)
     ? undefined
-    : 'firewalld and dbus-daemon are not installed, and npm test could not unpack them (its first lines say why)';
+    : 'firewalld, dbus-daemon and busctl are not installed, and npm test could not unpack them (its first lines say why)';
 
 /** Puts the unpacked packages where this test's host looks for programs; nothing where they are installed. */
 export function equipHost(): void {

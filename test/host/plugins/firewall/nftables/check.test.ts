@@ -24,7 +24,7 @@ const DAMAGE: readonly (readonly [command: string, message: string])[] = [
   ],
   [
     'insert rule inet weft_firewall forward drop',
-    'chain forward of table inet weft_firewall holds rules of others, or its own in another order',
+    'chain forward of table inet weft_firewall holds rules of other programs, or its own in another order',
   ],
   [
     'delete element inet weft_firewall containers4 { 10.88.0.11 }',

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { nftablesBackend } from '../../../../../plugins/firewall/nftables/backend.ts';
-import { hostsByFamily, type Subject } from '../../../../../plugins/firewall/plan.ts';
+import { hostsByFamily, type FirewallPlan } from '../../../../../plugins/firewall/plan.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { suite } from '../../../../support/suite.ts';
 import { run } from '../../../../support/variants.ts';
@@ -47,40 +47,41 @@ const settings = {
 const warnings: string[] = [];
 const warn = (line: string): void => void warnings.push(line);
 
-function subject(number: number): Subject {
+function plan(number: number): FirewallPlan {
   const address = `10.${number >> 16}.${(number >> 8) & 255}.${number & 255}`;
   const texts = [address, `fd00::${number.toString(16)}`];
   return {
+    ...settings,
     network: 'net1',
     containerId: `container-${number}`,
     addresses: hostsByFamily(texts),
     subnets: { ipv4: ['10.0.0.0/8'], ipv6: ['fd00::/64'] },
     bridge: 'br0',
-    hostLinks: ['br0'],
+    hostInterfaces: ['br0'],
   };
 }
 
 /** One container's life; what was read in each step. */
 function life(number: number): Record<'add' | 'again' | 'check' | 'del' | 'gone', Read[]> {
-  const one = subject(number);
+  const one = plan(number);
   const step = (work: () => void): Read[] => {
     reads = [];
     work();
     return reads;
   };
   return {
-    add: step(() => nftablesBackend.allow(settings, one, warn)),
-    again: step(() => nftablesBackend.allow(settings, one, warn)),
-    check: step(() => assert.is(nftablesBackend.missing(settings, one), undefined)),
-    del: step(() => nftablesBackend.forget({ ...one, zone: '' }, warn)),
-    gone: step(() => nftablesBackend.forget({ ...one, zone: '' }, warn)),
+    add: step(() => nftablesBackend.add(one, warn)),
+    again: step(() => nftablesBackend.add(one, warn)),
+    check: step(() => assert.is(nftablesBackend.missing(one), undefined)),
+    del: step(() => nftablesBackend.remove({ ...one, zone: '' }, warn)),
+    gone: step(() => nftablesBackend.remove({ ...one, zone: '' }, warn)),
   };
 }
 
 test('a container costs the same with one and with five thousand others, and nothing lists them', () => {
   // Others' tables that are there on real hosts: iptables' own, and a chain for each container's ports.
   run('iptables', '-A', 'FORWARD', '-i', 'br9', '-j', 'ACCEPT');
-  nftablesBackend.allow(settings, subject(1), warn);
+  nftablesBackend.add(plan(1), warn);
   const few = life(70_000);
   const many = Array.from({ length: 5_000 }, (_, at) => 100 + at);
   const list = (write: (number: number) => string): string =>
