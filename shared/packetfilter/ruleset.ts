@@ -45,7 +45,8 @@ export interface PortRange {
 
 export type Target =
   | { readonly kind: 'jump'; readonly chain: string }
-  | { readonly kind: 'accept' | 'drop' | 'return' | 'masquerade' }
+  | { readonly kind: 'accept' | 'drop' | 'return' }
+  | { readonly kind: 'masquerade' }
   | { readonly kind: 'mark'; readonly value: number; readonly mask: number }
   /** `to` as iptables prints it: `10.0.0.2:80`, `[fd00::2]:80`, `10.0.0.2`, `10.0.0.2:8000-8099/8000`. */
   | { readonly kind: 'dnat'; readonly to: string }

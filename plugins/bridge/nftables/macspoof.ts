@@ -8,8 +8,8 @@ import {
   ruleRequest,
 } from '../../../shared/packetfilter/nftables/messages.ts';
 import type { NftChain, NftRule, NftTable } from '../../../shared/packetfilter/nftables/model.ts';
-import { parseExpression } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
-import { attributeOf, attributesOf, textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import { decodeExpressions } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
+import { textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 
 /**
@@ -145,9 +145,6 @@ function entries(view: NftReader, check: MacSpoofCheck): StandingRule[] {
 
 /** The operand of the rule's first comparison: the interface's name. */
 function comparedText({ expressions }: StandingRule): string | undefined {
-  const compared = attributesOf(expressions)
-    .map(([, element]) => parseExpression(element))
-    .find(({ name }) => name === 'cmp');
-  const value = compared && attributeOf(attributeOf(compared.data, 3) ?? Buffer.alloc(0), 1);
-  return value && textOf(value);
+  const compared = decodeExpressions(expressions).find(({ kind }) => kind === 'cmp');
+  return compared?.kind === 'cmp' ? textOf(compared.value) : undefined;
 }

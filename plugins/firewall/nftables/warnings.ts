@@ -3,11 +3,9 @@ import { isErrno } from '../../../shared/kernel/errno.ts';
 import { linkByName } from '../../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { readSysctl } from '../../../shared/kernel/sysctl.ts';
-import { jumpTarget } from '../../../shared/packetfilter/iptables-nft/decode-rule.ts';
 import { readNft } from '../../../shared/packetfilter/nftables/change.ts';
 import { VerdictCode } from '../../../shared/packetfilter/nftables/expressions.ts';
-import { parseExpression } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
-import { attributeOf, attributesOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import { decodeExpressions, jumpTarget } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 import { TABLE } from './objects.ts';
 import { FORWARD_CHAIN } from '../iptables/rules.ts';
@@ -80,9 +78,6 @@ function isUsed(reader: NftReader, family: 'ip' | 'ip6', name: string): boolean 
 
 /** Nomad's own rule there accepts, which means nothing where nothing is dropped. */
 function accepts(rule: StandingRule): boolean {
-  const last = attributesOf(rule.expressions).at(-1);
-  const { name, data } = parseExpression(last?.[1] ?? Buffer.alloc(0));
-  const verdict = attributeOf(attributeOf(data, 2) ?? Buffer.alloc(0), 2);
-  const code = verdict === undefined ? undefined : attributeOf(verdict, 1)?.readInt32BE();
-  return name === 'immediate' && code === VerdictCode.accept;
+  const last = decodeExpressions(rule.expressions).at(-1);
+  return last?.kind === 'verdict' && last.code === VerdictCode.accept;
 }

@@ -1,8 +1,7 @@
 import { addressFromBytes, formatAddress } from '../../../shared/net/address.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
 import type { NftTable } from '../../../shared/packetfilter/nftables/model.ts';
-import { parseExpression } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
-import { attributeOf, attributesOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import { decodeExpressions } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from '../backend.ts';
@@ -74,17 +73,13 @@ const PROTOCOLS: Readonly<Record<number, Protocol>> = { 6: 'tcp', 17: 'udp', 132
  * address 4 or 16. The first immediate that is an address is the DNAT target.
  */
 function forwardedPorts(rule: StandingRule): ForwardedPorts | undefined {
-  const expressions = attributesOf(rule.expressions).map(([, element]) => parseExpression(element));
-  const values = (name: string, type: number): Buffer[] =>
-    expressions
-      .filter((expression) => expression.name === name)
-      .map(({ data }) => attributeOf(attributeOf(data, type) ?? Buffer.alloc(0), 1) ?? Buffer.alloc(0));
-  const compared = values('cmp', 3);
+  const expressions = decodeExpressions(rule.expressions);
+  const compared = expressions.flatMap((one) => (one.kind === 'cmp' ? [one.value] : []));
   const protocol = PROTOCOLS[compared.find(({ length }) => length === 1)?.[0] ?? 0];
   const port = compared.find(({ length }) => length === 2)?.readUInt16BE();
   const host = compared.map(textOf).find((text) => text !== undefined);
-  const containerAddress = values('immediate', 2)
-    .map(textOf)
+  const containerAddress = expressions
+    .map((one) => (one.kind === 'immediate' ? textOf(one.value) : undefined))
     .find((text) => text !== undefined);
   if (protocol === undefined || port === undefined || containerAddress === undefined) return undefined;
   return { protocol, first: port, last: port, address: host, containerAddress };

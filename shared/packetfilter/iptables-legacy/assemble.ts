@@ -1,8 +1,7 @@
 import type { TableBlob } from '../../kernel/legacy-table.ts';
-import { encodeEntry, standardTarget } from './encode-entry.ts';
+import { encodeEntry, encodePart, standardTarget } from './encode-entry.ts';
 import { BlobView, LAYOUTS, VERDICTS } from './layout.ts';
 import { LegacyRule } from './legacy-rule.ts';
-import { encodePart } from './part.ts';
 import type { LegacyTable, Section } from './read-table.ts';
 import { isChainName } from '../names.ts';
 import type { Family } from '../ruleset.ts';

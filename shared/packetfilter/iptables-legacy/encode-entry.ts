@@ -1,10 +1,25 @@
-/** The other way of legacy-rule.ts: what is written here is read there as the same rule, and is what iptables-legacy itself writes. */
+import {
+  encodeXtMark,
+  encodeXtMatch,
+  encodeXtPorts,
+  hasPorts,
+  MOST_PORTS,
+  type XtExtension,
+} from '../xtables/matches.ts';
+import { encodeXtTarget } from '../xtables/targets.ts';
 import { addressBytes, networkOf, parseAddress, parseCidr } from '../../net/address.ts';
-import { xtTarget } from '../iptables-nft/xtables.ts';
-import { type Family, type Negatable, PROTOCOLS, type Rule, type Target } from '../ruleset.ts';
-import { encodeMatch, hasPorts, isPort } from './encode-match.ts';
-import { Inverted, LAYOUTS, VERDICTS, type Layout } from './layout.ts';
-import { encodePart } from './part.ts';
+import { Inverted, LAYOUTS, type Layout, PART_DATA, VERDICTS } from './layout.ts';
+import {
+  type Family,
+  type Match,
+  type Negatable,
+  PROTOCOLS,
+  type PortRange,
+  type Rule,
+  type Target,
+} from '../ruleset.ts';
+
+/** The other way of legacy-rule.ts: what is written here is read there as the same rule, and is what iptables-legacy itself writes. */
 
 /**
  * A rule as struct ipt_entry or ip6t_entry; a jump's verdict is left at 0, because only the whole table knows where its chain is.
@@ -96,17 +111,21 @@ function encodeTarget(family: Family, { target, protocol }: Rule): Buffer | unde
     case 'return':
       return standardTarget(VERDICTS[target.kind]);
     case 'masquerade':
-      return encodePart(xtTarget(family, { kind: 'masquerade' }));
+      return encodePart(encodeXtTarget(family, { kind: 'masquerade' }));
     case 'mark':
-      return encodePart(xtTarget(family, target));
+      return encodePart(encodeXtTarget(family, target));
     case 'dnat':
       return isDestination(family, target, hasPorts(protocol))
-        ? encodePart(xtTarget(family, target))
+        ? encodePart(encodeXtTarget(family, target))
         : undefined;
     case 'redirect':
-      return hasPorts(protocol) && isPort(target.port) ? encodePart(xtTarget(family, target)) : undefined;
+      return hasPorts(protocol) && isPort(target.port)
+        ? encodePart(encodeXtTarget(family, target))
+        : undefined;
     case 'reject':
-      return REJECTIONS[family].includes(target.with) ? encodePart(xtTarget(family, target)) : undefined;
+      return REJECTIONS[family].includes(target.with)
+        ? encodePart(encodeXtTarget(family, target))
+        : undefined;
   }
 }
 
@@ -134,3 +153,71 @@ const DESTINATIONS: Readonly<Record<Family, RegExp>> = {
   ipv4: /^(?<address>[\d.]+)(?::(?<ports>\d+(?:-\d+(?:\/\d+)?)?))?$/,
   ipv6: /^(?:\[(?=.*\]:))?(?<address>[\da-f:.]+?)(?:\]:(?<ports>\d+(?:-\d+(?:\/\d+)?)?))?$/,
 };
+
+/**
+ * A match as struct xt_entry_match. The extensions are those of iptables-nft, which keeps the same structs, but for two that it has
+ * expressions for: ports of tcp and udp, and marks.
+ * @returns undefined for words of an operator's, and for what iptables would refuse
+ */
+export function encodeMatch(protocol: Rule['protocol'], match: Match): Buffer | undefined {
+  switch (match.kind) {
+    case 'rawArgs':
+      return undefined;
+    case 'mark':
+      return encodePart(encodeXtMark(match));
+    case 'port':
+      return isRange(match.destinationPort) ? portMatch(protocol, match) : undefined;
+    case 'comment':
+      return Buffer.byteLength(match.comment) <= LONGEST_COMMENT
+        ? encodePart(encodeXtMatch(match))
+        : undefined;
+    case 'conntrack':
+      return match.states.length > 0 ? encodePart(encodeXtMatch(match)) : undefined;
+    case 'multiport':
+      return isPortList(protocol, match.destinationPorts) ? encodePart(encodeXtMatch(match)) : undefined;
+    case 'addrtype':
+    case 'owner':
+      return encodePart(encodeXtMatch(match));
+  }
+}
+
+function isPort(port: number): boolean {
+  return Number.isInteger(port) && port >= 0 && port <= HIGHEST_PORT;
+}
+
+const HIGHEST_PORT = 0xffff;
+/** XT_MAX_COMMENT_LEN without its NUL */
+const LONGEST_COMMENT = 255;
+function isRange({ first, last }: PortRange): boolean {
+  return isPort(first) && isPort(last) && first <= last;
+}
+
+function isPortList(protocol: Rule['protocol'], ranges: readonly PortRange[]): boolean {
+  const places = ranges.reduce((sum, { first, last }) => sum + (first === last ? 1 : 2), 0);
+  return hasPorts(protocol) && places > 0 && places <= MOST_PORTS && ranges.every(isRange);
+}
+
+function portMatch(protocol: Rule['protocol'], match: Extract<Match, { kind: 'port' }>): Buffer | undefined {
+  if (protocol === 'sctp') return encodePart(encodeXtMatch(match));
+  if (protocol !== 'tcp' && protocol !== 'udp') return undefined;
+  return encodePart(encodeXtPorts(protocol, match.destinationPort));
+}
+
+/**
+ * struct xt_entry_match and xt_entry_target:
+ * ```
+ *  0          2            31            32                 size
+ * +----------+------------+-------------+------------------+
+ * | size u16 | name 29    | revision u8 | data, padded     |
+ * +----------+------------+-------------+------------------+
+ * ```
+ * The kernel compares the size with its own struct's, padded to 8 bytes (XT_ALIGN).
+ */
+export function encodePart({ name, revision, info }: XtExtension): Buffer {
+  const bytes = Buffer.alloc(PART_DATA + Math.ceil(info.length / 8) * 8);
+  bytes.writeUInt16LE(bytes.length, 0);
+  bytes.write(name, 2, 29);
+  bytes[31] = revision;
+  bytes.set(info, PART_DATA);
+  return bytes;
+}

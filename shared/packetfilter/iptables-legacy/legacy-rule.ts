@@ -1,9 +1,14 @@
 import { addressBytes, addressFromBytes, formatAddress, networkOf, parseCidr } from '../../net/address.ts';
-import { portsOf, readXtMatch, readXtTarget } from '../iptables-nft/decode-xtables.ts';
-import { xtMatch, xtTarget, type XtPart } from '../iptables-nft/xtables.ts';
+import {
+  decodeXtMark,
+  decodeXtMatch,
+  decodeXtPorts,
+  encodeXtMatch,
+  multiportRanges,
+} from '../xtables/matches.ts';
+import { decodeXtTarget, encodeXtTarget } from '../xtables/targets.ts';
 import { ruleText } from '../iptables/render.ts';
 import {
-  type Family,
   type UnmanagedRule,
   type Match,
   type Negatable,
@@ -81,7 +86,7 @@ export class LegacyRule implements Entry {
       const info = entries.subarray(at + 32, at + 32 + 48);
       if (entries[at + 31] !== 1 || info[0] !== 1 || info[47] !== 0) return false;
       lists += 1;
-      common ||= haveCommonPort(portsOf(info), ports);
+      common ||= haveCommonPort(multiportRanges(info), ports);
     }
     return lists === 1 && !common;
   }
@@ -152,7 +157,7 @@ export class LegacyRule implements Entry {
     const end = this.bytes.readUInt16LE(this.#layout.targetOffset);
     for (let at = this.#layout.matches; at < end; at += this.bytes.readUInt16LE(at)) {
       const info = this.bytes.subarray(at + 32, at + this.bytes.readUInt16LE(at));
-      const match = readMatch(nameAt(this.bytes, at + 2, 29), this.bytes[at + 31] ?? 0, info);
+      const match = decodeMatch(nameAt(this.bytes, at + 2, 29), this.bytes[at + 31] ?? 0, info);
       if (match === undefined) return undefined;
       matches.push(match);
     }
@@ -164,9 +169,9 @@ export class LegacyRule implements Entry {
     const name = nameAt(this.bytes, at + 2, 29);
     if (name !== '') {
       const info = this.bytes.subarray(at + 32);
-      const target = readXtTarget(this.#view.family, name, info);
-      const written = target === undefined ? undefined : rewritten(this.#view.family, target);
-      if (written === undefined) return undefined;
+      const target = decodeXtTarget(this.#view.family, name, info);
+      if (target === undefined) return undefined;
+      const written = encodeXtTarget(this.#view.family, target);
       return agrees(written, this.bytes[at + 31] ?? 0, info) ? target : undefined;
     }
     const chain = this.#jump();
@@ -203,26 +208,11 @@ const VERDICT_NAMES: ReadonlyMap<number, keyof typeof VERDICTS> = new Map(
   Object.entries(VERDICTS).map(([name, number]) => [number, name as keyof typeof VERDICTS]),
 );
 
-function rewritten(family: Family, target: Target): XtPart | undefined {
-  switch (target.kind) {
-    case 'jump':
-    case 'accept':
-    case 'drop':
-    case 'return':
-      return undefined;
-    case 'masquerade':
-      return xtTarget(family, { kind: 'masquerade' });
-    default:
-      return xtTarget(family, target);
-  }
-}
-
-function readMatch(name: string, revision: number, info: Buffer): Match | undefined {
-  if (name === 'tcp' || name === 'udp') return revision === 0 ? portMatch(info) : undefined;
-  if (name === 'mark') return revision === 1 ? markMatch(info) : undefined;
-  const match = readXtMatch(name, info);
-  if (match === undefined || match.kind === 'mark' || match.kind === 'rawArgs') return undefined;
-  return agrees(xtMatch(match), revision, info) ? match : undefined;
+function decodeMatch(name: string, revision: number, info: Buffer): Match | undefined {
+  if (name === 'tcp' || name === 'udp') return revision === 0 ? decodeXtPorts(info) : undefined;
+  if (name === 'mark') return revision === 1 ? decodeXtMark(info) : undefined;
+  const match = decodeXtMatch(name, info);
+  return match !== undefined && agrees(encodeXtMatch(match), revision, info) ? match : undefined;
 }
 
 /** What was understood, written again, gives the same bytes: then nothing was overlooked. */
@@ -236,20 +226,6 @@ function agrees(
     bytes.subarray(0, info.length).equals(info) &&
     bytes.subarray(info.length).every((byte) => byte === 0)
   );
-}
-
-/** struct xt_tcp, xt_udp: spts u16[2], dpts u16[2], then options and inversions that nobody here writes. */
-function portMatch(info: Buffer): Match | undefined {
-  const anySource = info.readUInt16LE(0) === 0 && info.readUInt16LE(2) === 0xffff;
-  if (!anySource || info.subarray(8).some((byte) => byte !== 0)) return undefined;
-  const [first, last] = [info.readUInt16LE(4), info.readUInt16LE(6)];
-  return first === 0 && last === 0xffff ? undefined : { kind: 'port', destinationPort: { first, last } };
-}
-
-/** struct xt_mark_mtinfo1: mark, mask u32, invert u8. */
-function markMatch(info: Buffer): Match {
-  const mark = { kind: 'mark', value: info.readUInt32LE(0), mask: info.readUInt32LE(4) } as const;
-  return info[8] === 1 ? { ...mark, negated: true } : mark;
 }
 
 /** undefined: not the mask of a prefix. */

@@ -1,5 +1,6 @@
 import type { Listing } from '../../kernel/netlink/conversation.ts';
-import { decodeRule, jumpTarget } from './decode-rule.ts';
+import { jumpTarget } from '../nftables/decode-expressions.ts';
+import { decodeRule } from './decode-rule.ts';
 import {
   PortSearch,
   longestPattern,

@@ -1,56 +1,34 @@
 /**
- * Rules of iptables-nft read back as data. Decoding is generous and then proved: what was understood is encoded again, and
- * only if that gives the very bytes of the kernel's rule is it taken; anything else stays a unmanaged rule that nobody here rewrites.
+ * Rules of iptables-nft read back as data. The decoder accepts more than iptables writes; what it understood is then encoded again, and only
+ * if that gives the kernel's own bytes is it taken. Any other rule stays an unmanaged rule, which is never rewritten.
  */
+import { addressFromBytes, formatAddress } from '../../net/address.ts';
 import {
+  decodeExpressions,
+  sameExpressions,
+  type DecodedExpression,
+} from '../nftables/decode-expressions.ts';
+import { CompareOp, MetaKey, PayloadBase, VerdictCode } from '../nftables/expressions.ts';
+import { encodeTree, textOf } from '../nftables/nlattr.ts';
+import {
+  PROTOCOL_NAMES,
   type Family,
   type Match,
   type Negatable,
-  PROTOCOL_NAMES,
   type Rule,
   type Target,
 } from '../ruleset.ts';
-import { addressFromBytes, formatAddress } from '../../net/address.ts';
-import {
-  parseExpression as parse,
-  sameExpressions,
-  type RawExpression,
-} from '../nftables/decode-expressions.ts';
-import { attributeOf, attributesOf, encodeTree, textOf } from '../nftables/nlattr.ts';
-import { CompareOp, MetaKey, PayloadBase, VerdictCode } from '../nftables/expressions.ts';
+import { decodeXtMatch } from '../xtables/matches.ts';
+import { decodeXtTarget } from '../xtables/targets.ts';
 import { encodeRule, IP_PROTOCOL, type HeaderTest } from './encode-rule.ts';
-import { decodeXtMatch, decodeXtTarget } from './decode-xtables.ts';
 
 /** @param list the payload of NFTA_RULE_EXPRESSIONS */
 export function decodeRule(family: Family, list: Buffer): Rule | undefined {
-  const reader = new Reader(
-    family,
-    attributesOf(list).map(([, element]) => parse(element)),
-  );
+  const reader = new Reader(family, decodeExpressions(list));
   const rule = reader.rule();
   if (rule === undefined) return undefined;
   const again = encodeRule(family, rule, reader.order);
   return again !== undefined && sameExpressions(encodeTree(again.expressions), list) ? rule : undefined;
-}
-
-/** The chain that a rule jumps or goes to, whatever else it holds. */
-export function jumpTarget(list: Buffer): string | undefined {
-  for (const [, element] of attributesOf(list)) {
-    const { name, data } = parse(element);
-    if (name !== 'immediate') continue;
-    const { chain } = verdictOf(data);
-    if (chain !== undefined) return chain;
-  }
-  return undefined;
-}
-
-function verdictOf(data: Buffer): { code: number | undefined; chain: string | undefined } {
-  const inner = attributeOf(attributeOf(data, 2) ?? Buffer.alloc(0), 2) ?? Buffer.alloc(0);
-  const chain = attributeOf(inner, 2);
-  return {
-    code: attributeOf(inner, 1)?.readInt32BE(),
-    chain: chain === undefined ? undefined : textOf(chain),
-  };
 }
 
 type Draft = { -readonly [Key in keyof Rule]?: Rule[Key] };
@@ -58,20 +36,20 @@ type Draft = { -readonly [Key in keyof Rule]?: Rule[Key] };
 /** Walks the expressions of one rule from left to right. */
 class Reader {
   readonly #family: Family;
-  readonly #rest: RawExpression[];
+  readonly #rest: DecodedExpression[];
   readonly #draft: Draft = {};
   readonly #matches: Match[] = [];
-  /** As this rule has them: versions of iptables differ. */
+  /** The order of this rule's tests: versions of iptables differ. */
   readonly order: HeaderTest[] = [];
 
-  constructor(family: Family, expressions: RawExpression[]) {
+  constructor(family: Family, expressions: DecodedExpression[]) {
     this.#family = family;
     this.#rest = expressions;
   }
 
   rule(): Rule | undefined {
-    while (this.#rest.length > 0 && this.#rest[0]?.name !== 'counter') {
-      if (!this.#one(this.#rest.shift())) return undefined;
+    while (this.#rest.length > 0 && this.#rest[0]?.kind !== 'counter') {
+      if (!this.#test(this.#rest.shift())) return undefined;
     }
     this.#rest.shift();
     const target = this.#rest.length === 1 ? this.#target(this.#rest[0]) : undefined;
@@ -79,16 +57,23 @@ class Reader {
     return { ...this.#draft, ...(this.#matches.length > 0 ? { matches: this.#matches } : {}), target };
   }
 
-  #one(expression: RawExpression | undefined): boolean {
-    if (expression === undefined) return false;
-    if (expression.name === 'meta') return this.#meta(attributeOf(expression.data, 2)?.readUInt32BE());
-    if (expression.name === 'payload') return this.#payload(expression.data);
-    const match = expression.name === 'match' ? decodeXtMatch(expression.data) : undefined;
-    if (match !== undefined) this.#matches.push(match);
-    return match !== undefined;
+  #test(expression: DecodedExpression | undefined): boolean {
+    switch (expression?.kind) {
+      case 'meta':
+        return this.#meta(expression.key);
+      case 'payload':
+        return this.#payload(expression);
+      case 'match': {
+        const match = decodeXtMatch(expression.name, expression.info);
+        if (match !== undefined) this.#matches.push(match);
+        return match !== undefined;
+      }
+      default:
+        return false;
+    }
   }
 
-  #meta(key: number | undefined): boolean {
+  #meta(key: number): boolean {
     if (key === MetaKey.mark) return this.#mark();
     const compared = this.#compared();
     if (compared === undefined) return false;
@@ -113,32 +98,41 @@ class Reader {
   }
 
   #mark(): boolean {
-    const mask =
-      this.#rest[0]?.name === 'bitwise' ? valueAt(this.#rest.shift()?.data, 4)?.readUInt32LE() : 0xffffffff;
+    const mask = this.#mask();
     const compared = this.#compared();
-    if (compared === undefined || mask === undefined) return false;
+    if (compared?.value.length !== 4 || (mask !== undefined && mask.length !== 4)) return false;
     const { value, negated } = compared;
-    this.#matches.push({ kind: 'mark', value: value.readUInt32LE(), mask, ...(negated ? { negated } : {}) });
+    this.#matches.push({
+      kind: 'mark',
+      value: value.readUInt32LE(),
+      mask: mask?.readUInt32LE() ?? 0xffffffff,
+      ...(negated ? { negated } : {}),
+    });
     return true;
   }
 
-  #payload(data: Buffer): boolean {
-    const [base, offset, length] = [2, 3, 4].map((type) => attributeOf(data, type)?.readUInt32BE());
+  #payload({ base, offset, length }: DecodedExpression & { kind: 'payload' }): boolean {
     if (base === PayloadBase.transport && offset === 2 && length === 2) return this.#port();
     if (base === PayloadBase.network && offset === IP_PROTOCOL && this.#family === 'ipv4') {
       const compared = this.#compared();
       return compared?.negated === false && this.#protocol('ipproto', compared.value[0]);
     }
-    return base === PayloadBase.network && this.#address(offset ?? 0, length ?? 0);
+    return base === PayloadBase.network && this.#address(offset, length);
   }
 
   #port(): boolean {
     const test = this.#rest.shift();
-    const [from, to] = test?.name === 'range' ? [3, 4] : [3, 3];
-    const first = valueAt(test?.data, from)?.readUInt16BE();
-    const last = valueAt(test?.data, to)?.readUInt16BE();
-    if (first === undefined || last === undefined) return false;
-    this.#matches.push({ kind: 'port', destinationPort: { first, last } });
+    const [from, to] =
+      test?.kind === 'range'
+        ? [test.from, test.to]
+        : test?.kind === 'cmp'
+          ? [test.value, test.value]
+          : [undefined, undefined];
+    if (from?.length !== 2 || to?.length !== 2) return false;
+    this.#matches.push({
+      kind: 'port',
+      destinationPort: { first: from.readUInt16BE(), last: to.readUInt16BE() },
+    });
     return true;
   }
 
@@ -147,7 +141,7 @@ class Reader {
     const sides =
       this.#family === 'ipv4' ? { 12: 'source', 16: 'destination' } : { 8: 'source', 24: 'destination' };
     const side = (sides as Record<number, 'source' | 'destination'>)[offset];
-    const mask = this.#rest[0]?.name === 'bitwise' ? valueAt(this.#rest.shift()?.data, 4) : undefined;
+    const mask = this.#mask();
     const compared = this.#compared();
     if (side === undefined || compared === undefined || length > size) return false;
     const whole = Buffer.alloc(size);
@@ -160,27 +154,26 @@ class Reader {
     return true;
   }
 
-  #compared(): { value: Buffer; negated: boolean } | undefined {
-    const test = this.#rest.shift();
-    const value = test?.name === 'cmp' ? valueAt(test.data, 3) : undefined;
-    if (test === undefined || value === undefined) return undefined;
-    return { value, negated: attributeOf(test.data, 2)?.readUInt32BE() === CompareOp.neq };
+  #mask(): Buffer | undefined {
+    const [next] = this.#rest;
+    if (next?.kind !== 'bitwise') return undefined;
+    this.#rest.shift();
+    return next.mask;
   }
 
-  #target(expression: RawExpression | undefined): Target | undefined {
-    if (expression?.name === 'target') return decodeXtTarget(this.#family, expression.data);
-    if (expression?.name !== 'immediate') return undefined;
-    const { code, chain } = verdictOf(expression.data);
+  #compared(): { value: Buffer; negated: boolean } | undefined {
+    const test = this.#rest.shift();
+    return test?.kind === 'cmp' ? { value: test.value, negated: test.op === CompareOp.neq } : undefined;
+  }
+
+  #target(expression: DecodedExpression | undefined): Target | undefined {
+    if (expression?.kind === 'target') return decodeXtTarget(this.#family, expression.name, expression.info);
+    if (expression?.kind !== 'verdict') return undefined;
+    const { code, chain } = expression;
     if (code === VerdictCode.jump && chain !== undefined) return { kind: 'jump', chain };
     const kind = (['accept', 'drop', 'return'] as const).find((name) => VerdictCode[name] === code);
     return kind === undefined ? undefined : { kind };
   }
-}
-
-/** NFTA_DATA_VALUE in an attribute. */
-function valueAt(data: Buffer | undefined, type: number): Buffer | undefined {
-  const nested = data === undefined ? undefined : attributeOf(data, type);
-  return nested === undefined ? undefined : attributeOf(nested, 1);
 }
 
 function prefixOf(mask: Buffer): number {

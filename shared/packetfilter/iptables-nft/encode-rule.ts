@@ -7,7 +7,8 @@ import * as expr from '../nftables/expressions.ts';
 import { address, be16, host32, protocolNumber } from '../nftables/encode.ts';
 import type { RuleBody } from '../nftables/messages.ts';
 import type { Family, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
-import { encodeXtMatch, encodeXtTarget } from './xtables.ts';
+import { encodeXtMatch, type XtMatch } from '../xtables/matches.ts';
+import { encodeXtTarget } from '../xtables/targets.ts';
 
 /**
  * What a rule tests of a packet's headers, in the order of its tests; `ipproto` is the protocol as the byte of the IPv4 header, `l4proto`
@@ -89,14 +90,14 @@ function addressTest(side: 'saddr' | 'daddr', tested: Negatable | undefined): ex
 function encodeMatch(rule: Rule, match: Match): expr.Expression[] | undefined {
   switch (match.kind) {
     case 'port':
-      if (rule.protocol === 'sctp') return [encodeXtMatch(match)];
+      if (rule.protocol === 'sctp') return [xtMatch(match)];
       return [expr.payloadLoad(expr.PayloadBase.transport, 2, 2), portTest(match.destinationPort)];
     case 'mark':
       return markTest(match.value, match.mask, match.negated);
     case 'rawArgs':
       return undefined;
     default:
-      return [encodeXtMatch(match)];
+      return [xtMatch(match)];
   }
 }
 
@@ -117,11 +118,16 @@ function encodeTarget(family: Family, target: Target): expr.Expression {
     case 'drop':
     case 'return':
       return expr.verdict(expr.VerdictCode[target.kind]);
-    case 'masquerade':
-      return encodeXtTarget(family, { kind: 'masquerade' });
-    default:
-      return encodeXtTarget(family, target);
+    default: {
+      const { name, revision, info } = encodeXtTarget(family, target);
+      return expr.xtTarget(name, revision, info);
+    }
   }
+}
+
+function xtMatch(match: XtMatch): expr.Expression {
+  const { name, revision, info } = encodeXtMatch(match);
+  return expr.xtMatch(name, revision, info);
 }
 
 function equality(negated: boolean | undefined): number {

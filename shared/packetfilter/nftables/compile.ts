@@ -5,7 +5,7 @@ import { NftConnection } from './connection.ts';
 import type { Expression } from './expressions.ts';
 import { Message } from './messages.ts';
 import type { NftFamily } from './model.ts';
-import { parseExpression } from './decode-expressions.ts';
+import { decodeExpression } from './decode-expressions.ts';
 import { attributeOf, attributesOf } from './nlattr.ts';
 
 /**
@@ -54,7 +54,7 @@ function compile(family: NftFamily, words: readonly string[], what: string): Exp
     return Buffer.from((rule && attributeOf(rule, RULE_EXPRESSIONS)) ?? Buffer.alloc(0));
   });
   return attributesOf(list).map(([type, element]) => {
-    if (parseExpression(element).name === 'lookup')
+    if (decodeExpression(element).kind === 'lookup')
       throw refused(what, words, 'it needs a set: write a range or a prefix instead of { … }');
     return [type, element];
   });

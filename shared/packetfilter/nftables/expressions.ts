@@ -4,8 +4,45 @@
  */
 import { be32, be64, type AttributeNode } from './nlattr.ts';
 
-/** NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA { … } } */
+/**
+ * ```
+ * NFTA_LIST_ELEM { NFTA_EXPR_NAME string | NFTA_EXPR_DATA { attributes of the expression } }
+ * ```
+ */
 export type Expression = AttributeNode;
+
+/** Attribute types, in the kernel's names: `META.key` is NFTA_META_KEY. decode-expressions.ts reads what is written here. */
+export const LIST_ELEM = 1;
+export const EXPR = { name: 1, data: 2 } as const;
+export const DATA = { value: 1, verdict: 2 } as const;
+export const VERDICT = { code: 1, chain: 2 } as const;
+export const META = { dreg: 1, key: 2, sreg: 3 } as const;
+export const PAYLOAD = { dreg: 1, base: 2, offset: 3, len: 4 } as const;
+export const CMP = { sreg: 1, op: 2, data: 3 } as const;
+export const RANGE = { sreg: 1, op: 2, fromData: 3, toData: 4 } as const;
+export const BITWISE = { sreg: 1, dreg: 2, len: 3, mask: 4, xor: 5, op: 6 } as const;
+export const BYTEORDER = { sreg: 1, dreg: 2, op: 3, len: 4, size: 5 } as const;
+export const IMMEDIATE = { dreg: 1, data: 2 } as const;
+export const COUNTER = { bytes: 1, packets: 2 } as const;
+export const CT = { dreg: 1, key: 2 } as const;
+export const FIB = { dreg: 1, result: 2, flags: 3 } as const;
+export const LOOKUP = { set: 1, sreg: 2, dreg: 3, flags: 5 } as const;
+export const NAT = {
+  type: 1,
+  family: 2,
+  regAddrMin: 3,
+  regAddrMax: 4,
+  regProtoMin: 5,
+  regProtoMax: 6,
+  flags: 7,
+} as const;
+export const REDIR = { regProtoMin: 1, regProtoMax: 2, flags: 3 } as const;
+export const REJECT = { type: 1, icmpCode: 2 } as const;
+/** NFTA_MATCH_* and NFTA_TARGET_*. */
+export const XTABLES = { name: 1, rev: 2, info: 3 } as const;
+
+/** NFT_REG_VERDICT: an immediate to it ends the rule. */
+export const REGISTER_VERDICT = 0;
 
 export const REGISTER_1 = 1;
 export const REGISTER_2 = 2;
@@ -22,33 +59,38 @@ export const MetaKey = {
   nfproto: 15,
   l4proto: 16,
 } as const;
+export const ConntrackKey = { state: 0, status: 2 } as const;
 export const CompareOp = { eq: 0, neq: 1, lt: 2, lte: 3, gt: 4, gte: 5 } as const;
 export const PayloadBase = { link: 0, network: 1, transport: 2 } as const;
 
 /**
  * ```
- * NFTA_META_KEY (2)  u32   what to load
- * NFTA_META_DREG (1) u32   where to
+ * NFTA_META_KEY u32, a MetaKey | NFTA_META_DREG u32
  * ```
  */
 export function metaLoad(key: number, register: number = REGISTER_1): Expression {
   return expression('meta', [
-    [2, be32(key)],
-    [1, be32(register)],
+    [META.key, be32(key)],
+    [META.dreg, be32(register)],
   ]);
 }
 
-/** As {@link metaLoad}, but NFTA_META_SREG (3): the value of the register is stored. */
+/**
+ * Stores the register's value.
+ * ```
+ * NFTA_META_KEY u32 | NFTA_META_SREG u32
+ * ```
+ */
 export function metaStore(key: number, register: number = REGISTER_1): Expression {
   return expression('meta', [
-    [2, be32(key)],
-    [3, be32(register)],
+    [META.key, be32(key)],
+    [META.sreg, be32(register)],
   ]);
 }
 
 /**
  * ```
- * NFTA_PAYLOAD_DREG (1) u32 | NFTA_PAYLOAD_BASE (2) u32 | NFTA_PAYLOAD_OFFSET (3) u32 | NFTA_PAYLOAD_LEN (4) u32, bytes
+ * NFTA_PAYLOAD_DREG u32 | NFTA_PAYLOAD_BASE u32, a PayloadBase | NFTA_PAYLOAD_OFFSET u32, bytes | NFTA_PAYLOAD_LEN u32, bytes
  * ```
  */
 export function payloadLoad(
@@ -58,128 +100,173 @@ export function payloadLoad(
   register: number = REGISTER_1,
 ): Expression {
   return expression('payload', [
-    [1, be32(register)],
-    [2, be32(base)],
-    [3, be32(offset)],
-    [4, be32(length)],
+    [PAYLOAD.dreg, be32(register)],
+    [PAYLOAD.base, be32(base)],
+    [PAYLOAD.offset, be32(offset)],
+    [PAYLOAD.len, be32(length)],
   ]);
 }
 
-/** NFTA_CMP_SREG (1), NFTA_CMP_OP (2), NFTA_CMP_DATA (3) { NFTA_DATA_VALUE (1) } */
+/**
+ * ```
+ * NFTA_CMP_SREG u32 | NFTA_CMP_OP u32, a CompareOp | NFTA_CMP_DATA { NFTA_DATA_VALUE bytes }
+ * ```
+ */
 export function compare(
   value: Uint8Array,
   op: number = CompareOp.eq,
   register: number = REGISTER_1,
 ): Expression {
   return expression('cmp', [
-    [1, be32(register)],
-    [2, be32(op)],
-    [3, [[1, value]]],
+    [CMP.sreg, be32(register)],
+    [CMP.op, be32(op)],
+    [CMP.data, [[DATA.value, value]]],
   ]);
 }
 
-/** NFTA_RANGE_SREG (1), _OP (2), _FROM_DATA (3), _TO_DATA (4); both ends included. */
+/**
+ * Both ends included.
+ * ```
+ * NFTA_RANGE_SREG u32 | _OP u32 | _FROM_DATA { NFTA_DATA_VALUE bytes } | _TO_DATA { NFTA_DATA_VALUE bytes }
+ * ```
+ */
 export function range(from: Uint8Array, to: Uint8Array, op: number = CompareOp.eq): Expression {
   return expression('range', [
-    [1, be32(REGISTER_1)],
-    [2, be32(op)],
-    [3, [[1, from]]],
-    [4, [[1, to]]],
+    [RANGE.sreg, be32(REGISTER_1)],
+    [RANGE.op, be32(op)],
+    [RANGE.fromData, [[DATA.value, from]]],
+    [RANGE.toData, [[DATA.value, to]]],
   ]);
 }
 
-/** `register = (register & mask) ^ xor`: NFTA_BITWISE_SREG (1), _DREG (2), _LEN (3), _MASK (4), _XOR (5). */
+/**
+ * `register = (register & mask) ^ xor`
+ * ```
+ * NFTA_BITWISE_SREG u32 | _DREG u32 | _LEN u32, bytes | _MASK { NFTA_DATA_VALUE bytes } | _XOR { NFTA_DATA_VALUE bytes }
+ * ```
+ */
 export function bitwise(mask: Uint8Array, xor: Uint8Array = new Uint8Array(mask.length)): Expression {
   return expression('bitwise', [
-    [1, be32(REGISTER_1)],
-    [2, be32(REGISTER_1)],
-    [3, be32(mask.length)],
-    [4, [[1, mask]]],
-    [5, [[1, xor]]],
+    [BITWISE.sreg, be32(REGISTER_1)],
+    [BITWISE.dreg, be32(REGISTER_1)],
+    [BITWISE.len, be32(mask.length)],
+    [BITWISE.mask, [[DATA.value, mask]]],
+    [BITWISE.xor, [[DATA.value, xor]]],
   ]);
 }
 
-/** Host order to network order, for values that are compared as numbers: NFTA_BYTEORDER_OP (3) 1 = hton. */
+/**
+ * Host order to network order, for values that are compared as numbers.
+ * ```
+ * NFTA_BYTEORDER_SREG u32 | _DREG u32 | _OP u32, NFT_BYTEORDER_HTON | _LEN u32, bytes | _SIZE u32, bytes
+ * ```
+ */
 export function hostToNetwork(length: number): Expression {
   return expression('byteorder', [
-    [1, be32(REGISTER_1)],
-    [2, be32(REGISTER_1)],
-    [3, be32(1)],
-    [4, be32(length)],
-    [5, be32(length)],
+    [BYTEORDER.sreg, be32(REGISTER_1)],
+    [BYTEORDER.dreg, be32(REGISTER_1)],
+    [BYTEORDER.op, be32(BYTEORDER_HTON)],
+    [BYTEORDER.len, be32(length)],
+    [BYTEORDER.size, be32(length)],
   ]);
 }
 
-/** NFTA_IMMEDIATE_DREG (1), NFTA_IMMEDIATE_DATA (2) { NFTA_DATA_VALUE (1) } */
+/**
+ * ```
+ * NFTA_IMMEDIATE_DREG u32 | NFTA_IMMEDIATE_DATA { NFTA_DATA_VALUE bytes }
+ * ```
+ */
 export function immediate(value: Uint8Array, register: number): Expression {
   return expression('immediate', [
-    [1, be32(register)],
-    [2, [[1, value]]],
+    [IMMEDIATE.dreg, be32(register)],
+    [IMMEDIATE.data, [[DATA.value, value]]],
   ]);
 }
 
 /** Verdicts of linux/netfilter.h and nf_tables.h; a jump or goto names its chain. */
 export const VerdictCode = { drop: 0, accept: 1, jump: -3, goto: -4, return: -5 } as const;
 
-/** An immediate to register 0 (NFT_REG_VERDICT) whose data is {@link verdictData}. */
+/**
+ * ```
+ * NFTA_IMMEDIATE_DREG u32, NFT_REG_VERDICT | NFTA_IMMEDIATE_DATA { see verdictData }
+ * ```
+ */
 export function verdict(code: number, chain?: string): Expression {
   return expression('immediate', [
-    [1, be32(0)],
-    [2, [verdictData(code, chain)]],
-  ]);
-}
-
-/** NFTA_DATA_VERDICT (2) { NFTA_VERDICT_CODE (1), NFTA_VERDICT_CHAIN (2) } */
-export function verdictData(code: number, chain?: string): AttributeNode {
-  return [
-    2,
-    chain === undefined
-      ? [[1, be32(code)]]
-      : [
-          [1, be32(code)],
-          [2, chain],
-        ],
-  ];
-}
-
-/** NFTA_COUNTER_BYTES (1), NFTA_COUNTER_PACKETS (2); from zero. */
-export function counter(): Expression {
-  return expression('counter', [
-    [1, be64(0n)],
-    [2, be64(0n)],
-  ]);
-}
-
-/** NFTA_CT_DREG (1), NFTA_CT_KEY (2): 0 state, 2 status. */
-export function conntrackLoad(key: 'state' | 'status'): Expression {
-  return expression('ct', [
-    [1, be32(REGISTER_1)],
-    [2, be32(key === 'state' ? 0 : 2)],
-  ]);
-}
-
-/** `fib daddr type`: NFTA_FIB_DREG (1), NFTA_FIB_RESULT (2) 3 = address type, NFTA_FIB_FLAGS (3) 2 = daddr. */
-export function fibDestinationType(): Expression {
-  return expression('fib', [
-    [1, be32(REGISTER_1)],
-    [2, be32(3)],
-    [3, be32(2)],
-  ]);
-}
-
-/** NFTA_LOOKUP_SET (1), _SREG (2), _DREG (3) for maps (0 = the verdict), _FLAGS (5) 1 = invert. */
-export function lookup(set: string, options: { destination?: number; not?: boolean } = {}): Expression {
-  return expression('lookup', [
-    [1, set],
-    [2, be32(REGISTER_1)],
-    ...(options.destination === undefined ? [] : [[3, be32(options.destination)] as const]),
-    ...(options.not === true ? [[5, be32(1)] as const] : []),
+    [IMMEDIATE.dreg, be32(REGISTER_VERDICT)],
+    [IMMEDIATE.data, [verdictData(code, chain)]],
   ]);
 }
 
 /**
- * Destination NAT from registers: NFTA_NAT_TYPE (1) 1 = DNAT, _FAMILY (2), _REG_ADDR_MIN (3), _REG_ADDR_MAX (4),
- * _REG_PROTO_MIN (5), _REG_PROTO_MAX (6), _FLAGS (7): 1 address, 2 port given.
+ * ```
+ * NFTA_DATA_VERDICT { NFTA_VERDICT_CODE i32, a VerdictCode | NFTA_VERDICT_CHAIN string, of a jump or goto }
+ * ```
+ */
+export function verdictData(code: number, chain?: string): AttributeNode {
+  const codeNode = [VERDICT.code, be32(code)] as const;
+  return [DATA.verdict, chain === undefined ? [codeNode] : [codeNode, [VERDICT.chain, chain]]];
+}
+
+/**
+ * From zero.
+ * ```
+ * NFTA_COUNTER_BYTES u64 | NFTA_COUNTER_PACKETS u64
+ * ```
+ */
+export function counter(): Expression {
+  return expression('counter', [
+    [COUNTER.bytes, be64(0n)],
+    [COUNTER.packets, be64(0n)],
+  ]);
+}
+
+/**
+ * ```
+ * NFTA_CT_DREG u32 | NFTA_CT_KEY u32, a ConntrackKey
+ * ```
+ */
+export function conntrackLoad(key: 'state' | 'status'): Expression {
+  return expression('ct', [
+    [CT.dreg, be32(REGISTER_1)],
+    [CT.key, be32(ConntrackKey[key])],
+  ]);
+}
+
+/**
+ * `fib daddr type`
+ * ```
+ * NFTA_FIB_DREG u32 | NFTA_FIB_RESULT u32, NFT_FIB_RESULT_ADDRTYPE | NFTA_FIB_FLAGS u32, NFTA_FIB_F_DADDR
+ * ```
+ */
+export function fibDestinationType(): Expression {
+  return expression('fib', [
+    [FIB.dreg, be32(REGISTER_1)],
+    [FIB.result, be32(FIB_RESULT_ADDRTYPE)],
+    [FIB.flags, be32(FIB_F_DADDR)],
+  ]);
+}
+
+/**
+ * ```
+ * NFTA_LOOKUP_SET string | _SREG u32 | _DREG u32, for maps: where the data goes | _FLAGS u32, NFT_LOOKUP_F_INV
+ * ```
+ */
+export function lookup(set: string, options: { destination?: number; not?: boolean } = {}): Expression {
+  return expression('lookup', [
+    [LOOKUP.set, set],
+    [LOOKUP.sreg, be32(REGISTER_1)],
+    ...(options.destination === undefined ? [] : [[LOOKUP.dreg, be32(options.destination)] as const]),
+    ...(options.not === true ? [[LOOKUP.flags, be32(LOOKUP_F_INV)] as const] : []),
+  ]);
+}
+
+/**
+ * Destination NAT from registers.
+ * ```
+ * NFTA_NAT_TYPE u32, NFT_NAT_DNAT | _FAMILY u32 | _REG_ADDR_MIN u32 | _REG_ADDR_MAX u32 |
+ * _REG_PROTO_MIN u32 | _REG_PROTO_MAX u32 | _FLAGS u32, NF_NAT_RANGE_*: 1 address, 2 port
+ * ```
  */
 export function destinationNat(
   family: number,
@@ -187,26 +274,30 @@ export function destinationNat(
 ): Expression {
   const { address, port } = registers;
   return expression('nat', [
-    [1, be32(1)],
-    [2, be32(family)],
-    [3, be32(address)],
-    [4, be32(address)],
+    [NAT.type, be32(NAT_DNAT)],
+    [NAT.family, be32(family)],
+    [NAT.regAddrMin, be32(address)],
+    [NAT.regAddrMax, be32(address)],
     ...(port === undefined
       ? []
       : ([
-          [5, be32(port[0])],
-          [6, be32(port[1])],
+          [NAT.regProtoMin, be32(port[0])],
+          [NAT.regProtoMax, be32(port[1])],
         ] as const)),
-    [7, be32(port === undefined ? 1 : 3)],
+    [NAT.flags, be32(port === undefined ? RANGE_ADDRESS : RANGE_ADDRESS | RANGE_PORT)],
   ]);
 }
 
-/** NFTA_REDIR_REG_PROTO_MIN (1), _MAX (2), _FLAGS (3) 2 = port given. */
+/**
+ * ```
+ * NFTA_REDIR_REG_PROTO_MIN u32 | NFTA_REDIR_REG_PROTO_MAX u32 | NFTA_REDIR_FLAGS u32, NF_NAT_RANGE_*
+ * ```
+ */
 export function redirect(portRegister: number): Expression {
   return expression('redir', [
-    [1, be32(portRegister)],
-    [2, be32(portRegister)],
-    [3, be32(2)],
+    [REDIR.regProtoMin, be32(portRegister)],
+    [REDIR.regProtoMax, be32(portRegister)],
+    [REDIR.flags, be32(RANGE_PORT)],
   ]);
 }
 
@@ -214,37 +305,55 @@ export function masquerade(): Expression {
   return expression('masq', []);
 }
 
-/** NFTA_REJECT_TYPE (1): 1 TCP reset, 2 icmpx; NFTA_REJECT_ICMP_CODE (2): 1 = icmpx port unreachable. */
+/**
+ * ```
+ * NFTA_REJECT_TYPE u32, a RejectType | NFTA_REJECT_ICMP_CODE u8, NFT_REJECT_ICMPX_PORT_UNREACH
+ * ```
+ */
 export function reject(how: 'tcp reset' | 'icmpx port-unreachable'): Expression {
   return expression(
     'reject',
     how === 'tcp reset'
-      ? [[1, be32(1)]]
+      ? [[REJECT.type, be32(RejectType.tcpReset)]]
       : [
-          [1, be32(2)],
-          [2, Uint8Array.of(1)],
+          [REJECT.type, be32(RejectType.icmpx)],
+          [REJECT.icmpCode, Uint8Array.of(ICMPX_PORT_UNREACHABLE)],
         ],
   );
 }
 
-/** An xtables match in nf_tables: NFTA_MATCH_NAME (1), _REV (2), _INFO (3), its struct padded to 8 bytes. */
+/**
+ * An xtables match in nf_tables.
+ * ```
+ * NFTA_MATCH_NAME string | NFTA_MATCH_REV u32 | NFTA_MATCH_INFO the struct of the match, padded to 8 bytes
+ * ```
+ */
 export function xtMatch(name: string, revision: number, info: Uint8Array): Expression {
   return expression('match', xtables(name, revision, info));
 }
 
-/** An xtables target: NFTA_TARGET_NAME (1), _REV (2), _INFO (3). */
+/** An xtables target: NFTA_TARGET_NAME, _REV, _INFO as in {@link xtMatch}. */
 export function xtTarget(name: string, revision: number, info: Uint8Array): Expression {
   return expression('target', xtables(name, revision, info));
 }
 
-const LIST_ELEM = 1;
+export const RejectType = { icmpUnreachable: 0, tcpReset: 1, icmpx: 2 } as const;
+
+const BYTEORDER_HTON = 1;
+const FIB_RESULT_ADDRTYPE = 3;
+const FIB_F_DADDR = 2;
+const LOOKUP_F_INV = 1;
+const NAT_DNAT = 1;
+const RANGE_ADDRESS = 1;
+const RANGE_PORT = 2;
+const ICMPX_PORT_UNREACHABLE = 1;
 
 function expression(name: string, data: readonly AttributeNode[]): Expression {
   return [
     LIST_ELEM,
     [
-      [1, name],
-      [2, data],
+      [EXPR.name, name],
+      [EXPR.data, data],
     ],
   ];
 }
@@ -253,8 +362,8 @@ function xtables(name: string, revision: number, info: Uint8Array): readonly Att
   const padded = new Uint8Array((info.length + 7) & ~7);
   padded.set(info);
   return [
-    [1, name],
-    [2, be32(revision)],
-    [3, padded],
+    [XTABLES.name, name],
+    [XTABLES.rev, be32(revision)],
+    [XTABLES.info, padded],
   ];
 }

@@ -1,7 +1,7 @@
 import { readNft } from '../nftables/change.ts';
 import type { NftTable } from '../nftables/model.ts';
 import type { NftReader, StandingBaseChain } from '../nftables/reader.ts';
-import { fateIn } from './verdict.ts';
+import { verdictIn } from './verdict.ts';
 import type { KnownPacket } from './packet.ts';
 
 /** A base chain of somebody's that packets do not survive, whatever other tables say. */
@@ -21,7 +21,7 @@ export function forwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
   return readNft((view) =>
     forwardChains(view).flatMap((chain) => {
       const dropped = packets.filter(
-        (packet) => concerns(chain, packet) && fateIn(view, chain, packet) === 'dropped',
+        (packet) => concerns(chain, packet) && verdictIn(view, chain, packet).verdict === 'dropped',
       );
       return dropped.length === 0 ? [] : [{ ...chain, packets: dropped }];
     }),

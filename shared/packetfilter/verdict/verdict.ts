@@ -4,52 +4,68 @@ import type { NftReader, StandingBaseChain } from '../nftables/reader.ts';
 import { followRule, type RuleOutcome } from './follow-rule.ts';
 import type { KnownPacket } from './packet.ts';
 
-/** `unclear`: something that could not be followed decides it. */
-export type Fate = 'accepted' | 'dropped' | 'unclear';
+/** `unclear`: it depends on something that could not be followed. */
+export type ChainVerdict = 'accepted' | 'dropped' | 'unclear';
 
-/**
- * What becomes of a packet in somebody's base chain. An accept elsewhere does not change it: each base chain of a hook is
- * asked, and one that drops is enough (nft(8), "Base chains").
- */
-export function fateIn(
-  view: NftReader,
-  { table, name, policy }: StandingBaseChain,
-  packet: KnownPacket,
-): Fate {
-  const ends = new Trial(view, table, packet).chain(name, 0);
-  if (ends.delete('passed')) ends.add(policy === 'drop' ? 'dropped' : 'accepted');
-  const [only] = ends;
-  return ends.size === 1 && only !== undefined && only !== 'passed' ? only : 'unclear';
+/** What decides: a rule of a chain, or the policy of the base chain. */
+export type Decider = 'policy' | { readonly chain: string; readonly handle: bigint };
+
+export interface Followed {
+  readonly verdict: ChainVerdict;
+  /** What dropped the packet, the first one when there are several possibilities; undefined unless `dropped`. */
+  readonly by: Decider | undefined;
 }
 
-/** How a packet may come out of a chain; `passed` when its rules decide nothing. */
+/**
+ * What a base chain does with a packet. An accept in another chain does not change it: the kernel asks each base chain of a hook, and one
+ * that drops is enough (nft(8), "Base chains").
+ */
+export function verdictIn(
+  reader: NftReader,
+  { table, name, policy }: Pick<StandingBaseChain, 'table' | 'name' | 'policy'>,
+  packet: KnownPacket,
+): Followed {
+  const walk = new ChainWalk(reader, table, packet);
+  const ends = walk.chain(name, 0);
+  let by = walk.droppedBy;
+  if (ends.delete('passed')) {
+    ends.add(policy === 'drop' ? 'dropped' : 'accepted');
+    if (policy === 'drop') by ??= 'policy';
+  }
+  const [only] = ends;
+  const verdict = ends.size === 1 && only !== undefined && only !== 'passed' ? only : 'unclear';
+  return { verdict, by: verdict === 'dropped' ? by : undefined };
+}
+
+/** How a packet may leave a chain; `passed` when its rules decide nothing. */
 type End = 'accepted' | 'dropped' | 'passed';
-/** How it may come out of a rule: on to the next one, or out of the chain. */
+/** How it may leave a rule: to the next one, or out of the chain. */
 type Step = Exclude<End, 'passed'> | 'next' | 'out';
 
 const ANYTHING: readonly Step[] = ['accepted', 'dropped', 'next', 'out'];
-/** More than any chain that a person wrote; longer ones are not followed to their end. */
-const MOST_RULES = 1_000;
+/** Rules that are followed for one packet; what comes after them is unclear. */
+const MOST_RULES = 5_000;
 /** NFT_JUMP_STACK_SIZE */
 const DEEPEST = 16;
 
-class Trial {
-  readonly #view: NftReader;
+class ChainWalk {
+  droppedBy: Decider | undefined;
+  readonly #reader: NftReader;
   readonly #table: NftTable;
   readonly #packet: KnownPacket;
-  #left = MOST_RULES;
+  #rulesLeft = MOST_RULES;
 
-  constructor(view: NftReader, table: NftTable, packet: KnownPacket) {
-    this.#view = view;
+  constructor(reader: NftReader, table: NftTable, packet: KnownPacket) {
+    this.#reader = reader;
     this.#table = table;
     this.#packet = packet;
   }
 
-  /** Every end that cannot be ruled out. */
+  /** Every end that cannot be excluded. */
   chain(name: string, depth: number): Set<End> {
     const ends = new Set<End>();
-    for (const { expressions } of this.#view.rules({ table: this.#table, name })) {
-      const steps = this.#rule(expressions, depth);
+    for (const { expressions, handle } of this.#reader.rules({ table: this.#table, name })) {
+      const steps = this.#rule(expressions, { chain: name, handle }, depth);
       for (const step of steps) {
         if (step === 'out') ends.add('passed');
         else if (step !== 'next') ends.add(step);
@@ -59,11 +75,12 @@ class Trial {
     return ends.add('passed');
   }
 
-  #rule(expressions: Buffer, depth: number): readonly Step[] {
-    if (--this.#left < 0) return ANYTHING;
-    const outcome = followRule(this.#view, this.#table, expressions, this.#packet);
+  #rule(expressions: Buffer, rule: Decider, depth: number): readonly Step[] {
+    if (--this.#rulesLeft < 0) return ANYTHING;
+    const outcome = followRule(this.#reader, this.#table, expressions, this.#packet);
     if (outcome.matches === 'no') return ['next'];
     const steps = this.#verdict(outcome, depth);
+    if (steps.includes('dropped')) this.droppedBy ??= rule;
     return outcome.matches === 'yes' ? steps : [...steps, 'next'];
   }
 
@@ -76,9 +93,9 @@ class Trial {
       case VerdictCode.return:
         return ['out'];
       case VerdictCode.jump:
-        return this.#below(chain, depth, 'next');
+        return this.#called(chain, depth, 'next');
       case VerdictCode.goto:
-        return this.#below(chain, depth, 'out');
+        return this.#called(chain, depth, 'out');
       case 'any':
         return ANYTHING;
       default:
@@ -86,8 +103,8 @@ class Trial {
     }
   }
 
-  /** @param passed where a packet goes on that the other chain decides nothing about */
-  #below(chain: string | undefined, depth: number, passed: Step): Step[] {
+  /** @param passed where a packet goes on about which the called chain decides nothing */
+  #called(chain: string | undefined, depth: number, passed: Step): Step[] {
     if (chain === undefined || depth >= DEEPEST) return [...ANYTHING];
     return [...this.chain(chain, depth + 1)].map((end) => (end === 'passed' ? passed : end));
   }

@@ -3,10 +3,12 @@ import * as assert from 'uvu/assert';
 import { sameRule, isUnmanaged } from '../../../../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
 import { ChainRules } from '../../../../../shared/packetfilter/iptables-nft/chain-rules.ts';
-import { decodeRule, jumpTarget } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
-import { portsOf } from '../../../../../shared/packetfilter/iptables-nft/decode-xtables.ts';
-import { parseExpression } from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
-import { attributeOf, attributesOf, textOf } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
+import { decodeRule } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
+import { multiportRanges } from '../../../../../shared/packetfilter/xtables/matches.ts';
+import {
+  decodeExpressions,
+  jumpTarget,
+} from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
 import {
   doing,
   haveCommonPort,
@@ -156,12 +158,11 @@ test('by ports: all but the rules that have a list without them', () => {
 
 /** By every expression of the rule: struct xt_multiport_v1 with flag 1, not inverted. */
 function mayBeFor(expressions: Buffer, ports: readonly PortRange[]): boolean {
-  return [...attributesOf(expressions)].every(([, element]) => {
-    const { name, data } = parseExpression(element);
-    if (name !== 'match' || textOf(attributeOf(data, 1) ?? Buffer.alloc(0)) !== 'multiport') return true;
-    const info = attributeOf(data, 3) ?? Buffer.alloc(0);
+  return decodeExpressions(expressions).every((expression) => {
+    if (expression.kind !== 'match' || expression.name !== 'multiport') return true;
+    const { info } = expression;
     const isPlain = info[0] === 1 && (info[1] ?? 0) <= 15 && info[47] === 0;
-    return !isPlain || haveCommonPort(portsOf(withPlainMarks(info)), ports);
+    return !isPlain || haveCommonPort(multiportRanges(withPlainMarks(info)), ports);
   });
 }
 

@@ -4,7 +4,8 @@
  */
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
-import { decodeRule, jumpTarget } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
+import { decodeRule } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
+import { jumpTarget } from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
 import { encodeRule } from '../../../../../shared/packetfilter/iptables-nft/encode-rule.ts';
 import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';

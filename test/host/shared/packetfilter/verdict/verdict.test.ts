@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { fateIn, type Fate } from '../../../../../shared/packetfilter/verdict/verdict.ts';
+import { verdictIn, type ChainVerdict } from '../../../../../shared/packetfilter/verdict/verdict.ts';
 import type { KnownPacket } from '../../../../../shared/packetfilter/verdict/packet.ts';
 import { readNft } from '../../../../../shared/packetfilter/nftables/change.ts';
 import { randomBelow } from '../../../../support/random.ts';
@@ -7,8 +7,8 @@ import { suite } from '../../../../support/suite.ts';
 import { run } from '../../../../support/variants.ts';
 import { INNER, makeWire, OUTER, passed, Sender, type Family } from './wire.ts';
 
-/** What is foretold of a packet, held against what the kernel does with it. */
-const test = suite('fate of packets in chains of others', { limit: 120 });
+/** What is predicted of a packet, held against what the kernel does with it. */
+const test = suite('the verdict of chains of other programs', { limit: 120 });
 test.before(makeWire);
 test.after(() => senders.forEach((sender) => sender.close()));
 
@@ -23,8 +23,9 @@ function packet(family: Family, state: Kind): { known: KnownPacket; send: () => 
   const out = new Sender('inner', family, own);
   const back = new Sender('outer', family, own);
   senders.push(out, back);
+  const flow = { family, state, protocol: 'udp', destinationPort: own } as const;
   const link = { inInterface: 'br0', outInterface: 'up0', source: INNER[family], destination: OUTER[family] };
-  if (state === 'new') return { known: { family, state, ...link }, send: () => out.send(OUTER[family], own) };
+  if (state === 'new') return { known: { ...flow, ...link }, send: () => out.send(OUTER[family], own) };
   out.send(OUTER[family], own);
   const answer = {
     inInterface: 'up0',
@@ -32,7 +33,7 @@ function packet(family: Family, state: Kind): { known: KnownPacket; send: () => 
     source: OUTER[family],
     destination: INNER[family],
   };
-  return { known: { family, state, ...answer }, send: () => back.send(INNER[family], own) };
+  return { known: { ...flow, ...answer }, send: () => back.send(INNER[family], own) };
 }
 
 /** @param rules of table inet t; `chain forward` is the base chain */
@@ -41,24 +42,24 @@ function tableOf(policy: string, rules: string): string {
   return `table inet t {\n${rules.replaceAll('} chain', '}\nchain').replace('chain forward {', base)}\n}`;
 }
 
-function outcome(table: string, family: Family, state: Kind): { foretold: Fate; arrived: boolean } {
+function outcome(table: string, family: Family, state: Kind): { predicted: ChainVerdict; arrived: boolean } {
   const { known, send } = packet(family, state);
   run('nft', table);
   try {
-    const foretold = readNft((view) => {
+    const predicted = readNft((view) => {
       const base = view.baseChain({ table: { family: 'inet', name: 't' }, name: 'forward' });
       assert.ok(base);
-      return base === undefined ? 'unclear' : fateIn(view, base, known);
+      return base === undefined ? 'unclear' : verdictIn(view, base, known).verdict;
     });
     const before = passed();
     send();
-    return { foretold, arrived: passed() > before };
+    return { predicted, arrived: passed() > before };
   } finally {
     run('nft', 'delete table inet t');
   }
 }
 
-/** What a rule may ask for, and whether that can be foretold at all. */
+/** What a rule may ask for, and whether that can be predicted at all. */
 const CERTAIN = [
   'iifname "br0"',
   'iifname "up0"',
@@ -85,15 +86,14 @@ const CERTAIN = [
   'ct status dnat',
   'meta nfproto ipv4',
   'meta protocol ip6',
+  'meta l4proto udp',
+  'meta l4proto != tcp',
+  'udp dport > 1000',
+  'udp dport { 53, 20000-40000 }',
+  'meta l4proto . th dport { udp . 20000-40000 }',
   'counter',
 ];
-const UNCERTAIN = [
-  'meta l4proto udp',
-  'udp dport > 1000',
-  'limit rate 1/hour',
-  'meta mark 7',
-  'meta l4proto != tcp',
-];
+const UNCERTAIN = ['udp sport > 1000', 'limit rate 1/hour', 'meta mark 7'];
 const VERDICTS = ['accept', 'drop', 'return', 'jump sub', 'goto sub', 'reject', 'continue'];
 
 test('each test alone, both families, both directions', () => {
@@ -101,17 +101,17 @@ test('each test alone, both families, both directions', () => {
     for (const family of ['ip', 'ip6'] as const) {
       for (const state of ['new', 'established'] as const) {
         const table = tableOf('drop', `chain forward { ${condition} accept; }`);
-        const { foretold, arrived } = outcome(table, family, state);
-        const what = `${condition}, ${family}, ${state}: foretold ${foretold}, arrived ${arrived}`;
-        if (CERTAIN.includes(condition)) assert.is(foretold, arrived ? 'accepted' : 'dropped', what);
-        else assert.is.not(foretold, arrived ? 'dropped' : 'accepted', what);
+        const { predicted, arrived } = outcome(table, family, state);
+        const what = `${condition}, ${family}, ${state}: predicted ${predicted}, arrived ${arrived}`;
+        if (CERTAIN.includes(condition)) assert.is(predicted, arrived ? 'accepted' : 'dropped', what);
+        else assert.is.not(predicted, arrived ? 'dropped' : 'accepted', what);
       }
     }
   }
 });
 
 test('verdicts of maps and chains within chains', () => {
-  const cases: readonly (readonly [rules: string, policy: string, fate: Fate])[] = [
+  const cases: readonly (readonly [rules: string, policy: string, verdict: ChainVerdict])[] = [
     ['chain forward { iifname vmap { "br0" : drop, "up0" : accept }; }', 'accept', 'dropped'],
     [
       'chain sub { accept; } chain forward { iifname vmap { "br0" : jump sub }; drop; }',
@@ -124,21 +124,22 @@ test('verdicts of maps and chains within chains', () => {
     ['chain forward { return; drop; }', 'accept', 'accepted'],
     ['chain forward { return; accept; }', 'drop', 'dropped'],
     ['chain forward { limit rate 100/second accept; drop; }', 'accept', 'unclear'],
-    ['chain forward { udp dport 1 drop; }', 'accept', 'unclear'],
-    ['chain forward { meta l4proto vmap { tcp : accept }; }', 'drop', 'unclear'],
+    ['chain forward { udp dport 1 drop; }', 'accept', 'accepted'],
+    ['chain forward { udp sport 1 drop; }', 'accept', 'unclear'],
+    ['chain forward { meta l4proto vmap { tcp : accept }; }', 'drop', 'dropped'],
     ['chain forward { log prefix "x" counter; reject with icmpx admin-prohibited; }', 'accept', 'dropped'],
     ['chain forward { meta mark set 7; meta mark 7 accept; }', 'drop', 'unclear'],
     ['chain forward { }', 'drop', 'dropped'],
     ['chain forward { }', 'accept', 'accepted'],
   ];
-  for (const [rules, policy, fate] of cases) {
-    const { foretold, arrived } = outcome(tableOf(policy, rules), 'ip', 'new');
-    assert.is(foretold, fate, rules);
-    if (foretold !== 'unclear') assert.is(arrived, foretold === 'accepted', rules);
+  for (const [rules, policy, verdict] of cases) {
+    const { predicted, arrived } = outcome(tableOf(policy, rules), 'ip', 'new');
+    assert.is(predicted, verdict, rules);
+    if (predicted !== 'unclear') assert.is(arrived, predicted === 'accepted', rules);
   }
 });
 
-test('two hundred random chains: what is foretold for certain comes to pass', () => {
+test('two hundred random chains: what is predicted for certain comes to pass', () => {
   const seed = 20_261_123;
   const random = randomBelow(seed);
   const seen = new Map<string, number>();
@@ -156,21 +157,21 @@ test('two hundred random chains: what is foretold for certain comes to pass', ()
       pick(['accept', 'drop']),
       `chain sub { ${chain(flat)} } chain forward { ${chain(VERDICTS)} }`,
     );
-    const { foretold, arrived } = outcome(
+    const { predicted, arrived } = outcome(
       table,
       pick(['ip', 'ip6'] as const),
       pick(['new', 'established'] as const),
     );
-    if (foretold !== 'unclear')
+    if (predicted !== 'unclear')
       assert.is(
-        foretold === 'accepted',
+        predicted === 'accepted',
         arrived,
-        `seed ${seed}, round ${round}: ${foretold}, arrived ${arrived}: ${table}`,
+        `seed ${seed}, round ${round}: ${predicted}, arrived ${arrived}: ${table}`,
       );
-    seen.set(foretold, (seen.get(foretold) ?? 0) + 1);
+    seen.set(predicted, (seen.get(predicted) ?? 0) + 1);
   }
-  for (const fate of ['accepted', 'dropped', 'unclear'])
-    assert.ok((seen.get(fate) ?? 0) > 8, `${fate}: ${seen.get(fate)}`);
+  for (const verdict of ['accepted', 'dropped', 'unclear'])
+    assert.ok((seen.get(verdict) ?? 0) > 8, `${verdict}: ${seen.get(verdict)}`);
 });
 
 /** nft(8) refuses a rule about two of them. */
