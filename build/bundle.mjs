@@ -43,6 +43,13 @@ const LATE_PARTS = [
     exports: ['execaSync'],
     entry: "export { execaSync } from 'execa';",
   },
+  {
+    name: 'verdict',
+    imported: /^\.\/verdict\/forward-drops\.ts$/,
+    importer: /packetfilter\/forward-warnings\.ts$/,
+    exports: ['describeForwardDrops'],
+    entry: "export { describeForwardDrops } from './shared/packetfilter/verdict/forward-drops.ts';",
+  },
 ];
 
 /**

@@ -117,6 +117,8 @@ export interface TableState {
   readonly family: Family;
   readonly table: TableName;
   readonly chains: ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]>;
+  /** Policies of the kernel's chains; empty for iptables-nft over netlink, whose chains are base chains of nf_tables. */
+  readonly policies: ReadonlyMap<string, 'accept' | 'drop'>;
   /** The rules of `chain` that jump or go to chain `to`: cheaper than looking through all of a long chain. */
   jumps(chain: string, to: string): readonly (Rule | UnmanagedRule)[];
   /** Whether this very rule stands in the chain; cheaper than looking for it. */

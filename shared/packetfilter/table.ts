@@ -84,6 +84,8 @@ export interface Table {
   readonly family: Family;
   readonly table: TableName;
   readonly chains: ReadonlyMap<string, Rules>;
+  /** Of the kernel's chains, where the reader knows them: not over netlink. */
+  readonly policies?: ReadonlyMap<string, 'accept' | 'drop'>;
   /** Chains that a change fills anew: they may be flushed, while others lose only the rules that must go. */
   readonly rewritten?: ReadonlySet<string>;
   /** Chains that differ from the table this one was made of; undefined: deleted. Left out: as read. */
@@ -104,11 +106,12 @@ export function differs(before: Table, after: Table): boolean {
 }
 
 /** The table as plans and callers of `read` see it: rules parsed when they are looked at, chain by chain. */
-export function stateOf({ family, table, chains }: Table): TableState {
+export function stateOf({ family, table, chains, policies = new Map() }: Table): TableState {
   const rules = (chain: string): Rules => chains.get(chain) ?? [];
   return {
     family,
     table,
+    policies,
     chains: new ParsedChains(chains),
     jumps: (chain, to) => Array.from(jumpingTo(rules(chain), to), ({ rule }) => rule),
     holds: (chain, wanted) => doing(rules(chain), wanted).next().done !== true,

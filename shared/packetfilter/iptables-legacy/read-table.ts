@@ -1,7 +1,7 @@
 import { loadTableBlob, readTableBlob, type TableBlob } from '../../kernel/legacy-table.ts';
 import type { Family, TableName } from '../ruleset.ts';
 import type { Table } from '../table.ts';
-import { BlobView, PART_DATA, nameAt } from './layout.ts';
+import { BlobView, PART_DATA, nameAt, VERDICTS } from './layout.ts';
 import { LegacyRule } from './legacy-rule.ts';
 
 /** A table with what else of it has to be known to write it anew. */
@@ -52,14 +52,15 @@ export function makeLegacyTable(family: Family, table: TableName): LegacyTable {
 
 function tableOf(family: Family, table: TableName, blob: TableBlob): LegacyTable {
   const walk = new Walk(family, table, blob);
-  const { chains, sections } = walk;
-  return { family, table, chains, blob, sections, isWhole: walk.isWhole() };
+  const { chains, policies, sections } = walk;
+  return { family, table, chains, policies, blob, sections, isWhole: walk.isWhole() };
 }
 
 /** From chain to chain, as they stand in the blob. */
 class Walk {
   readonly chains = new Map<string, LegacyRule[]>();
   readonly sections = new Map<string, Section>();
+  readonly policies = new Map<string, 'accept' | 'drop'>();
   readonly #blob: TableBlob;
   readonly #heads = new Map<number, string>();
   readonly #view: BlobView;
@@ -92,6 +93,8 @@ class Walk {
 
   #kernels(begin: number, { name, hook }: { readonly name: string; readonly hook: number }): number {
     const policy = this.#blob.underflow[hook];
+    if (policy !== undefined)
+      this.policies.set(name, this.#view.verdict(policy) === VERDICTS.drop ? 'drop' : 'accept');
     return this.#chain(name, { hook, begin, start: begin }, (at) => at === policy);
   }
 

@@ -20,16 +20,19 @@ export function parseSave(output: string, family: Family, table: TableName): Tab
   const end = output.indexOf('\nCOMMIT', start);
   if (start < 0 || end < 0) return undefined;
   const chains = new Map<string, Entry[]>();
+  const policies = new Map<string, 'accept' | 'drop'>();
   for (const line of output.slice(start, end).split('\n')) {
     if (line.startsWith('-A ')) {
       const blank = line.indexOf(' ', 3);
       const chain = blank < 0 ? line.slice(3) : line.slice(3, blank);
       chains.get(chain)?.push(new SavedRule(blank < 0 ? '' : line.slice(blank + 1)));
     } else if (line.startsWith(':')) {
-      chains.set(line.slice(1, line.indexOf(' ')), []);
+      const [chain = '', policy] = line.slice(1).split(' ');
+      chains.set(chain, []);
+      if (policy === 'ACCEPT' || policy === 'DROP') policies.set(chain, policy === 'DROP' ? 'drop' : 'accept');
     }
   }
-  return { family, table, chains };
+  return { family, table, chains, policies };
 }
 
 /** A table that nobody has used yet. */

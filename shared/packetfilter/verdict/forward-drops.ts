@@ -1,85 +1,149 @@
+import { containsAddress, parseAddress, parseCidr } from '../../net/address.ts';
+import { legacyFilter, nftForwardChains } from '../forward-chains.ts';
+import { decodeRule } from '../iptables-nft/decode-rule.ts';
+import { ruleText } from '../iptables/render.ts';
+import { isUnmanaged } from '../compare.ts';
 import { readNft } from '../nftables/change.ts';
 import type { NftTable } from '../nftables/model.ts';
-import type { NftReader, StandingBaseChain } from '../nftables/reader.ts';
-import { verdictIn } from './verdict.ts';
+import type { NftReader } from '../nftables/reader.ts';
+import type { Family } from '../ruleset.ts';
+import { followForward } from './follow-iptables.ts';
 import type { KnownPacket } from './packet.ts';
+import { verdictIn, type Decider } from './verdict.ts';
 
-/** A base chain of somebody's that packets do not survive, whatever other tables say. */
+/** A base chain that drops some of the packets, whatever other tables say. */
 export interface DroppingChain {
+  /** iptables' own table where `iptables` is given. */
   readonly table: NftTable;
   readonly name: string;
   readonly policy: 'accept' | 'drop';
-  /** Those of the packets that are dropped there; at least one. */
+  /** `policy drop`, or the rule that drops the first of the packets. */
+  readonly reason: string;
+  /** The packets that are dropped there; at least one. */
   readonly packets: readonly KnownPacket[];
+  /** The program that manages the chain: `iptables`, `ip6tables-legacy`. */
+  readonly program: string | undefined;
 }
 
 /**
- * Chains of the forward hook, outside of the tables of this suite, in which one of these packets surely ends.
- * What xtables of the legacy variant does is not seen here.
+ * One line for each chain that drops a packet for certain: what is dropped, where and why, and the commands that accept it there.
+ * @param subnets named in the commands instead of the single addresses that they contain
  */
+export function describeForwardDrops(packets: readonly KnownPacket[], subnets: readonly string[]): string[] {
+  return [...forwardDrops(packets), ...legacyForwardDrops(packets)].map((chain) => describe(chain, subnets));
+}
+
+/** Chains of nf_tables at the hook forward, iptables-nft's included, without the tables of this suite. */
 export function forwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
-  return readNft((view) =>
-    forwardChains(view).flatMap((chain) => {
-      const dropped = packets.filter(
-        (packet) => concerns(chain, packet) && verdictIn(view, chain, packet).verdict === 'dropped',
-      );
-      return dropped.length === 0 ? [] : [{ ...chain, packets: dropped }];
+  return readNft((reader) =>
+    nftForwardChains(reader).flatMap((chain) => {
+      let reason: string | undefined;
+      const dropped = packets.filter((packet) => {
+        if (chain.table.family !== 'inet' && chain.table.family !== packet.family) return false;
+        const { verdict, by } = verdictIn(reader, chain, packet);
+        if (verdict !== 'dropped') return false;
+        reason ??= reasonText(reader, chain.table, by);
+        return true;
+      });
+      const program = iptablesProgram(chain.table, chain.name);
+      return dropped.length === 0
+        ? []
+        : [{ ...chain, reason: reason ?? 'policy drop', packets: dropped, program }];
     }),
   );
 }
 
-/** NF_INET_FORWARD */
-const FORWARD = 2;
+/** Chain FORWARD of iptables-legacy, where its table filter is in use. */
+export function legacyForwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
+  return (['ipv4', 'ipv6'] as const).flatMap((family) => {
+    const filter = legacyFilter(family);
+    if (filter === undefined) return [];
+    let reason: string | undefined;
+    const dropped = packets.filter((packet) => {
+      if (packet.family !== FAMILIES[family]) return false;
+      const { verdict, by } = followForward(filter, packet, (rule) =>
+        isUnmanaged(rule) ? rule.unmanaged : ruleText(rule),
+      );
+      if (verdict !== 'dropped') return false;
+      reason ??= by;
+      return true;
+    });
+    if (dropped.length === 0) return [];
+    return [
+      {
+        table: { family: FAMILIES[family], name: 'filter' },
+        name: 'FORWARD',
+        policy: filter.policies.get('FORWARD') ?? 'accept',
+        reason: reason ?? 'policy DROP',
+        packets: dropped,
+        program: `${PROGRAMS[FAMILIES[family]]}-legacy`,
+      },
+    ];
+  });
+}
 
-/**
- * The kernel lists base chains only among all chains of a family, and there may be one for each container's ports. So where the
- * tables are of kinds whose chains have known names, these are asked for one by one.
- */
-function forwardChains(view: NftReader): StandingBaseChain[] {
-  const tables = view.tables().filter(({ name }) => !name.startsWith('weft_'));
-  const known = tables.map((table) => ({ table, chains: wellKnown(view, table) }));
-  const others = known.filter(({ chains }) => chains === undefined).map(({ table }) => table);
-  const listed = [...new Set(others.map(({ family }) => family))].flatMap((family) =>
-    view.baseChains(family),
-  );
+const FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
+const PROGRAMS = { ip: 'iptables', ip6: 'ip6tables' } as const;
+
+function iptablesProgram({ family, name: table }: NftTable, chain: string): string | undefined {
+  return (family === 'ip' || family === 'ip6') && table === 'filter' && chain === 'FORWARD'
+    ? PROGRAMS[family]
+    : undefined;
+}
+
+function reasonText(reader: NftReader, table: NftTable, by: Decider | undefined): string {
+  if (by === undefined || by === 'policy') return 'policy drop';
+  const rule = reader.rules({ table, name: by.chain }).find(({ handle }) => handle === by.handle);
+  const family: Family = table.family === 'ip6' ? 'ipv6' : 'ipv4';
+  const decoded =
+    rule === undefined || table.family === 'inet' ? undefined : decodeRule(family, rule.expressions);
+  return decoded === undefined
+    ? `rule with handle ${by.handle} of chain ${by.chain}`
+    : `rule "-A ${by.chain} ${ruleText(decoded)}"`;
+}
+
+function describe(chain: DroppingChain, subnets: readonly string[]): string {
+  const [first] = chain.packets;
+  const more = chain.packets.length > 1 ? ` and ${chain.packets.length - 1} more` : '';
+  const where =
+    chain.program === undefined
+      ? `chain ${chain.name} of table ${chain.table.family} ${chain.table.name}`
+      : `chain ${chain.name} of ${chain.program}`;
+  const commands = [...new Set(chain.packets.flatMap((packet) => command(chain, packet, subnets)))];
+  return `${where} drops ${first === undefined ? 'packets' : packetText(first)}${more} (${chain.reason}); accept with: ${commands.join('; ')}`;
+}
+
+/** `tcp packets to 172.26.64.5:80`, `packets from 172.26.64.5`, `replies to 172.26.64.5`. */
+function packetText({ source, destination, destinationPort, protocol, state, family }: KnownPacket): string {
+  const what = `${protocol === undefined ? '' : `${protocol} `}${state === 'established' ? 'replies' : 'packets'}`;
+  if (destination === undefined) return source === undefined ? what : `${what} from ${source}`;
+  if (destinationPort === undefined) return `${what} to ${destination}`;
+  return `${what} to ${family === 'ip6' ? `[${destination}]` : destination}:${destinationPort}`;
+}
+
+function command(chain: DroppingChain, packet: KnownPacket, subnets: readonly string[]): string[] {
+  const { source, destination, state, family } = packet;
+  const address = destination ?? source;
+  if (address === undefined) return [];
+  const side = destination === undefined ? 'source' : 'destination';
+  const network = subnetOf(address, subnets) ?? address;
+  if (chain.program !== undefined) {
+    const match = state === 'established' ? ' -m conntrack --ctstate RELATED,ESTABLISHED' : '';
+    return [`${chain.program} -I FORWARD ${side === 'source' ? '-s' : '-d'} ${network}${match} -j ACCEPT`];
+  }
+  if (chain.table.name === 'firewalld') return [`firewall-cmd --zone=trusted --add-source=${network}`];
+  const match = state === 'established' ? ' ct state established,related' : '';
   return [
-    ...known.flatMap(({ chains }) => chains ?? []),
-    ...listed.filter((one) => others.some(isTableOf(one))),
-  ].filter(({ hook }) => hook === FORWARD);
+    `nft insert rule ${chain.table.family} ${chain.table.name} ${chain.name} ` +
+      `${family} ${side === 'source' ? 'saddr' : 'daddr'} ${network}${match} accept`,
+  ];
 }
 
-/** @returns undefined for a table of an unknown kind */
-function wellKnown(view: NftReader, table: NftTable): StandingBaseChain[] | undefined {
-  if (NOTHING_AT_FORWARD.has(`${table.family} ${table.name}`)) return [];
-  const names = KNOWN_CHAINS.get(`${table.family} ${table.name}`) ?? [];
-  const chains = names.flatMap((name) => view.baseChain({ table, name }) ?? []);
-  return chains.length === 0 ? undefined : chains;
-}
-
-const OF_IPTABLES = ['FORWARD', 'INPUT', 'OUTPUT', 'PREROUTING', 'POSTROUTING'];
-/** Base chains of iptables-nft's tables, of which only those are there that were ever used, and firewalld's. */
-const KNOWN_CHAINS: ReadonlyMap<string, readonly string[]> = new Map([
-  ...['ip', 'ip6'].flatMap((family) =>
-    ['filter', 'mangle', 'security'].map((name) => [`${family} ${name}`, OF_IPTABLES] as const),
-  ),
-  ['inet firewalld', ['filter_FORWARD']],
-]);
-
-/** Tables of translation, which hold a chain for each container. */
-const NOTHING_AT_FORWARD: ReadonlySet<string> = new Set([
-  'ip nat',
-  'ip6 nat',
-  'ip raw',
-  'ip6 raw',
-  'ip cni_hostport',
-  'ip6 cni_hostport',
-  'inet cni_plugins_masquerade',
-]);
-
-function isTableOf(chain: StandingBaseChain): (table: NftTable) => boolean {
-  return ({ family, name }) => family === chain.table.family && name === chain.table.name;
-}
-
-function concerns({ table }: StandingBaseChain, { family }: KnownPacket): boolean {
-  return table.family === 'inet' || table.family === family;
+function subnetOf(address: string, subnets: readonly string[]): string | undefined {
+  const parsed = parseAddress(address);
+  if (parsed === undefined) return undefined;
+  return subnets.find((subnet) => {
+    const cidr = parseCidr(subnet);
+    return cidr?.address.family === parsed.family && containsAddress(cidr, parsed);
+  });
 }
