@@ -2,7 +2,7 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
 import { mayDropForwarded, warnOfForwardDrops } from '../../../../shared/packetfilter/forward-warnings.ts';
 import type { KnownPacket } from '../../../../shared/packetfilter/verdict/packet.ts';
-import { run, sh } from './variants.ts';
+import { run, sh } from '../../../support/variants.ts';
 
 const test = suite('warnings of rules that drop forwarded packets');
 
@@ -22,7 +22,7 @@ function warnings(...packets: KnownPacket[]): string[] {
   return lines;
 }
 
-test.after.each(() => {
+test.afterEach(() => {
   for (const program of ['iptables-nft', 'iptables-legacy']) {
     sh(`${program} -P FORWARD ACCEPT`);
     sh(`${program} -F`);
