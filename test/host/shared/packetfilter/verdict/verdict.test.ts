@@ -90,7 +90,6 @@ const CERTAIN = [
   'meta l4proto != tcp',
   'udp dport > 1000',
   'udp dport { 53, 20000-40000 }',
-  'meta l4proto . th dport { udp . 20000-40000 }',
   'counter',
 ];
 const UNCERTAIN = ['udp sport > 1000', 'limit rate 1/hour', 'meta mark 7'];
