@@ -29,7 +29,8 @@ export function parseSave(output: string, family: Family, table: TableName): Tab
     } else if (line.startsWith(':')) {
       const [chain = '', policy] = line.slice(1).split(' ');
       chains.set(chain, []);
-      if (policy === 'ACCEPT' || policy === 'DROP') policies.set(chain, policy === 'DROP' ? 'drop' : 'accept');
+      if (policy === 'ACCEPT' || policy === 'DROP')
+        policies.set(chain, policy === 'DROP' ? 'drop' : 'accept');
     }
   }
   return { family, table, chains, policies };
