@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { dnsFromResolvConf, parseResolvConf } from '../../../../shared/ipam/resolv-conf.ts';
+import { dnsFromResolvConf, parseResolvConf } from '../../../../shared/ipam/ipam.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 

@@ -6,7 +6,7 @@ import { parseAddress } from '../../../../shared/net/address.ts';
 import { allocate } from '../../../../shared/ipam/allocate.ts';
 import { ipamAdd, ipamCheck, ipamDel } from '../../../../shared/ipam/ipam.ts';
 import { CATALOG_DIR } from '../../../../shared/ipam/catalog-file.ts';
-import { withStore } from '../../../../shared/ipam/with-store.ts';
+import { withStore } from '../../../../shared/ipam/store.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 import { callOn, leasesIn, newDataDir } from './calls.ts';
@@ -42,9 +42,9 @@ test('a lease written behind the lock is passed over, and released by its owner'
   const dataDir = newDataDir();
   const call = callOn(dataDir);
   const sets = call.config.rangeSets;
-  const request = { sets, at: 0, requested: undefined, owner: call, warn: call.warn };
+  const request = { network: 'net', sets, at: 0, requested: undefined, owner: call, warn: call.warn };
   const folder = `${dataDir}/net`;
-  const given = withStore(folder, { create: true }, (store) => {
+  const given = withStore(folder, { create: true, warn: call.warn }, (store) => {
     // All leases are read by now; what does not ask for the lock can still write.
     writeFileSync(`${folder}/10.1.2.2`, 'late\r\neth0');
     writeFileSync(`${folder}/10.1.2.3`, '');
@@ -116,7 +116,11 @@ test('a lock that somebody keeps: error 11 within its time, not a hang', async (
     await once(holder.stdout, 'data');
     const began = Date.now();
     const error = thrown(() =>
-      withStore(`${dataDir}/net`, { create: false, patienceMs: 300 }, () => 'reached'),
+      withStore(
+        `${dataDir}/net`,
+        { create: false, lockTimeoutMs: 300, warn: () => undefined },
+        () => 'reached',
+      ),
     );
     assert.is(error.code, 11);
     assert.match(error.message, `${dataDir}/net/lock`);
