@@ -75,15 +75,13 @@ export function ipamAdd(call: IpamCall): IpamResult {
  * ADD: the lease is looked for where the runtime's cached result says, and, without a valid data directory, in the usual places.
  */
 export function ipamDel(call: Removal): void {
-  const { config, network, containerId, warn } = call;
+  const { config, network, containerId } = call;
   if (config.dataDir !== undefined && releaseIn(config.dataDir, call)) return;
   const known = new KnownAttachments({ network, containerId });
   const added = known.cachedResults(containerId).flatMap(({ dataDirs }) => dataDirs);
   const others = config.dataDir === undefined ? known.dataDirs() : added;
   for (const dataDir of new Set(others)) {
-    if (dataDir !== config.dataDir && releaseIn(dataDir, call)) {
-      warn(`released the lease of ${containerId} in ${dataDir}, which is not the configured ipam.dataDir`);
-    }
+    if (dataDir !== config.dataDir) releaseIn(dataDir, call);
   }
 }
 

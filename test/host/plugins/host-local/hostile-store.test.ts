@@ -12,9 +12,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { fail, succeed, type Attachment } from '../../../support/plugin.ts';
+import { fail, runPluginProcess, succeed, variables, type Attachment } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
-import { add, addresses, attachment, configFor, leases, newDataDir } from './calls.ts';
+import { add, addresses, attachment, configFor, leases, newDataDir, type Ips } from './calls.ts';
 
 const test = suite('host-local, the executable: damaged and hostile stores', { limit: 240 });
 
@@ -50,7 +50,7 @@ for (const [what, file] of Object.entries(FILES)) {
       writeFileSync(victim, 'victim\r\neth0');
       put(`${dataDir}/${file}`, victim);
       const config = configFor(dataDir);
-      const result = add(config);
+      const result = what === 'lock' ? addReportingLock(config, `${dataDir}/net/lock`) : add(config);
       const isTaken = what === 'a lease';
       assert.equal(addresses(result), [isTaken ? '10.1.2.3/24' : '10.1.2.2/24'], kind);
       succeed('host-local', 'CHECK', attachment, { ...config, prevResult: result });
@@ -222,6 +222,16 @@ function verifyLargeStore(dataDir: string, kind: string): void {
   assert.equal(addresses(add(config, { ...attachment, id: 'base7' })), ['10.1.2.7/24'], kind);
   for (const id of ['cont1', 'base7']) succeed('host-local', 'DEL', { ...attachment, id }, config);
   assert.is(leases(dataDir).length, 39, kind);
+}
+
+/** The first call replaces the lock and says so on stderr; later calls are silent. */
+function addReportingLock(config: object, lock: string): Ips {
+  const isFile = lstatSync(lock).isFile();
+  const env = { ...variables(attachment), CNI_COMMAND: 'ADD' };
+  const { exitCode, stdout, stderr } = runPluginProcess('host-local', { env, stdin: config });
+  assert.is(exitCode, 0, stdout);
+  assert.is(stderr, isFile ? '' : `host-local: ${lock}: not a regular file; replaced\n`);
+  return JSON.parse(stdout) as Ips;
 }
 
 function exists(path: string): boolean {
