@@ -131,7 +131,7 @@ test('a lease younger than a minute stays: its ADD may still be running', () => 
   assert.equal(Object.keys(leasesIn(`${dataDir}/net`)), ['10.1.2.2', '10.1.2.3']);
 });
 
-test('a lease whose container may be alive stays: named namespace, cached result, process, foreign bind mount', async () => {
+test('a lease whose container may be alive stays: named namespace, cached result, process, bind mount of another mount namespace', async () => {
   const ipam5 = { ranges: [[{ subnet: '10.1.2.0/29' }]] };
   const store = storeWith({
     '10.1.2.2': 'named\r\neth0',

@@ -6,7 +6,7 @@ import { thrown } from '../../../support/thrown.ts';
 
 const test = suite('resolvConf');
 
-test('adds up nameservers, search and options; the last domain counts; comments and lone words do not', () => {
+test('nameservers, search and options add up; the last domain counts; comments and lines of one word are skipped', () => {
   const text = [
     '# comment 1.1.1.1',
     ';nameserver 9.9.9.9',

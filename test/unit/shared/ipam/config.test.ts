@@ -137,7 +137,7 @@ test('requested addresses: CNI_ARGS, args.cni.ips and runtimeConfig.ips add up, 
   );
 });
 
-test('requests that no set can serve, and CNI_ARGS nobody knows', () => {
+test('requests that no set can serve, and unknown CNI_ARGS', () => {
   const two = thrown(() => requested({ cniArgs: 'IP=10.1.2.60', runtimeConfig: { ips: ['10.1.2.61'] } }));
   assert.is(two.message, 'failed to allocate all requested IPs: 10.1.2.61');
   assert.match(two.details ?? '', 'same set');
