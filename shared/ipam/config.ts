@@ -153,7 +153,7 @@ export function requestedPerSet({
   const texts = fromArgs.split(',').filter((text) => text !== '');
   const requests = distinct([...readAddresses(texts, problems), ...config.requested]);
   if (problems.length > 0) {
-    throw new CniError(CniCode.InvalidEnvironment, `${problems.join('; ')} (IP in CNI_ARGS)`);
+    throw new CniError(CniCode.InvalidEnvironment, `${joinProblems(problems)} (IP in CNI_ARGS)`);
   }
   const perSet = config.rangeSets.map((set) => takeFirst(requests, set));
   if (requests.length > 0) throw notServed(requests, config.rangeSets);
