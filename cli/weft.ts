@@ -28,7 +28,7 @@ const SUB_COMMANDS: readonly SubCommand[] = [
   {
     name: 'leases',
     summary: 'list leased addresses with their containers and whether those still exist',
-    load: async () => (await import('./leases/leases.ts')).leases,
+    load: async () => (await import('./leases.ts')).leases,
   },
   {
     name: 'show',

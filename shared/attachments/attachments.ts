@@ -38,7 +38,7 @@ export interface Origin {
   readonly containerId?: string;
   /** A plugin's configuration (`raw`), if it may have an `ipam` section. */
   readonly config?: Readonly<Record<string, unknown>>;
-  /** GC and listings: reads the cached results of all containers of the network instead of a few. */
+  /** For GC and listings, which ask about many containers: reads the cached results of all of them, once. */
   readonly thorough?: boolean;
 }
 
@@ -61,6 +61,8 @@ export class KnownAttachments {
   readonly #origin: Origin;
   #dataDirs: readonly string[] | undefined;
   #inUse: AddressesInUse | undefined;
+  /** All cached results of a network, by container id; for callers that ask for many containers. */
+  readonly #cached = new Map<string, Map<string, CachedResult[]>>();
 
   constructor(origin: Origin) {
     this.#origin = origin;
@@ -104,7 +106,13 @@ export class KnownAttachments {
 
   /** Cached results of a container on the network, by default on the caller's. */
   cachedResults(containerId: string, network = this.#origin.network): CachedResult[] {
-    return cachedResults(network, containerId);
+    if (this.#origin.thorough !== true) return cachedResults(network, containerId);
+    let byContainer = this.#cached.get(network);
+    if (byContainer === undefined) {
+      byContainer = Map.groupBy(cachedResults(network), (result) => result.containerId);
+      this.#cached.set(network, byContainer);
+    }
+    return byContainer.get(containerId) ?? [];
   }
 
   /** The addresses of all network namespaces. Expensive at the first call: one netlink dump per namespace. */
@@ -124,12 +132,12 @@ export class KnownAttachments {
   }
 
   #namespacesOf(containerId: string, network: string | undefined, ifname: string | undefined): string[] {
-    const cached = network === undefined ? [] : cachedResults(network, containerId);
+    const cached = network === undefined ? [] : this.cachedResults(containerId, network);
     const paths = cached
       .filter((result) => ifname === undefined || result.ifname === ifname)
       .map(({ netns }) => netns)
       .filter((path) => path !== '');
-    return [...paths, namespaceNamedAfter(containerId)];
+    return /^[\w.-]+$/.test(containerId) ? [...paths, namespaceNamedAfter(containerId)] : paths;
   }
 
   #stores(): string[] {

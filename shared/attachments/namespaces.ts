@@ -33,35 +33,46 @@ const NAMED = ['/run/netns', '/var/run/netns', '/run/docker/netns', '/var/run/do
 function visibleNamespaces(): { paths: string[]; isComplete: boolean } {
   const byIdentity = new Map<string, string>();
   let isComplete = true;
-  for (const path of [...NAMED.flatMap(entriesOf), ...mountedNamespaces(), ...processNamespaces()]) {
+  /** @returns whether the file was not seen before */
+  const add = (path: string, seen: Map<string, string>): boolean => {
     try {
       const { dev, ino } = statSync(path, { bigint: true });
       const identity = `${dev}:${ino}`;
-      if (!byIdentity.has(identity)) byIdentity.set(identity, path);
+      if (seen.has(identity)) return false;
+      seen.set(identity, path);
+      return true;
     } catch (thrown) {
       // Otherwise the process or the namespace ended meanwhile.
       if (isForbidden(thrown)) isComplete = false;
+      return false;
     }
+  };
+  for (const path of NAMED.flatMap(entriesOf)) add(path, byIdentity);
+  const mountNamespaces = new Map<string, string>();
+  for (const pid of ['self', ...listFolder('/proc').filter((name) => /^\d+$/.test(name))]) {
+    add(`/proc/${pid}/ns/net`, byIdentity);
+    if (!add(`/proc/${pid}/ns/mnt`, mountNamespaces)) continue;
+    for (const path of mountedNamespaces(pid)) add(path, byIdentity);
   }
   return { paths: [...byIdentity.values()], isComplete };
 }
 
-/** proc_pid_mountinfo(5): field 4 is `net:[inode]` and field 5 the mount point of a bind-mounted network namespace. */
-function mountedNamespaces(): string[] {
+/**
+ * Network namespaces that are bind-mounted in the mount namespace of a process, where runtimes of other users keep theirs.
+ * proc_pid_mountinfo(5): field 4 is `net:[inode]`, field 5 the mount point.
+ */
+function mountedNamespaces(pid: string): string[] {
   try {
-    const text = readFileSync('/proc/self/mountinfo', 'utf8');
-    return [...text.matchAll(/^\d+ \d+ \S+ net:\[\d+\] (\S+) /gm)].map(([, path = '']) =>
-      path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),
-    );
+    const text = readFileSync(`/proc/${pid}/mountinfo`, 'utf8');
+    return [...text.matchAll(/^\d+ \d+ \S+ net:\[\d+\] (\S+) /gm)].map(([, point = '']) => {
+      const path = point.replace(/\\([0-7]{3})/g, (_, octal: string) =>
+        String.fromCharCode(Number.parseInt(octal, 8)),
+      );
+      return pid === 'self' ? path : `/proc/${pid}/root${path}`;
+    });
   } catch {
     return [];
   }
-}
-
-function processNamespaces(): string[] {
-  return listFolder('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => `/proc/${name}/ns/net`);
 }
 
 function entriesOf(folder: string): string[] {

@@ -1,3 +1,5 @@
+import { ownerKey, type FoundLease } from '../attachments/lease-files.ts';
+import { CniCode, CniError } from '../cni/errors.ts';
 import {
   containsAddress,
   firstAddress,
@@ -6,18 +8,16 @@ import {
   sameAddress,
   type IpAddress,
 } from '../net/address.ts';
-import { CniCode, CniError } from '../cni/errors.ts';
-import { reclaimable } from './dead.ts';
-import { describeSet, rangeOf, type RangeSet } from './ranges.ts';
-import { nextFree } from './ring.ts';
-import { ownerKey, type FoundLease } from '../attachments/lease-files.ts';
-import type { LeaseStore, Owner } from './store.ts';
+import { describeSet, nextFree, rangeOf, type RangeSet } from './ranges.ts';
+import { judge } from './reclaim.ts';
+import type { Owner, Store } from './store.ts';
 
 export interface Request {
+  readonly network: string;
   readonly sets: readonly RangeSet[];
   /** Which of the sets; also the number in `last_reserved_ip.N`. */
   readonly at: number;
-  /** Undefined when any address of the set will do. */
+  /** Undefined if any address of the set will do. */
   readonly requested: IpAddress | undefined;
   readonly owner: Owner;
   readonly warn: (line: string) => void;
@@ -25,15 +25,15 @@ export interface Request {
 
 export interface Allocation {
   readonly address: IpAddress;
-  /** False when the owner held it before. */
+  /** False if the owner held it before. */
   readonly isNew: boolean;
 }
 
 /**
  * One address of one range set for the owner: the one it holds already, else the requested one, else the next free one.
- * @throws CniError 999 naming the set and what stands in the way
+ * @throws CniError 999 naming the set and the reason
  */
-export function allocate(store: LeaseStore, request: Request): Allocation {
+export function allocate(store: Store, request: Request): Allocation {
   const { requested } = request;
   const address = held(store, request);
   if (address !== undefined) return { address, isNew: false };
@@ -43,7 +43,7 @@ export function allocate(store: LeaseStore, request: Request): Allocation {
 }
 
 /** Removes the owner's leases of this address, if they are still the owner's. */
-export function release(store: LeaseStore, owner: Owner, address: IpAddress): void {
+export function release(store: Store, owner: Owner, address: IpAddress): void {
   for (const lease of store.leasesOf(owner).exact) {
     if (lease.address !== undefined && sameAddress(lease.address, address)) store.remove(lease);
   }
@@ -64,8 +64,8 @@ export function isExcluded(sets: readonly RangeSet[], address: IpAddress): boole
   );
 }
 
-/** Whether the set has an address to give when it is empty. */
-export function hasRoom(sets: readonly RangeSet[], set: RangeSet): boolean {
+/** Whether the set has an address that can be given out while no lease exists. */
+export function hasUsableAddress(sets: readonly RangeSet[], set: RangeSet): boolean {
   return (
     nextFree(
       set,
@@ -77,10 +77,10 @@ export function hasRoom(sets: readonly RangeSet[], set: RangeSet): boolean {
 }
 
 /**
- * The same attachment again gets the same address: Nomad retries an ADD that failed further down the list, and adds again
- * after a CHECK that failed, both without DEL.
+ * The same attachment gets the same address again: Nomad repeats an ADD that failed further down the list, and an ADD whose CHECK failed,
+ * both without DEL.
  */
-function held(store: LeaseStore, request: Request): IpAddress | undefined {
+function held(store: Store, request: Request): IpAddress | undefined {
   const { sets, at, requested, owner } = request;
   const set = setOf(request);
   const isUsable = ({ address }: FoundLease): boolean =>
@@ -102,9 +102,10 @@ function held(store: LeaseStore, request: Request): IpAddress | undefined {
   );
 }
 
-function takeNext(store: LeaseStore, request: Request): IpAddress {
+function takeNext(store: Store, request: Request): IpAddress {
   const { sets, at, owner } = request;
   const set = setOf(request);
+  const inSet = (candidate: IpAddress): boolean => rangeOf(set, candidate) !== undefined;
   for (;;) {
     const address = nextFree(
       set,
@@ -113,20 +114,19 @@ function takeNext(store: LeaseStore, request: Request): IpAddress {
       (candidate) => isExcluded(sets, candidate),
     );
     if (address === undefined) {
-      if (reclaim(store, request, (candidate) => rangeOf(set, candidate) !== undefined) > 0) continue;
-      throw failure(
-        at,
-        `no IP addresses available in range set: ${describeSet(set)}`,
-        'every address has a lease: `weft leases` shows whose they are',
-      );
+      // The catalog's file may be wrong; the lease files are not.
+      if (store.refresh()) continue;
+      const { reclaimed, stale } = reclaim(store, request, inSet);
+      if (reclaimed > 0) continue;
+      throw exhausted(store, request, stale);
     }
     if (store.create(address, owner)) return address;
-    // The catalog said free and the file is there: it is read anew, once; after that it cannot be wrong.
+    // The file exists although the catalog says that the address is free.
     store.refresh();
   }
 }
 
-function takeRequested(store: LeaseStore, request: Request, address: IpAddress): IpAddress {
+function takeRequested(store: Store, request: Request, address: IpAddress): IpAddress {
   const { sets, at, owner } = request;
   const text = formatAddress(address);
   if (sets.some((set) => set.some(({ gateway }) => sameAddress(gateway, address)))) {
@@ -140,9 +140,9 @@ function takeRequested(store: LeaseStore, request: Request, address: IpAddress):
   }
   if (store.create(address, owner)) return address;
   const isRequested = (candidate: IpAddress): boolean => sameAddress(candidate, address);
-  if (reclaim(store, request, isRequested) > 0 && store.create(address, owner)) return address;
-  const holder = store.leases().find((lease) => same(lease.address, address))?.lease;
-  const key = holder === undefined ? undefined : ownerKey(holder);
+  if (reclaim(store, request, isRequested).reclaimed > 0 && store.create(address, owner)) return address;
+  const holder = leasesFor(store, isRequested)[0];
+  const key = holder === undefined ? undefined : ownerKey(holder.lease);
   throw failure(
     at,
     `requested IP address ${text} is not available in range set ${describeSet(setOf(request))}`,
@@ -152,15 +152,45 @@ function takeRequested(store: LeaseStore, request: Request, address: IpAddress):
   );
 }
 
-/** The last resort before an ADD fails: leases that nobody can be using. */
-function reclaim(store: LeaseStore, { warn }: Request, concerns: (address: IpAddress) => boolean): number {
-  const candidates = store.leases().filter(({ address }) => address !== undefined && concerns(address));
-  const dead = reclaimable(candidates);
-  for (const { found, why } of dead) {
+/** Removes leases that no running container can be using. @returns how many, and how many others are of containers that are gone */
+function reclaim(
+  store: Store,
+  { network, warn }: Request,
+  concerns: (address: IpAddress) => boolean,
+): { reclaimed: number; stale: number } {
+  const { reclaimable, stale } = judge(network, leasesFor(store, concerns));
+  for (const { found, why } of reclaimable) {
     warn(`reclaimed ${found.path}: ${why}`);
     store.remove(found);
   }
-  return dead.length;
+  return { reclaimed: reclaimable.length, stale: stale.length };
+}
+
+function exhausted(store: Store, { sets, at }: Request, stale: number): CniError {
+  const set = sets[at] ?? [];
+  const problem = `no IP addresses available in range set: ${describeSet(set)}`;
+  if (!hasUsableAddress(sets, set)) {
+    const only = 'it has only gateways and first or last addresses of subnets, which no container can have';
+    return failure(at, problem, `${only}; widen rangeStart and rangeEnd`);
+  }
+  const leases = leasesFor(store, (address) => rangeOf(set, address) !== undefined).length;
+  return failure(
+    at,
+    problem,
+    stale === 0
+      ? `${counted(leases)} leased, all to containers that may be running; widen the range`
+      : `${counted(leases)} leased, ${counted(stale)} of them to containers that no longer exist; ` +
+          'run "weft run gc --valid-present" or DEL for those, or widen the range',
+  );
+}
+
+/** `4,093`; without Intl, which takes long to load. */
+function counted(count: number): string {
+  return String(count).replace(/\B(?=(\d{3})+$)/g, ',');
+}
+
+function leasesFor(store: Store, concerns: (address: IpAddress) => boolean): FoundLease[] {
+  return store.leases().filter(({ address }) => address !== undefined && concerns(address));
 }
 
 function setOf({ sets, at }: Request): RangeSet {

@@ -1,6 +1,8 @@
 import {
   closeSync,
+  constants,
   fstatSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readSync,
@@ -11,12 +13,12 @@ import {
   utimesSync,
   writeSync,
 } from 'node:fs';
-import { Catalog } from './catalog.ts';
-import { SLOT_BYTES, type MemorySlots, type SlotSource } from './slots.ts';
+import { openRegularFile } from '../kernel/files.ts';
+import { Catalog, SLOT_BYTES, type MemorySlots, type SlotSource } from './catalog.ts';
 
 /**
- * The catalog of a store, kept from one call to the next, so that no call reads all leases. It is a hint that can be lost
- * at any time, and lies outside of the store, because the reference takes every file in there for a lease.
+ * The catalog of a store, kept in a file between calls, so that no call reads all leases. It is a cache that can be deleted at any
+ * time. It is outside of the store, because the reference takes every file in there for a lease.
  *
  *   0        8          12      16               24               64
  *   +--------+----------+-------+----------------+----------------+---------------- - -
@@ -25,25 +27,25 @@ import { SLOT_BYTES, type MemorySlots, type SlotSource } from './slots.ts';
  *   little-endian; times in nanoseconds
  *
  * How a change by the reference, which knows no catalog, is noticed: adding or removing a lease sets the modification time of the
- * store's folder to now. After each of our own changes we set that time to a moment in the past, drawn at random, and write it
- * down here: the seal. A folder whose times are not the sealed ones has been changed by somebody else, or by a call of ours that
- * was killed; then all leases are read again. (Comparing times without setting them would not do: the kernel's file clock
- * stands still for up to 10 ms, long enough for a whole foreign call.) All this happens under the store's lock.
+ * store's folder to now. After each of our own changes we set that time to a random moment in the past and write it into the header:
+ * the seal. If the folder's times are not the sealed ones, another program changed it, or a call of ours was killed; then all leases
+ * are read again. (Comparing times without setting them is not enough: the kernel's file clock advances in steps of up to 10 ms, in
+ * which another program can make a whole call.) All this happens under the store's lock.
  */
 export interface OpenCatalog {
   readonly catalog: Catalog;
-  /** Writes down that the catalog and the store agree. Without it (error, kill) the next call reads all leases. */
+  /** Records that the catalog agrees with the store. Without it (error, kill) the next call reads all leases. */
   readonly seal: () => void;
   readonly close: () => void;
 }
 
 export const CATALOG_DIR = '/run/weft/ipam';
 
-/** The kept catalog of this store if there is one and the store was not changed behind its back. */
+/** The catalog file of this store, if there is one and no other program changed the store since. */
 export function openCatalog(store: string): OpenCatalog | undefined {
   const file = catalogFile(store);
-  if (statSync(file, { throwIfNoEntry: false }) === undefined) return undefined;
-  const fd = openSync(file, 'r+');
+  const fd = openRegularFile(file, constants.O_RDWR, { followLinks: false });
+  if (fd === undefined) return undefined;
   const header = readHeader(fd);
   if (
     header === undefined ||
@@ -61,12 +63,13 @@ export function openCatalog(store: string): OpenCatalog | undefined {
   return { catalog, seal, close: () => closeSync(fd) };
 }
 
-/** Keeps a catalog that was built from all leases. */
+/** Writes a catalog that was built from all leases to a new file. */
 export function keepCatalog(store: string, slots: MemorySlots, used: number): void {
   const file = catalogFile(store);
   mkdirSync(CATALOG_DIR, { recursive: true, mode: 0o700 });
   const temporary = `${file}.new`;
-  const fd = openSync(temporary, 'w', 0o600);
+  rmSync(temporary, { force: true });
+  const fd = openSync(temporary, 'wx', 0o600);
   try {
     writeSync(fd, slots.bytes, 0, slots.bytes.length, HEADER_BYTES);
     writeSync(fd, headerBytes(slots.capacity, used, sealFolder(store)), 0, HEADER_BYTES, 0);
@@ -76,22 +79,24 @@ export function keepCatalog(store: string, slots: MemorySlots, used: number): vo
   renameSync(temporary, file);
 }
 
-/** Forgets the kept catalog, and the folders that held it when it was the last. */
+/** Deletes the catalog file, and its folders if it was the last one. */
 export function dropCatalog(store: string): void {
   const file = catalogFile(store);
-  if (statSync(file, { throwIfNoEntry: false }) === undefined) return;
+  if (lstatSync(file, { throwIfNoEntry: false }) === undefined) return;
   rmSync(file, { force: true });
   rmSync(`${file}.new`, { force: true });
   try {
     rmdirSync(CATALOG_DIR);
     rmdirSync(CATALOG_DIR.slice(0, CATALOG_DIR.lastIndexOf('/')));
   } catch {
-    // Not empty: other stores, or other things of the suite.
+    // Not empty: catalogs of other stores, or other files of the suite.
   }
 }
 
 const MAGIC = 'WEFTIPM1';
 const HEADER_BYTES = 64;
+/** For 260,000 leases; the store of a larger network is read at each call. */
+const LARGEST_CAPACITY = 2 ** 20;
 
 interface Header {
   readonly capacity: number;
@@ -104,7 +109,7 @@ interface Times {
   readonly ctimeNs: bigint;
 }
 
-/** By device and inode: the same store under two paths (/run and /var/run) is one. */
+/** Named by device and inode: a store has one catalog under all of its paths (/run and /var/run). */
 function catalogFile(store: string): string {
   const { dev, ino } = statSync(store, { bigint: true });
   return `${CATALOG_DIR}/${dev.toString(16)}-${ino.toString(16)}`;
@@ -135,7 +140,7 @@ function readHeader(fd: number): Header | undefined {
   if (readSync(fd, bytes, 0, HEADER_BYTES, 0) < HEADER_BYTES) return undefined;
   const view = new DataView(bytes.buffer);
   const capacity = view.getUint32(8, true);
-  const isPowerOfTwo = capacity > 0 && (capacity & (capacity - 1)) === 0;
+  const isPowerOfTwo = capacity > 0 && capacity <= LARGEST_CAPACITY && (capacity & (capacity - 1)) === 0;
   if (Buffer.from(bytes.buffer, 0, MAGIC.length).toString('latin1') !== MAGIC || !isPowerOfTwo)
     return undefined;
   const sealed = { mtimeNs: view.getBigInt64(16, true), ctimeNs: view.getBigInt64(24, true) };

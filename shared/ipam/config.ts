@@ -2,10 +2,13 @@ import * as z from 'zod/mini';
 import { formatAddress, formatCidr, parseAddress, parseCidr, type IpAddress } from '../net/address.ts';
 import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';
 import { decodeSettings, type Configured } from '../config/decode.ts';
+import { joinProblems } from '../config/messages.ts';
+import { readArgs } from '../cni/environment.ts';
+import { CniCode, CniError } from '../cni/errors.ts';
 import type { CniRoute } from '../cni/results.ts';
-import { readRangeSets, type RangeSet, type RawRange } from './ranges.ts';
+import { rangeOf, readRangeSets, type RangeSet, type RawRange } from './ranges.ts';
 
-/** What the allocator makes of a plugin's configuration, validated as far as it goes without CNI_ARGS. */
+/** A plugin's `ipam` section, validated. */
 export interface IpamConfig {
   /** Folder of all networks' stores; the network's own is `<dataDir>/<network>`. */
   readonly dataDir: string;
@@ -18,14 +21,17 @@ export interface IpamConfig {
 }
 
 /**
- * DEL and GC need only the store: they release what an ADD took before the configuration became invalid.
+ * DEL and GC need only the store: they release what ADD reserved before the configuration became invalid.
  * @param raw the plugin's whole configuration: `ipam`, `runtimeConfig` and `args` are read
  */
 export function configureIpam(raw: Readonly<Record<string, unknown>>): Configured<IpamConfig> {
   const store = decodeSettings(storeSchema, raw);
-  const dataDir = 'value' in store ? store.value.ipam?.dataDir : undefined;
-  const partial = { dataDir: dataDir === undefined || dataDir === '' ? DEFAULT_DATA_DIR : dataDir };
   const decoded = decodeSettings(poolSchema, raw);
+  if ('problems' in store) {
+    return { problems: 'problems' in decoded ? decoded.problems : store.problems, partial: {} };
+  }
+  const dataDir = store.value.ipam?.dataDir;
+  const partial = { dataDir: dataDir === undefined || dataDir === '' ? DEFAULT_DATA_DIR : dataDir };
   if ('problems' in decoded) return { problems: decoded.problems, partial };
   const problems: string[] = [];
   const settings = { ...partial, ...readPool(decoded.value, problems) };
@@ -57,7 +63,7 @@ const poolSchema = z.object({
   ipam: z.optional(
     z.object({
       ...rangeShape,
-      // Relative to what? To wherever the runtime happens to stand. A DEL still looks there: an ADD may have, before.
+      // A relative path would depend on the runtime's working directory. DEL still looks there.
       dataDir: z.optional(
         z
           .string()
@@ -89,14 +95,17 @@ function readPool(decoded: z.output<typeof poolSchema>, problems: string[]): Poo
     ...(ipam.ranges ?? []),
   ]);
   problems.push(...inRanges);
-  const requested = readAddresses([...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])], problems);
+  const texts = [...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])];
+  if (texts.length > MOST_REQUESTED)
+    problems.push(`${texts.length} requested IP addresses; at most ${MOST_REQUESTED} are supported`);
+  const requested = readAddresses(texts.slice(0, MOST_REQUESTED), problems);
   const routes = (ipam.routes ?? []).flatMap((route) => readRoute(route, problems));
   const resolvConf = ipam.resolvConf === '' ? undefined : ipam.resolvConf;
   return { rangeSets: sets, routes, resolvConf, requested };
 }
 
-/** Requested addresses may carry a prefix length; it counts for nothing, the subnet's own is used. */
-export function readAddresses(texts: readonly string[], problems: string[]): IpAddress[] {
+/** Requested addresses may have a prefix length, which is ignored: the result has the subnet's. */
+function readAddresses(texts: readonly string[], problems: string[]): IpAddress[] {
   return texts.flatMap((text) => {
     const address = text.includes('/') ? parseCidr(text)?.address : parseAddress(text);
     if (address === undefined) problems.push(`invalid IP address: ${text}`);
@@ -120,4 +129,52 @@ function readRoute(route: z.output<typeof routeSchema>, problems: string[]): Cni
     if (number !== undefined) result[key] = number;
   }
   return [result];
+}
+
+/** Each range set serves one: as many as there can be ranges. */
+const MOST_REQUESTED = 1000;
+/** In an error. */
+const MOST_SHOWN = 10;
+/**
+ * The address requested from each range set: the first one that is in the set. Requests come from CNI_ARGS (`IP`, several
+ * separated by commas), args.cni.ips and runtimeConfig.ips, in this order; every request must be served.
+ * @returns one entry per set, undefined where any address will do
+ * @throws CniError 4 for an invalid address in CNI_ARGS, 999 if a request is in no set, or two are in one set
+ */
+export function requestedPerSet({
+  config,
+  environment,
+}: {
+  config: IpamConfig;
+  environment: Readonly<Record<string, string | undefined>>;
+}): (IpAddress | undefined)[] {
+  const problems: string[] = [];
+  const fromArgs = readArgs(environment['CNI_ARGS'], ['IP']).get('IP') ?? '';
+  const texts = fromArgs.split(',').filter((text) => text !== '');
+  const requests = distinct([...readAddresses(texts, problems), ...config.requested]);
+  if (problems.length > 0) {
+    throw new CniError(CniCode.InvalidEnvironment, `${joinProblems(problems)} (IP in CNI_ARGS)`);
+  }
+  const perSet = config.rangeSets.map((set) => takeFirst(requests, set));
+  if (requests.length > 0) throw notServed(requests, config.rangeSets);
+  return perSet;
+}
+
+function takeFirst(requests: IpAddress[], set: RangeSet): IpAddress | undefined {
+  const at = requests.findIndex((address) => rangeOf(set, address) !== undefined);
+  return at < 0 ? undefined : requests.splice(at, 1)[0];
+}
+
+function distinct(addresses: readonly IpAddress[]): IpAddress[] {
+  return [...new Map(addresses.map((address) => [formatAddress(address), address])).values()];
+}
+
+function notServed(left: readonly IpAddress[], sets: readonly RangeSet[]): CniError {
+  const listed = left.slice(0, MOST_SHOWN).map(formatAddress).join(', ');
+  const inSome = left.every((address) => sets.some((set) => rangeOf(set, address) !== undefined));
+  return new CniError(CniCode.Internal, `failed to allocate all requested IPs: ${listed}`, {
+    details: inSome
+      ? 'each range set gives one address: two requests fall into the same set'
+      : 'requested addresses must lie between rangeStart and rangeEnd of a range of this network',
+  });
 }

@@ -1,20 +1,18 @@
 import { join } from 'node:path';
-import { containsAddress, formatAddress, formatCidr, parseCidr, type IpAddress } from '../net/address.ts';
+import { KnownAttachments } from '../attachments/attachments.ts';
+import { formatLease, ownerKey, readLease, scanStore, type LeaseText } from '../attachments/lease-files.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { Invocation } from '../cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../cni/results.ts';
 import { withRollback } from '../cni/undo.ts';
-import { allocate, hasRoom, release } from './allocate.ts';
-import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';
-import type { IpamConfig } from './config.ts';
+import { readRegularFile } from '../kernel/files.ts';
+import { containsAddress, formatAddress, formatCidr, parseCidr, type IpAddress } from '../net/address.ts';
+import { allocate, hasUsableAddress, release } from './allocate.ts';
+import { requestedPerSet, type IpamConfig } from './config.ts';
 import { describeSet, rangeOf, type RangeSet } from './ranges.ts';
-import { requestedPerSet } from './requested.ts';
-import { dnsFromResolvConf } from './resolv-conf.ts';
-import { formatLease, ownerKey, readLease, scanStore, type LeaseText } from '../attachments/lease-files.ts';
-import type { Owner } from './store.ts';
-import { withStore } from './with-store.ts';
+import { withStore, type Owner, type Store } from './store.ts';
 
-/** What the allocator needs of a call; any plugin's Invocation has it once `config` is what `configureIpam(raw)` gave. */
+/** What the allocator needs of a call: any plugin's Invocation with the settings of `configureIpam(raw)` as `config`. */
 export type IpamCall<Config = IpamConfig> = Pick<
   Invocation<Config>,
   | 'containerId'
@@ -35,13 +33,13 @@ export interface IpamResult {
   ips: CniIp[];
   routes: CniRoute[];
   dns: CniDns;
-  /** Takes back the leases that this call made, not those it found: for the caller's own rollback. */
+  /** Releases the leases that this call created, not those it found: for the caller's own rollback. */
   release: () => void;
 }
 
 /**
- * One address per range set for (containerId, ifname). The same call again gives the same addresses.
- * @throws CniError 7 for a bad pool, 999 when an address is not to be had; nothing stays reserved then
+ * Reserves one address per range set for (containerId, ifname). The same call again gives the same addresses.
+ * @throws CniError 7 for an invalid configuration, 999 if an address is not available; nothing stays reserved then
  */
 export function ipamAdd(call: IpamCall): IpamResult {
   const { config, warn } = call;
@@ -49,10 +47,17 @@ export function ipamAdd(call: IpamCall): IpamResult {
   const requested = requestedPerSet(call);
   const dns = dnsFromResolvConf(config.resolvConf);
   const made: IpAddress[] = [];
-  const ips = withStore(storeOf(call), { create: true }, (store) =>
+  const ips = withStore(storeOf(call), { create: true, warn }, (store) =>
     withRollback(warn, (undo) =>
       sets.map((set, at) => {
-        const { address, isNew } = allocate(store, { sets, at, requested: requested[at], owner: call, warn });
+        const { address, isNew } = allocate(store, {
+          network: call.network,
+          sets,
+          at,
+          requested: requested[at],
+          owner: call,
+          warn,
+        });
         if (isNew) undo.push(`lease of ${formatAddress(address)}`, () => release(store, call, address));
         if (isNew) made.push(address);
         return describeIp(set, address);
@@ -62,18 +67,39 @@ export function ipamAdd(call: IpamCall): IpamResult {
   return { ips: ips ?? [], routes: [...config.routes], dns, release: () => releaseAll(call, made) };
 }
 
-/** Releases everything that (containerId, ifname) holds; what is gone, or never was, is fine, and so is a broken pool. */
+/**
+ * Releases everything that (containerId, ifname) holds. No error if there is nothing to release, or if the configuration is one that ADD
+ * would reject.
+ *
+ * If the configured store has no lease of it, or the configuration names no valid one, the data directory may have been changed since
+ * ADD: the lease is looked for where the runtime's cached result says, and, without a valid data directory, in the usual places.
+ */
 export function ipamDel(call: Removal): void {
-  withStore(storeOf(call), { create: false }, (store) => {
+  const { config, network, containerId } = call;
+  if (config.dataDir !== undefined && releaseIn(config.dataDir, call)) return;
+  const known = new KnownAttachments({ network, containerId });
+  const added = known.cachedResults(containerId).flatMap(({ dataDirs }) => dataDirs);
+  const others = config.dataDir === undefined ? known.dataDirs() : added;
+  for (const dataDir of new Set(others)) {
+    if (dataDir !== config.dataDir) releaseIn(dataDir, call);
+  }
+}
+
+/** @returns whether there was a lease */
+function releaseIn(dataDir: string, call: Removal): boolean {
+  const released = withStore(join(dataDir, call.network), { create: false, warn: call.warn }, (store) => {
     const { exact, legacy } = store.leasesOf(call);
-    for (const lease of exact.length > 0 ? exact : legacy) store.remove(lease);
+    const leases = exact.length > 0 ? exact : legacy;
+    for (const lease of leases) store.remove(lease);
+    return leases.length;
   });
+  return released !== undefined && released > 0;
 }
 
 /**
- * Every address of prevResult that lies in this network's ranges must be leased to (containerId, ifname); with none in
- * there, any lease of theirs will do. Read-only, without the lock: a lease is never half written.
- * @throws CniError 999 naming the address and whose it is
+ * Every address of prevResult in this network's subnets must be leased to (containerId, ifname); without such an address, any lease of
+ * theirs will do. Read-only, without the lock: a lease is never half written.
+ * @throws CniError 999 naming the address and its owner
  */
 export function ipamCheck(call: IpamCall): void {
   const sets = poolFor(call);
@@ -86,7 +112,7 @@ export function ipamCheck(call: IpamCall): void {
   if (!scanStore(storeOf(call)).leases.some(({ lease }) => belongsTo(lease, call))) throw lost(call);
 }
 
-/** Releases what no valid attachment owns. `lock`, `last_reserved_ip.N` and files that are no lease stay. */
+/** Releases the leases of attachments that are not valid. `lock`, `last_reserved_ip.N` and files that are no lease stay. */
 export function ipamGc(call: Removal): void {
   const { validAttachments, network } = call;
   if (validAttachments === undefined) {
@@ -98,34 +124,45 @@ export function ipamGc(call: Removal): void {
     valid.add(formatLease(containerID, ifname));
     valid.add(containerID);
   }
-  withStore(storeOf(call), { create: false }, (store) => {
-    for (const found of store.leases()) {
-      const owner = ownerKey(found.lease);
-      if (owner !== undefined && !valid.has(owner)) store.remove(found);
-    }
-  });
+  for (const dataDir of call.config.dataDir === undefined ? usualDataDirs(call) : [call.config.dataDir]) {
+    withStore(join(dataDir, network), { create: false, warn: call.warn }, (store) => {
+      removeStale(store, valid);
+    });
+  }
+}
+
+function removeStale(store: Store, valid: ReadonlySet<string>): void {
+  for (const found of store.leases()) {
+    const owner = ownerKey(found.lease);
+    if (owner !== undefined && !valid.has(owner)) store.remove(found);
+  }
+}
+
+function usualDataDirs({ network }: Removal): readonly string[] {
+  return new KnownAttachments({ network, thorough: true }).dataDirs();
 }
 
 /**
- * @throws CniError 50 when the pool cannot give an address whatever is released: it holds nothing but gateways. Not while there are leases, exhausted or not: runtimes ask before a DEL as well, and DEL must get through.
+ * @throws CniError 50 if the network cannot give an address whatever is released, because its ranges contain only gateways. Not while there
+ *   are leases, even if the range is exhausted: runtimes ask before DEL as well, and DEL must not be refused.
  */
 export function ipamStatus(call: IpamCall): void {
   const { rangeSets } = call.config;
-  const roomless = rangeSets.find((set) => !hasRoom(rangeSets, set));
-  if (roomless === undefined) return;
+  const unusable = rangeSets.find((set) => !hasUsableAddress(rangeSets, set));
+  if (unusable === undefined) return;
   if (scanStore(storeOf(call)).leases.some(({ lease }) => ownerKey(lease) !== undefined)) return;
   throw new CniError(
     CniCode.PluginNotAvailable,
-    `network ${call.network} cannot give addresses: range set ${describeSet(roomless)} has no address to give`,
-    { details: 'correct the ipam configuration; DEL works meanwhile' },
+    `network ${call.network} cannot give addresses: range set ${describeSet(unusable)} has no address to give`,
+    { details: 'widen rangeStart and rangeEnd; DEL works meanwhile' },
   );
 }
 
-function storeOf({ config, network }: Removal): string {
-  return join(config.dataDir ?? DEFAULT_DATA_DIR, network);
+function storeOf({ config, network }: IpamCall): string {
+  return join(config.dataDir, network);
 }
 
-/** The range sets, if the configuration has a sound pool and the version can carry its addresses. */
+/** The range sets, if the configuration is valid and the version can express its addresses. */
 function poolFor({ config, cniVersion }: IpamCall): readonly RangeSet[] {
   const { rangeSets } = config;
   const families = rangeSets.map((set) => set[0]?.subnet.address.family);
@@ -150,12 +187,12 @@ function describeIp(set: RangeSet, address: IpAddress): CniIp {
 
 function releaseAll(call: IpamCall, addresses: readonly IpAddress[]): void {
   if (addresses.length === 0) return;
-  withStore(storeOf(call), { create: false }, (store) => {
+  withStore(storeOf(call), { create: false, warn: call.warn }, (store) => {
     for (const address of addresses) release(store, call, address);
   });
 }
 
-/** Of prevResult: those that some range's subnet holds, unless they sit on another interface than the one checked. */
+/** The addresses of prevResult that are in the subnet of a range, and not on another interface than the one checked. */
 function addressesToCheck({ prevResult, ifname }: IpamCall, sets: readonly RangeSet[]): IpAddress[] {
   return (prevResult?.ips ?? []).flatMap((ip) => {
     const address = parseCidr(ip.address)?.address;
@@ -179,4 +216,40 @@ function lost({ containerId, ifname, network }: IpamCall, address?: string, hold
     `host-local: Failed to find address added by container ${containerId} (${ifname}): ${what}`,
     details === undefined ? {} : { details },
   );
+}
+
+/**
+ * The dns part of a result from a file in the format of resolv.conf(5), as the reference reads it: `nameserver`, `search` and `options` add
+ * up, the last `domain` counts; lines of one word and comments are skipped.
+ * @throws CniError 5 if it cannot be read
+ */
+export function dnsFromResolvConf(file: string | undefined): CniDns {
+  if (file === undefined) return {};
+  const details = '"resolvConf" of the ipam configuration must name a readable file';
+  const text = readResolvConf(file, details);
+  if (text !== undefined) return parseResolvConf(text);
+  throw new CniError(CniCode.IoFailure, `open ${file}: no such file or directory`, { details });
+}
+
+function readResolvConf(file: string, details: string): string | undefined {
+  try {
+    return readRegularFile(file);
+  } catch (thrown) {
+    if (!(thrown instanceof CniError)) throw thrown;
+    throw new CniError(CniCode.IoFailure, thrown.message, { details, cause: thrown });
+  }
+}
+
+export function parseResolvConf(text: string): CniDns {
+  const dns: CniDns = {};
+  for (const line of text.split('\n')) {
+    const [keyword = '', ...values] = line.trim().split(/\s+/);
+    const [first] = values;
+    if (first === undefined || /^[#;]/.test(keyword)) continue;
+    if (keyword === 'nameserver') dns.nameservers = [...(dns.nameservers ?? []), first];
+    if (keyword === 'domain') dns.domain = first;
+    if (keyword === 'search') dns.search = [...(dns.search ?? []), ...values];
+    if (keyword === 'options') dns.options = [...(dns.options ?? []), ...values];
+  }
+  return dns;
 }

@@ -1,18 +1,4 @@
-import {
-  closeSync,
-  ftruncateSync,
-  linkSync,
-  openSync,
-  renameSync,
-  rmSync,
-  utimesSync,
-  writeSync,
-} from 'node:fs';
-import { formatAddress, parseAddress, type IpAddress } from '../net/address.ts';
-import { Catalog } from './catalog.ts';
-import { dropCatalog, keepCatalog, openCatalog, type OpenCatalog } from './catalog-file.ts';
-import type { Interval } from './ring.ts';
-import { placeFile, removeLeftovers } from './place.ts';
+import { existsSync, linkSync, lutimesSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import {
   formatLease,
   ownerKey,
@@ -22,29 +8,50 @@ import {
   type FoundLease,
   type StoreContents,
 } from '../attachments/lease-files.ts';
-import { MemorySlots } from './slots.ts';
+import { CniCode, CniError } from '../cni/errors.ts';
+import { withFileLock } from '../kernel/locks.ts';
+import { formatAddress, parseAddress, type IpAddress } from '../net/address.ts';
+import { Catalog, DamagedTable, MemorySlots } from './catalog.ts';
+import { dropCatalog, keepCatalog, openCatalog, type OpenCatalog } from './catalog-file.ts';
+import type { Interval } from './ranges.ts';
+import { LOCK_MODE, overwriteFile, placeFile, removeLeftovers, repairLock } from './store-files.ts';
 
 export interface Owner {
   readonly containerId: string;
   readonly ifname: string;
 }
 
-/** What allocation needs of a store. */
-export type LeaseStore = Pick<
-  Store,
-  | 'leasesOf'
-  | 'leases'
-  | 'firstFree'
-  | 'create'
-  | 'adopt'
-  | 'renew'
-  | 'remove'
-  | 'lastReserved'
-  | 'setLastReserved'
-  | 'refresh'
->;
+export interface StoreOptions {
+  /** Whether to create a missing store; otherwise `work` is not run and undefined returned. */
+  readonly create: boolean;
+  /** Default: until the call's deadline. */
+  readonly lockTimeoutMs?: number;
+  readonly warn: (line: string) => void;
+}
 
-/** One network's leases: a folder in the reference's format (docs/reference/files.md). Only to be used while its lock is held. */
+/**
+ * Runs `work` on the network's store while holding its lock, which the reference honours too (and holds for each of its steps).
+ * @throws CniError 11 if another process holds the lock too long, 5 if the file system refuses
+ */
+export function withStore<T>(
+  folder: string,
+  { create, lockTimeoutMs, warn }: StoreOptions,
+  work: (store: Store) => T,
+): T | undefined {
+  try {
+    if (create) mkdirSync(folder, { recursive: true, mode: 0o755 });
+    else if (!existsSync(folder)) return undefined;
+    repairLock(folder, warn);
+    const lock = { mode: LOCK_MODE, ...(lockTimeoutMs !== undefined && { timeoutMs: lockTimeoutMs }) };
+    return withFileLock(`${folder}/lock`, lock, () => workOn(new Store(folder), work));
+  } catch (thrown) {
+    // An operator removed it while this call waited: there is nothing to release.
+    if (!create && !existsSync(folder)) return undefined;
+    throw asStoreError(folder, thrown);
+  }
+}
+
+/** One network's leases: a folder in the reference's format (docs/on-disk.md). Only to be used while its lock is held. */
 export class Store {
   readonly #folder: string;
   #opened: OpenCatalog | undefined;
@@ -55,17 +62,17 @@ export class Store {
 
   constructor(folder: string) {
     this.#folder = folder;
-    removeLeftovers(folder);
+    attempt(() => removeLeftovers(folder));
     this.#opened = attempt(() => openCatalog(folder));
     this.#catalog = this.#opened?.catalog ?? this.#readAll();
   }
 
   /** Leases with exactly this owner, and those of old releases that name only the container. Confirmed by their files. */
   leasesOf(owner: Owner): { exact: FoundLease[]; legacy: FoundLease[] } {
-    return {
+    return this.#withCatalog(() => ({
       exact: this.#leasesOfKey(formatLease(owner.containerId, owner.ifname)),
       legacy: this.#leasesOfKey(owner.containerId),
-    };
+    }));
   }
 
   /** Everything in the store; reads every file. */
@@ -75,7 +82,7 @@ export class Store {
   }
 
   firstFree(interval: Interval): IpAddress | undefined {
-    return this.#catalog.firstFree(interval);
+    return this.#withCatalog(() => this.#catalog.firstFree(interval));
   }
 
   /**
@@ -86,7 +93,7 @@ export class Store {
     const text = formatLease(owner.containerId, owner.ifname);
     this.#changed = true;
     const made = placeFile(this.#folder, text, (temporary) => linkSync(temporary, this.#path(address)));
-    if (made) this.#catalog.add(address, text);
+    if (made) this.#update(() => this.#catalog.add(address, text));
     else this.#learn(address);
     return made;
   }
@@ -97,43 +104,48 @@ export class Store {
     this.#changed = true;
     placeFile(this.#folder, text, (temporary) => renameSync(temporary, path));
     if (address === undefined) return;
-    this.#catalog.remove(address, ownerKey(lease));
-    this.#catalog.add(address, text);
+    this.#update(() => {
+      this.#catalog.remove(address, ownerKey(lease));
+      this.#catalog.add(address, text);
+    });
   }
 
-  /** Marks a lease as asked for again, now: it is not from before this boot any more. */
+  /** Sets the lease's time to now: an ADD asked for it again, so it is not from an earlier boot. */
   renew({ path }: FoundLease): void {
-    utimesSync(path, new Date(), new Date());
+    lutimesSync(path, new Date(), new Date());
   }
 
   remove({ path, address, lease }: FoundLease): void {
     rmSync(path, { force: true });
     this.#changed = true;
-    if (address !== undefined) this.#catalog.remove(address, ownerKey(lease));
+    if (address !== undefined) this.#update(() => this.#catalog.remove(address, ownerKey(lease)));
   }
 
-  /** Undefined when there is none, or no address in it. */
+  /** Undefined if there is none, or no address in it. */
   lastReserved(set: number): IpAddress | undefined {
-    return parseAddress((readStoreFile(this.#lastReservedPath(set), 100) || '').trim());
+    return parseAddress(
+      (readStoreFile(`${this.#folder}/${lastReservedName(set)}`, LONGEST_ADDRESS) || '').trim(),
+    );
+  }
+
+  /** Only the order of allocation depends on it, so a failure is no reason to fail a call whose lease is written. */
+  setLastReserved(set: number, address: IpAddress): void {
+    this.#changed = true;
+    attempt(() => overwriteFile(this.#folder, lastReservedName(set), formatAddress(address)));
   }
 
   /**
-   * Written over in place, longest first: at no moment is the file empty. Losing it costs nothing but the order, so it is
-   * no reason to fail a call whose lease is made.
+   * Replaces a catalog that was opened from its file, and may be wrong, by the lease files; removes empty leases.
+   * @returns false if all files were read before
    */
-  setLastReserved(set: number, address: IpAddress): void {
-    this.#changed = true;
-    attempt(() => writeOver(this.#lastReservedPath(set), formatAddress(address)));
-  }
-
-  /** Reads all leases again, for when the catalog was found wrong, and removes empty ones. */
-  refresh(): void {
-    if (this.#contents !== undefined) return;
+  refresh(): boolean {
+    if (this.#contents !== undefined) return false;
     this.close();
     this.#catalog = this.#readAll();
+    return true;
   }
 
-  /** Leaves the catalog for the next call. That call does without when it cannot be kept. */
+  /** Keeps the catalog for the next call; if that fails, the next call reads all leases. */
   keep(): void {
     attempt(() => {
       if (this.#catalog.used === 0) {
@@ -167,12 +179,32 @@ export class Store {
   }
 
   /**
-   * A lease that was not there when all were read: somebody wrote it without the lock, an operator's script or a copy of the
-   * folder in progress. Unless it is noted, the same address would be tried for ever.
+   * Adds a lease that was not there when all were read: written without the lock, by an operator's script or a copy of the folder in
+   * progress. Otherwise allocation would try the same address again and again.
    */
   #learn(address: IpAddress): void {
     if (this.#contents === undefined || this.#catalog.isTaken(address)) return;
-    this.#catalog.add(address, ownerKey(readLease(this.#path(address))));
+    const lease = readLease(this.#path(address));
+    this.#catalog.add(address, ownerKey(lease));
+  }
+
+  /** Reads from the catalog; if its file is damaged, from one built from the lease files. */
+  #withCatalog<T>(read: () => T): T {
+    try {
+      return read();
+    } catch (thrown) {
+      if (!(thrown instanceof DamagedTable) || !this.refresh()) throw thrown;
+      return read();
+    }
+  }
+
+  /** Notes in the catalog what was just done to a file; a damaged catalog is built anew, and then knows it already. */
+  #update(change: () => void): void {
+    try {
+      change();
+    } catch (thrown) {
+      if (!(thrown instanceof DamagedTable) || !this.refresh()) throw thrown;
+    }
   }
 
   #readAll(): Catalog {
@@ -185,7 +217,7 @@ export class Store {
     return catalog;
   }
 
-  /** Under the lock nobody is in the middle of writing: an empty lease is one whose writer died. Removed at sight. */
+  /** No other process is writing while the lock is held: the writer of an empty lease died. */
   #isCrashLeftover({ path, address, lease }: FoundLease): boolean {
     if (lease.kind !== 'empty' || address === undefined) return false;
     rmSync(path, { force: true });
@@ -203,35 +235,44 @@ export class Store {
   #path(address: IpAddress): string {
     return `${this.#folder}/${formatAddress(address)}`;
   }
+}
 
-  #lastReservedPath(set: number): string {
-    return `${this.#folder}/last_reserved_ip.${set}`;
+function workOn<T>(store: Store, work: (store: Store) => T): T {
+  try {
+    const result = work(store);
+    store.keep();
+    return result;
+  } finally {
+    store.close();
   }
 }
 
-/** Fewer leases are read faster than a catalog is kept, and small hosts stay without the extra file. */
-const KEEP_FROM = 32;
-/** O_WRONLY|O_CREAT: node's letters have no "open or create, keep the contents, write from the start". */
-const CREATE_AND_WRITE = 0o101;
+/** An error of node:fs, as an error that says which store cannot be used and why. */
+function asStoreError(folder: string, thrown: unknown): unknown {
+  if (thrown instanceof CniError || !(thrown instanceof Error) || !('syscall' in thrown)) return thrown;
+  return new CniError(CniCode.IoFailure, `cannot use the lease store ${folder}: ${thrown.message}`, {
+    details: 'it must be a folder on a writable file system with space left',
+    cause: thrown,
+  });
+}
 
-/** Owners, and as many pages when addresses lie far apart, fill half of it at most. */
+function lastReservedName(set: number): string {
+  return `last_reserved_ip.${set}`;
+}
+
+/** Fewer leases are read faster than a catalog is written, and small hosts need no extra file. */
+const KEEP_FROM = 32;
+/** Bytes; more than any address has. */
+const LONGEST_ADDRESS = 100;
+
+/** Owners, and as many pages if the addresses are far apart, fill at most half of it. */
 function capacityFor(leases: number): number {
   let capacity = 256;
   while (capacity < leases * 4) capacity *= 2;
   return capacity;
 }
 
-function writeOver(file: string, text: string): void {
-  const fd = openSync(file, CREATE_AND_WRITE, 0o600);
-  try {
-    writeSync(fd, text, 0);
-    ftruncateSync(fd, text.length);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** For what is never worth an error: without the catalog all leases are read. */
+/** For steps whose failure costs time or order only. */
 function attempt<T>(work: () => T): T | undefined {
   try {
     return work();

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, utimesSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { formatAge, formatTable } from '../../../cli/leases/table.ts';
+import { formatAge, formatTable } from '../../../cli/leases.ts';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 

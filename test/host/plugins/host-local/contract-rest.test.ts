@@ -6,7 +6,7 @@ import { add, addresses, attachment, configFor, leases, newDataDir } from './cal
 
 const test = suite('host-local, the executable: configuration, release, state', { limit: 120 });
 
-test('C12: what is wrong with the configuration, code 7, and no folder made', () => {
+test('an invalid configuration: code 7, and no folder created', () => {
   const dataDir = newDataDir();
   const cases: [object, string][] = [
     [{ ranges: [] }, 'no IP ranges specified'],
@@ -50,7 +50,7 @@ test('C12: what is wrong with the configuration, code 7, and no folder made', ()
   assert.equal(readdirSync(dataDir), []);
 });
 
-test('C13: routes and resolvConf end in the result; a missing file fails before anything is reserved', () => {
+test('routes and resolvConf end in the result; a missing file fails before anything is reserved', () => {
   const dataDir = newDataDir();
   writeFileSync(
     '/etc/test-resolv.conf',
@@ -77,7 +77,7 @@ test('C13: routes and resolvConf end in the result; a missing file fails before 
   assert.equal(leases(dataDir), ['10.1.2.2']);
 });
 
-test('C14, C15, C16: files of old releases, a newline at the end, nothing at all', () => {
+test('files of old releases, a newline at the end, nothing at all', () => {
   const dataDir = newDataDir();
   const config = configFor(dataDir);
   const store = `${dataDir}/net`;
@@ -96,7 +96,7 @@ test('C14, C15, C16: files of old releases, a newline at the end, nothing at all
   assert.equal(leases(dataDir), []);
 });
 
-test('CHECK notices that the address of the result belongs to somebody else', () => {
+test('CHECK notices that the address of the result belongs to another container', () => {
   const config = configFor(newDataDir());
   const prevResult = add(config);
   succeed('host-local', 'CHECK', attachment, { ...config, prevResult });
@@ -108,7 +108,7 @@ test('CHECK notices that the address of the result belongs to somebody else', ()
   assert.is(error.details, 'leased to thief, interface eth0');
 });
 
-test('C18, C22: the first set is released when the second fails; an empty file blocks nothing', () => {
+test('the address of the first set is released when the second set fails; an empty file blocks nothing', () => {
   const dataDir = newDataDir();
   mkdirSync(`${dataDir}/net`);
   writeFileSync(`${dataDir}/net/10.1.2.2`, '');
@@ -121,7 +121,7 @@ test('C18, C22: the first set is released when the second fails; an empty file b
   assert.equal(leases(dataDir), ['10.1.2.2', '10.9.0.2']);
 });
 
-test('C19, C20: STATUS and GC', () => {
+test('STATUS and GC', () => {
   const dataDir = newDataDir();
   const config = configFor(dataDir);
   for (const id of ['a', 'b', 'c']) add(config, { ...attachment, id });

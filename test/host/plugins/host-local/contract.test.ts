@@ -6,7 +6,7 @@ import { add, addresses, attachment, configFor, leases, newDataDir } from './cal
 
 const test = suite('host-local, the executable: allocation', { limit: 120 });
 
-test('C1: first address, lease, counter and lock of both families', () => {
+test('first address, lease, counter and lock of both families', () => {
   const dataDir = newDataDir();
   const result = add(
     configFor(dataDir, { ranges: [[{ subnet: '10.1.2.0/24' }], [{ subnet: '2001:db8:1::/64' }]] }),
@@ -36,7 +36,7 @@ test('C1: first address, lease, counter and lock of both families', () => {
   );
 });
 
-test('C2: the default data folder, made with 0755', () => {
+test('the default data folder has mode 0755', () => {
   add({
     cniVersion: '1.0.0',
     name: 'by-default',
@@ -48,7 +48,7 @@ test('C2: the default data folder, made with 0755', () => {
   assert.ok(existsSync(`${store}/10.1.2.2`));
 });
 
-test('C3, C4, C5: again the same address; another interface another; DEL only its own, as often as one likes', () => {
+test('repeated ADD gives the same address, another interface another one; DEL releases only its own, any number of times', () => {
   const dataDir = newDataDir();
   const config = configFor(dataDir);
   assert.equal(addresses(add(config)), ['10.1.2.2/24']);
@@ -60,7 +60,7 @@ test('C3, C4, C5: again the same address; another interface another; DEL only it
   assert.equal(leases(dataDir), ['10.1.2.3']);
 });
 
-test('C6: a freed address is not given again before the ring has come round', () => {
+test('a released address is reused as late as possible', () => {
   const dataDir = newDataDir();
   const config = configFor(dataDir, { ranges: [[{ subnet: '10.1.2.0/29' }]] });
   add(config);
@@ -68,7 +68,7 @@ test('C6: a freed address is not given again before the ring has come round', ()
   assert.equal(addresses(add(config)), ['10.1.2.3/29']);
 });
 
-test('C7: exhaustion names the set; what is released can be had', () => {
+test('the exhaustion error names the set; a released address is assigned again', () => {
   const dataDir = newDataDir();
   const config = configFor(dataDir, { ranges: [[{ subnet: '10.7.0.0/30', rangeStart: '10.7.0.1' }]] });
   add(config);
@@ -83,7 +83,7 @@ test('C7: exhaustion names the set; what is released can be had', () => {
   assert.equal(addresses(add(config, { ...attachment, id: 'second' })), ['10.7.0.2/30']);
 });
 
-test('C8, C9, C11: sets in order, ranges spill over, gateways are passed over, ipRanges come first', () => {
+test('sets in order, ranges spill over, gateways are skipped, ipRanges come first', () => {
   const dataDir = newDataDir();
   const config = {
     ...configFor(dataDir, {
@@ -99,7 +99,7 @@ test('C8, C9, C11: sets in order, ranges spill over, gateways are passed over, i
   assert.equal(ips[2], { address: '10.6.1.1/30', gateway: '10.6.1.2' });
 });
 
-test('C10, C21: requested addresses from three places, and what cannot be served leaves nothing reserved', () => {
+test('requested addresses from three places, and what cannot be served leaves nothing reserved', () => {
   const dataDir = newDataDir();
   const config = configFor(dataDir);
   assert.equal(addresses(add(config, { id: 'a', netns: '/none', args: 'IgnoreUnknown=1;IP=10.1.2.60' })), [

@@ -18,7 +18,7 @@ const test = suite('host-local, many at once', { limit: 240 });
 
 const scratch = mkdtempSync('/run/scratch-');
 
-test('C17: a hundred parallel ADDs on a fresh host get a hundred addresses; a hundred parallel DELs leave none', async () => {
+test('a hundred parallel ADDs on a fresh host get a hundred addresses; a hundred parallel DELs leave none', async () => {
   const dataDir = `${mkdtempSync('/run/store-')}/not/made/yet`;
   const net = config(dataDir);
   const added = await Promise.all(hundred((id) => start('ADD', id, net)));
@@ -84,7 +84,7 @@ function hundred<T>(make: (id: string) => T): T[] {
 
 /**
  * The configuration comes from a file, not a pipe: while this process starts a hundred others it gets to no pipe for many
- * seconds, and a plugin does not wait for ever.
+ * seconds, and a plugin does not wait forever.
  */
 function start(command: string, id: string, stdin: object): Promise<ProcessOutcome> {
   const file = `${mkdtempSync(`${scratch}/`)}/stdin`;

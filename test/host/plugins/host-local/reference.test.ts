@@ -34,7 +34,7 @@ if (referenceMissing === undefined) {
     assert.equal(ours, theirs);
   });
 
-  test('each releases what the other leased, and passes over it', () => {
+  test('each releases what the other leased, and skips it', () => {
     const dataDir = mkdtempSync('/run/store-');
     const net = config(dataDir);
     assert.is(addressOf(runReference('ADD', 'theirs', net)), '10.1.2.2');

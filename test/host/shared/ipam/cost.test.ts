@@ -39,7 +39,7 @@ function callsWith(count: number, behind: number): { add: number; del: number; l
   const last = count + 1 - behind;
   writeFileSync(`${store}/last_reserved_ip.0`, `10.0.${last >> 8}.${last & 255}`);
   // The first call reads every lease and leaves the catalog.
-  ipamDel(callOn(dataDir, { id: 'nobody', ipam }));
+  ipamDel(callOn(dataDir, { id: 'absent', ipam }));
   const add = counted(() => ipamAdd(callOn(dataDir, { id: 'new', ipam })), store);
   const del = counted(() => ipamDel(callOn(dataDir, { id: 'new', ipam })), store);
   return { add: add.calls, del: del.calls, leasesRead: del.leasesOpened };

@@ -84,7 +84,7 @@ function preparedStore(count: number): string {
   mkdirSync(`${dataDir}/net`);
   for (let at = 2; at < count + 2; at++) writeFileSync(`${dataDir}/net/10.1.2.${at}`, `base${at}\r\neth0`);
   writeFileSync(`${dataDir}/net/last_reserved_ip.0`, `10.1.2.${count + 1}`);
-  ipamDel(callOn(dataDir, { id: 'nobody', ipam }));
+  ipamDel(callOn(dataDir, { id: 'absent', ipam }));
   assert.is(
     existsSync(CATALOG_DIR) && readdirSync(CATALOG_DIR).length > 0,
     count >= 32,
@@ -93,7 +93,7 @@ function preparedStore(count: number): string {
   return dataDir;
 }
 
-/** At any moment: every lease has its whole text, and no owner of the beginning lost one to somebody else. */
+/** At any moment: every lease has its whole text, and no container lost its lease to another one. */
 function assertWhole(dataDir: string, count: number): void {
   const leases = leasesIn(`${dataDir}/net`);
   for (const [name, text] of Object.entries(leases)) assert.match(text, /^(base\d+|new)\r\neth0$/, name);

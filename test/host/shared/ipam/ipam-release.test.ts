@@ -7,7 +7,7 @@ import { callOn, removalOn, leasesIn, newDataDir, type CallOptions } from './cal
 
 const test = suite('allocator: release, check, collect');
 
-test('release() gives back what the call made, never what it found', () => {
+test('release() releases the leases that the call created, never those it found', () => {
   const dataDir = newDataDir();
   const first = add(dataDir);
   add(dataDir).release();
@@ -115,7 +115,7 @@ test('GC keeps valid attachments, old files of valid containers, lock and last_r
   assert.equal(readdirSync(dataDir), ['net']);
 });
 
-test('STATUS: 50 for a pool without a chance, never while a DEL is due, never for an exhausted one', () => {
+test('STATUS: 50 for a pool without usable addresses, not while leases exist, not for an exhausted one', () => {
   const dataDir = newDataDir();
   const status = (ipam: Record<string, unknown>): void => ipamStatus(callOn(dataDir, { ipam }));
   const onlyGateway = { ranges: [[{ subnet: '10.1.2.0/29', rangeStart: '10.1.2.1', rangeEnd: '10.1.2.1' }]] };

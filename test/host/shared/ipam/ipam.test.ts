@@ -87,7 +87,7 @@ test('requested addresses: free, own, gateway, taken, not for interfaces', () =>
   assert.equal(Object.keys(leasesIn(`${dataDir}/net`)), ['10.1.2.60']);
 });
 
-test('what no interface can have is passed over even inside rangeStart and rangeEnd; so is every gateway of the network', () => {
+test('what no interface can have is skipped even inside rangeStart and rangeEnd; so is every gateway of the network', () => {
   const dataDir = newDataDir();
   const ipam = {
     ranges: [
@@ -109,7 +109,7 @@ test('what no interface can have is passed over even inside rangeStart and range
   ]);
 });
 
-test('a released address rests until the ring comes round', () => {
+test('a released address is reused as late as possible', () => {
   const dataDir = newDataDir();
   const ipam = { ranges: [[{ subnet: '10.1.2.0/29' }]] };
   const take = (id: string): string => add(dataDir, { id, ipam }).ips[0]?.address ?? '';
@@ -125,7 +125,7 @@ test('a released address rests until the ring comes round', () => {
   assert.is(take('g'), '10.1.2.2/29');
 });
 
-test('a last_reserved_ip that is garbage, foreign or gone means the start', () => {
+test('with a last_reserved_ip that is damaged, out of range or missing, allocation begins at the start', () => {
   for (const text of ['garbage', '', '10.9.9.9', '\0\0\0', '10.1.2.40/24']) {
     const dataDir = newDataDir();
     mkdirSync(`${dataDir}/net`);
@@ -149,7 +149,7 @@ test('a second range set that fails takes the first back, and only what this cal
   assert.is(leasesIn(`${dataDir}/net`)['10.1.2.4'], 'c\r\neth0');
 });
 
-test('empty leases and those of zero bytes are free; folders and links under an address are passed over', () => {
+test('empty leases and those of zero bytes are free; folders and links under an address are skipped', () => {
   const dataDir = newDataDir();
   const store = `${dataDir}/net`;
   mkdirSync(`${store}/10.1.2.4`, { recursive: true });
@@ -160,7 +160,7 @@ test('empty leases and those of zero bytes are free; folders and links under an 
   assert.equal(given, ['10.1.2.2/24', '10.1.2.3/24', '10.1.2.6/24']);
 });
 
-test("text that is no lease is nobody's: kept while there is room, taken as the last resort", () => {
+test('a file whose text is no lease stays until the range is exhausted', () => {
   const dataDir = newDataDir();
   const ipam = { ranges: [[{ subnet: '10.1.2.0/29' }]] };
   mkdirSync(`${dataDir}/net`);
@@ -195,7 +195,7 @@ test('a missing resolvConf fails before anything is made', () => {
   assert.equal(readdirSync(dataDir), []);
 });
 
-test('a store that cannot be used is named with the reason', () => {
+test('the error names a store that cannot be used, and the reason', () => {
   const dataDir = newDataDir();
   writeFileSync(`${dataDir}/net`, 'a file');
   const error = thrown(() => add(dataDir));

@@ -58,7 +58,7 @@ class Model {
 
 /**
  * On tmpfs, and on ramfs, whose clock moves only with the kernel's tick, as that of every file system did before Linux 6.13:
- * there a foreign change can leave the folder with the time that ours left.
+ * there a change by another program can leave the folder with the time that ours left.
  */
 mkdirSync('/run/coarse');
 execFileSync('mount', ['-t', 'ramfs', 'ramfs', '/run/coarse']);

@@ -1,12 +1,12 @@
 import { writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { dnsFromResolvConf, parseResolvConf } from '../../../../shared/ipam/resolv-conf.ts';
+import { dnsFromResolvConf, parseResolvConf } from '../../../../shared/ipam/ipam.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 
 const test = suite('resolvConf');
 
-test('adds up nameservers, search and options; the last domain counts; comments and lone words do not', () => {
+test('nameservers, search and options add up; the last domain counts; comments and lines of one word are skipped', () => {
   const text = [
     '# comment 1.1.1.1',
     ';nameserver 9.9.9.9',

@@ -6,14 +6,14 @@ import { parseAddress } from '../../../../shared/net/address.ts';
 import { allocate } from '../../../../shared/ipam/allocate.ts';
 import { ipamAdd, ipamCheck, ipamDel } from '../../../../shared/ipam/ipam.ts';
 import { CATALOG_DIR } from '../../../../shared/ipam/catalog-file.ts';
-import { withStore } from '../../../../shared/ipam/with-store.ts';
+import { withStore } from '../../../../shared/ipam/store.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 import { callOn, leasesIn, newDataDir } from './calls.ts';
 
 const test = suite('stores in trouble', { limit: 60 });
 
-test('a full file system: the error says so, nothing half is left, and room helps', () => {
+test('a full file system: the error says so, nothing incomplete stays, and ADD works once there is space', () => {
   const dataDir = newDataDir();
   mount(dataDir, 'size=8k');
   mkdirSync(`${dataDir}/net`);
@@ -28,7 +28,7 @@ test('a full file system: the error says so, nothing half is left, and room help
   assert.is(ipamAdd(callOn(dataDir)).ips[0]?.address, '10.1.2.2/24');
 });
 
-test('room for the lease but not for last_reserved_ip: the lease counts, only the order is lost', () => {
+test('space for the lease but not for last_reserved_ip: ADD succeeds, only the order is lost', () => {
   const dataDir = newDataDir();
   // One block, for the lease itself.
   mount(dataDir, 'size=4k');
@@ -38,13 +38,13 @@ test('room for the lease but not for last_reserved_ip: the lease counts, only th
   assert.is(ipamAdd(callOn(dataDir, { id: 'next' })).ips[0]?.address, '10.1.2.2/24');
 });
 
-test('a lease written behind the lock is passed over, and released by its owner', () => {
+test('a lease written without the lock is skipped, and released by its owner', () => {
   const dataDir = newDataDir();
   const call = callOn(dataDir);
   const sets = call.config.rangeSets;
-  const request = { sets, at: 0, requested: undefined, owner: call, warn: call.warn };
+  const request = { network: 'net', sets, at: 0, requested: undefined, owner: call, warn: call.warn };
   const folder = `${dataDir}/net`;
-  const given = withStore(folder, { create: true }, (store) => {
+  const given = withStore(folder, { create: true, warn: call.warn }, (store) => {
     // All leases are read by now; what does not ask for the lock can still write.
     writeFileSync(`${folder}/10.1.2.2`, 'late\r\neth0');
     writeFileSync(`${folder}/10.1.2.3`, '');
@@ -108,7 +108,7 @@ test('the catalog goes with the last lease, and its folders with it', () => {
   assert.not(existsSync('/run/weft'));
 });
 
-test('a lock that somebody keeps: error 11 within its time, not a hang', async () => {
+test('a lock held by another process: error 11 within the time limit', async () => {
   const dataDir = newDataDir();
   ipamAdd(callOn(dataDir));
   const holder = spawn('flock', ['-F', `${dataDir}/net/lock`, 'sh', '-c', 'echo locked; exec sleep 60']);
@@ -116,7 +116,11 @@ test('a lock that somebody keeps: error 11 within its time, not a hang', async (
     await once(holder.stdout, 'data');
     const began = Date.now();
     const error = thrown(() =>
-      withStore(`${dataDir}/net`, { create: false, patienceMs: 300 }, () => 'reached'),
+      withStore(
+        `${dataDir}/net`,
+        { create: false, lockTimeoutMs: 300, warn: () => undefined },
+        () => 'reached',
+      ),
     );
     assert.is(error.code, 11);
     assert.match(error.message, `${dataDir}/net/lock`);
@@ -132,7 +136,7 @@ test('thousands of sparse IPv6 leases, one page each, stay correct as the catalo
   mkdirSync(`${dataDir}/net`);
   for (let at = 1; at <= 1500; at++)
     writeFileSync(`${dataDir}/net/fd00::${at.toString(16)}:2`, `base${at}\r\neth0`);
-  ipamDel(callOn(dataDir, { id: 'nobody', ipam }));
+  ipamDel(callOn(dataDir, { id: 'absent', ipam }));
   const before = readdirSync(CATALOG_DIR).length;
   for (let at = 1501; at <= 1700; at++) {
     const address = `fd00::${at.toString(16)}:2`;

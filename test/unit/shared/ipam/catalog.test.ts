@@ -1,7 +1,6 @@
 import * as assert from 'uvu/assert';
 import { formatAddress, parseAddress, type IpAddress } from '../../../../shared/net/address.ts';
-import { Catalog } from '../../../../shared/ipam/catalog.ts';
-import { MemorySlots } from '../../../../shared/ipam/slots.ts';
+import { Catalog, MemorySlots } from '../../../../shared/ipam/catalog.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('catalog');

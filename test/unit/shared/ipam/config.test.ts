@@ -2,8 +2,11 @@ import * as assert from 'uvu/assert';
 import { formatAddress } from '../../../../shared/net/address.ts';
 import { DEFAULT_DATA_DIR } from '../../../../shared/attachments/lease-files.ts';
 import { requireSettings, usableSettings } from '../../../../shared/config/decode.ts';
-import { configureIpam as configureRaw, type IpamConfig } from '../../../../shared/ipam/config.ts';
-import { requestedPerSet } from '../../../../shared/ipam/requested.ts';
+import {
+  configureIpam as configureRaw,
+  requestedPerSet,
+  type IpamConfig,
+} from '../../../../shared/ipam/config.ts';
 import { describeSet } from '../../../../shared/ipam/ranges.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
@@ -92,10 +95,30 @@ test('every mistake in the pool is reported, and none keeps DEL from the store',
   );
 });
 
-test('DEL looks in the default store when dataDir is invalid: no ADD can have used another', () => {
-  for (const raw of [{ ipam: { ...pool, dataDir: 5 } }, { ipam: 'host-local' }]) {
+test('an invalid dataDir or ipam section leaves DEL no data directory: it looks in the usual ones', () => {
+  for (const raw of [{ ipam: { ...pool, dataDir: 5 } }, { ipam: 'host-local' }, { ipam: [pool] }]) {
     assert.is(thrown(() => configureIpam(raw)).code, 7);
-    assert.equal(usableSettings(configureRaw(raw)), { dataDir: DEFAULT_DATA_DIR });
+    assert.equal(usableSettings(configureRaw(raw)), {});
+  }
+});
+
+test('an error fits on a screen, and 100,000 ranges, addresses or equal ranges take no time', () => {
+  const range = { subnet: '10.1.2.0/24' };
+  const many = <T>(count: number, value: T): T[] => Array.from({ length: count }, () => value);
+  const cases: [object, string][] = [
+    [{ ipam: { ranges: [many(300, range)] } }, 'and 287 more'],
+    [{ ipam: { ranges: many(300, [range]) } }, 'and 287 more'],
+    [{ ipam: { ranges: [many(100_000, range)] } }, '100000 ranges; at most 1000 are supported'],
+    [
+      { ipam: { ranges: [[range]] }, runtimeConfig: { ips: many(100_000, '10.1.2.5') } },
+      '100000 requested IP addresses',
+    ],
+    [{ ipam: { ranges: [[range]], routes: many(1000, { dst: 'x' }) } }, 'and 988 more'],
+  ];
+  for (const [raw, text] of cases) {
+    const { message } = thrown(() => configureIpam({ ...raw }));
+    assert.match(message, text);
+    assert.ok(message.length < 3000, text);
   }
 });
 
@@ -114,7 +137,7 @@ test('requested addresses: CNI_ARGS, args.cni.ips and runtimeConfig.ips add up, 
   );
 });
 
-test('requests that no set can serve, and CNI_ARGS nobody knows', () => {
+test('requests that no set can serve, and unknown CNI_ARGS', () => {
   const two = thrown(() => requested({ cniArgs: 'IP=10.1.2.60', runtimeConfig: { ips: ['10.1.2.61'] } }));
   assert.is(two.message, 'failed to allocate all requested IPs: 10.1.2.61');
   assert.match(two.details ?? '', 'same set');

@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { KEY_BYTES, MemorySlots, SlotTable, VALUE_BYTES } from '../../../../shared/ipam/slots.ts';
+import { KEY_BYTES, MemorySlots, SlotTable, VALUE_BYTES } from '../../../../shared/ipam/catalog.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('slot table');

@@ -5,8 +5,14 @@ import {
   parseAddress,
   type IpAddress,
 } from '../../../../shared/net/address.ts';
-import { readRangeSets, type RangeSet, type RawRange } from '../../../../shared/ipam/ranges.ts';
-import { nextFree, ring, type Interval } from '../../../../shared/ipam/ring.ts';
+import {
+  nextFree,
+  readRangeSets,
+  ring,
+  type Interval,
+  type RangeSet,
+  type RawRange,
+} from '../../../../shared/ipam/ranges.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('order of allocation');

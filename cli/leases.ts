@@ -1,0 +1,213 @@
+import { lstatSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { KnownAttachments, namespaceNamedAfter, USUAL_DATA_DIRS } from '../shared/attachments/attachments.ts';
+import { scanStore, type FoundLease } from '../shared/attachments/lease-files.ts';
+import { readOptions } from '../shared/config/command-line.ts';
+import { isNetworkNamespace } from '../shared/kernel/namespace.ts';
+import { linkByName } from '../shared/kernel/rtnetlink/links.ts';
+import { Rtnetlink } from '../shared/kernel/rtnetlink/rtnetlink.ts';
+import { writeAll } from '../shared/kernel/stdio.ts';
+import { compareAddresses, formatAddress, parseAddress } from '../shared/net/address.ts';
+
+const HELP = `usage: weft leases [options]
+
+Lists the addresses that host-local leases: address, container, interface, age, and whether the container still has a network.
+
+  --data-dir FOLDER   folder of the networks' stores, repeatable (default: ${USUAL_DATA_DIRS.join(' and ')})
+  --network NAME      only this network
+  --json              one JSON list instead of a table
+
+state   live        a network namespace has the address
+        no address  the container's namespace exists, but does not have the address
+        gone        the container has no namespace: DEL or GC was not called, or the folder belongs to another machine
+        not a lease the file's text names no container; the file only reserves the address
+`;
+
+const OPTIONS = {
+  'data-dir': { type: 'string', multiple: true },
+  network: { type: 'string' },
+  json: { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
+} as const;
+
+export function leases(argv: readonly string[]): number {
+  const { values } = readOptions(argv, OPTIONS);
+  if (values.help === true) return print(HELP);
+  const found = findLeases(values['data-dir'] ?? USUAL_DATA_DIRS, values.network);
+  if (values.json === true) return print(`${JSON.stringify(found.map(asJson), null, 2)}\n`);
+  if (found.length === 0) return print('no leases\n');
+  return print(
+    formatTable(
+      ['NETWORK', 'ADDRESS', 'CONTAINER', 'INTERFACE', 'AGE', 'STATE', 'NAMESPACE'],
+      found.map((lease) => [
+        lease.network,
+        lease.address,
+        lease.container ?? '-',
+        lease.ifname ?? '-',
+        formatAge(lease.ageSeconds),
+        lease.state,
+        lease.namespace ?? '-',
+      ]),
+    ),
+  );
+}
+
+/** Absent values are null, so that every entry has the same keys. */
+function asJson(lease: LeaseState): object {
+  const {
+    network,
+    address,
+    container,
+    ifname,
+    leasedAt,
+    ageSeconds,
+    state,
+    namespace,
+    hostInterfaces,
+    file,
+  } = lease;
+  return {
+    network,
+    address,
+    container: container ?? null,
+    interface: ifname ?? null,
+    leasedAt,
+    ageSeconds,
+    state,
+    namespace: namespace ?? null,
+    hostInterfaces,
+    file,
+  };
+}
+
+function print(text: string): number {
+  writeAll(1, text);
+  return 0;
+}
+
+interface LeaseState {
+  readonly network: string;
+  readonly address: string;
+  /** Undefined if the file names none. */
+  readonly container: string | undefined;
+  /** Undefined for files of old releases, which name only the container. */
+  readonly ifname: string | undefined;
+  /** When it was last requested; ISO 8601. */
+  readonly leasedAt: string;
+  readonly ageSeconds: number;
+  readonly state: 'live' | 'no address' | 'gone' | 'not a lease';
+  /** Path of the network namespace that has the address, or that the container had when it was added. */
+  readonly namespace: string | undefined;
+  /** Interfaces on the host that the runtime's cached result names, and whether they still exist. */
+  readonly hostInterfaces: readonly { name: string; exists: boolean }[];
+  readonly file: string;
+}
+
+/** All leases of all stores, by network and address. Read-only and without locks: a lease is never half written. */
+function findLeases(dataDirs: readonly string[], wanted?: string): LeaseState[] {
+  const stores = dataDirs
+    .flatMap(storesIn)
+    .filter(({ network }) => wanted === undefined || network === wanted);
+  using rtnetlink = Rtnetlink.open();
+  return stores.flatMap(({ network, path }) => {
+    const known = new KnownAttachments({ network, thorough: true });
+    return leasesOf(path).map((lease) =>
+      describe(network, lease, known, (link) => linkByName(rtnetlink, link) !== undefined),
+    );
+  });
+}
+
+interface StoreFolder {
+  readonly network: string;
+  readonly path: string;
+}
+
+/** Folders that contain a lease or host-local's lock. */
+function storesIn(dataDir: string): StoreFolder[] {
+  const isStore = (path: string): boolean =>
+    lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true &&
+    readdirSync(path).some((name) => name === 'lock' || parseAddress(name) !== undefined);
+  if (lstatSync(dataDir, { throwIfNoEntry: false }) === undefined) return [];
+  return readdirSync(dataDir)
+    .sort()
+    .map((network) => ({ network, path: join(dataDir, network) }))
+    .filter(({ path }) => isStore(path));
+}
+
+function leasesOf(store: string): FoundLease[] {
+  const leases = scanStore(store).leases.filter(({ address, isFile }) => address !== undefined && isFile);
+  return leases.sort((a, b) =>
+    a.address === undefined || b.address === undefined ? 0 : compareAddresses(a.address, b.address),
+  );
+}
+
+function describe(
+  network: string,
+  { path, address, lease }: FoundLease,
+  known: KnownAttachments,
+  linkExists: (link: string) => boolean,
+): LeaseState {
+  const text = address === undefined ? '' : formatAddress(address);
+  const container = 'containerId' in lease ? lease.containerId : undefined;
+  const ifname = lease.kind === 'exact' ? lease.ifname : undefined;
+  const cached = known.cachedResults(container ?? '').find((result) => result.ifname === ifname);
+  const last = container === undefined ? undefined : namespaceOf(container, cached?.netns ?? '');
+  const current = known.addressesInUse().byAddress.get(text);
+  const mtime = lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
+  return {
+    network,
+    address: text,
+    container,
+    ifname,
+    leasedAt: new Date(mtime).toISOString(),
+    ageSeconds: Math.max(0, Math.round((Date.now() - mtime) / 1000)),
+    state: container === undefined ? 'not a lease' : stateOf(current, last),
+    namespace: current ?? last,
+    hostInterfaces: (cached?.hostInterfaces ?? []).map((link) => ({ name: link, exists: linkExists(link) })),
+    file: path,
+  };
+}
+
+function stateOf(current: string | undefined, last: string | undefined): LeaseState['state'] {
+  if (current !== undefined) return 'live';
+  return last !== undefined && isNetworkNamespace(last) ? 'no address' : 'gone';
+}
+
+/** From the runtime's cached result, else the namespace named after the container, as those of Nomad's allocations are. */
+function namespaceOf(container: string, cached: string): string | undefined {
+  if (cached !== '') return cached;
+  const named = namespaceNamedAfter(container);
+  return isNetworkNamespace(named) ? named : undefined;
+}
+
+/** Columns as wide as their widest cell, two spaces apart, without spaces at the end of a line. */
+export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((title, at) =>
+    Math.max(title.length, ...rows.map((row) => (row[at] ?? '').length)),
+  );
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, at) => cell.padEnd(widths[at] ?? 0))
+      .join('  ')
+      .trimEnd();
+  return [head, ...rows].map((cells) => `${line(cells)}\n`).join('');
+}
+
+/** The two largest units: `3d 4h`, `12m 5s`, `8s`. */
+export function formatAge(seconds: number): string {
+  const parts = UNITS.map(([unit, size], at) => {
+    const above = UNITS[at - 1]?.[1] ?? Infinity;
+    return { unit, count: Math.floor((seconds % above) / size) };
+  });
+  const first = parts.findIndex(({ count }) => count > 0);
+  if (first < 0) return '0s';
+  const shown = parts.slice(first, first + 2).filter(({ count }) => count > 0);
+  return shown.map(({ unit, count }) => `${count}${unit}`).join(' ');
+}
+
+const UNITS: readonly (readonly [string, number])[] = [
+  ['d', 86_400],
+  ['h', 3600],
+  ['m', 60],
+  ['s', 1],
+];
