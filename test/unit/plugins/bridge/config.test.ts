@@ -115,6 +115,10 @@ test('an empty backend, an empty MAC and an empty dns say nothing; an empty list
   assert.equal(configure({ dns: { nameservers: [] } }).dns, { nameservers: [] });
 });
 
+test('a NUL in the name of the bridge is invalid input', () => {
+  assert.is(thrown(() => configure({ bridge: 'a\0b' })).code, 7);
+});
+
 test('DEL gets what is valid of an invalid configuration', () => {
   const raw = { bridge: 'br0', vlan: 5000, ipMasq: 'yes', mtu: '1500', ipam: { type: 'host-local' } };
   const { bridge, vlan, ipMasq, macspoofchk, ipamType } = usableSettings(configureBridge(raw));
