@@ -38,7 +38,7 @@ const ROWS: readonly {
   {
     key: 'bridge',
     change: { bridge: 'br9' },
-    damage: 'ip link add br9 type bridge; ip link set br9 up; ip link set HOST master br9',
+    damage: 'ip link set HOST nomaster',
   },
   { key: 'mtu', change: { mtu: 1400 }, silent: true },
   { key: 'vlan', change: { vlan: 7 } },
@@ -78,7 +78,6 @@ for (const { key, change, before = {}, damage, silent } of ROWS) {
       cacheResult({ ...config, ...change }, c1);
       sh(damage.replaceAll('HOST', prevResult.interfaces[1]?.name ?? ''));
       const code = (own: object): number => fail('bridge', 'CHECK', c1, { ...own, prevResult }).code;
-      if (key === 'bridge') return;
       assert.is(code({ ...config, ...change }), 999);
       assert.is(code(config), 999);
     });

@@ -17,6 +17,7 @@ test("every default is the reference's", () => {
     isGateway: false,
     isDefaultGateway: false,
     forceAddress: false,
+    allowUplinkOverlap: false,
     ipMasq: false,
     ipMasqBackend: undefined,
     mtu: undefined,
