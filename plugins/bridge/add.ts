@@ -17,7 +17,7 @@ import { identify } from './identity.ts';
 import { ipamOf, type Ipam, type IpamAnswer } from './ipam.ts';
 import { addMacSpoofCheck, removeMacSpoofCheck } from './nftables/macspoof.ts';
 import { hasVlans, planLayer3, type Layer3 } from './plan.ts';
-import { chosenMtu } from './uplink.ts';
+import { chosenMtu, rejectOverlappingGateways, rejectOverlappingRanges } from './uplink.ts';
 import { announce, configurePort, createVeth, waitForPort, type VethPair } from './veth.ts';
 import { ensureVlanGateway, type VlanGateway } from './vlan.ts';
 
@@ -36,6 +36,7 @@ export function add(call: Invocation<BridgeConfig>): CniResult {
   using inside = Rtnetlink.openIn(namespace);
   const identity = identify(call);
   const mtu = chosenMtu(host, call.config, node);
+  rejectOverlappingRanges(host, call.config);
   for (let attempt = 1; ; attempt++) {
     try {
       return withRollback(call.warn, (undo) =>
@@ -101,6 +102,7 @@ function addLayer3(context: AddContext, bridge: Bridge, veth: VethPair, ipam: Ip
     config.isGateway && config.vlan !== 0 ? ensureVlanGateway(context, bridge, veth.host.index) : undefined;
   const gatewayLink = vlanGateway ?? bridge;
   const gateway = planGateway(host, gatewayLink, layer3.gateways, config.forceAddress);
+  if (call.config.ipamType !== 'host-local') rejectOverlappingGateways(host, config, gateway.add);
   // 5. Sysctls, addresses and routes in the container.
   configureContainer(context, veth.container, layer3);
   // 6. Masquerading.

@@ -17,6 +17,8 @@ export interface MasqueradeBackend {
   remove(attachment: Attachment, keep: readonly string[], warn: (line: string) => void): void;
   /** What the rules lack; undefined when they are complete. */
   missing(attachment: Attachment, addresses: Masqueraded): string | undefined;
+  /** Whether any rule of the attachment exists: then ADD set masquerading up. */
+  isPresent(attachment: Attachment): boolean;
   /** Removes the rules of the network's attachments that are not in `valid`. */
   collect(network: string, valid: ValidAttachments, warn: (line: string) => void): void;
 }
@@ -61,6 +63,17 @@ export function missingMasquerade(call: Call, addresses: Masqueraded): string | 
     }
   }
   return missing;
+}
+
+/** Whether any part of the rules exists in any back end; false when that cannot be read. */
+export function hasMasquerade(call: Invocation<unknown>): boolean {
+  return ALL.some((backend) => {
+    try {
+      return backend.isPresent(call);
+    } catch {
+      return false;
+    }
+  });
 }
 
 export function collectMasquerade(call: Invocation<unknown>, valid: ValidAttachments): void {

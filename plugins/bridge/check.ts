@@ -19,19 +19,19 @@ import {
   type AddressFamily,
   type Cidr,
 } from '../../shared/net/address.ts';
-import { missingMasquerade } from './backend.ts';
+import { hasMasquerade, missingMasquerade } from './backend.ts';
 import { isPromiscuous } from './bridge.ts';
-import { vlanGatewayName, type BridgeConfig } from './config.ts';
+import { settingsOfAdd, vlanGatewayName, type BridgeConfig } from './config.ts';
 import { otherAddresses } from './container.ts';
 import type { Context } from './context.ts';
 import { missingForwarding } from './gateway.ts';
 import { hostEndOf, identify } from './identity.ts';
 import { ipamOf } from './ipam.ts';
-import { missingMacSpoofCheck } from './nftables/macspoof.ts';
+import { hasMacSpoofCheck, missingMacSpoofCheck } from './nftables/macspoof.ts';
 import { tableOf, wantedVlans } from './plan.ts';
 
 /**
- * Compares the network with what ADD set up; read-only. Nomad destroys the network of an allocation whose CHECK fails, so a problem must
+ * Compares the network with what ADD set up, not with what today's configuration would set up; read-only. Nomad destroys the network of an allocation whose CHECK fails, so a problem must
  * still be there at a second look. The error names every problem.
  * @throws CniError
  */
@@ -42,10 +42,84 @@ export function check(call: Invocation<BridgeConfig>): void {
       details: 'CHECK compares with the result of ADD; the runtime has lost it',
     });
   }
-  let problems: string[] = [];
-  waitUntil(SECOND_LOOK_MS, () => (problems = findProblems(call, prevResult)).length === 0);
-  if (problems.length > 0) throw new CniError(CniCode.Internal, problems.join('; '));
-  ipamOf(call)?.check();
+  const setup = settingsOfAdd(call, call.config.raw['type']);
+  const effective = {
+    ...call,
+    config: { ...(setup ?? call.config), bridge: bridgeOfAdd(call, setup, prevResult) },
+  };
+  let findings: Finding[] = [];
+  const problems = (): Finding[] => findings.filter(({ key }) => key === undefined || setup !== undefined);
+  waitUntil(SECOND_LOOK_MS, () => {
+    findings = findProblems(effective, prevResult);
+    return problems().length === 0;
+  });
+  for (const line of warnings(call, effective.config, setup, findings)) call.warn(line);
+  if (problems().length > 0) {
+    throw new CniError(
+      CniCode.Internal,
+      problems()
+        .map(({ text }) => text)
+        .join('; '),
+    );
+  }
+  const hasAddresses = prevResult.ips.length > 0;
+  if (setup === undefined && !hasAddresses && call.config.ipamType !== '') {
+    call.warn('"ipam" is set, and ADD returned no address: new containers only');
+  } else ipamOf(effective)?.check();
+}
+
+/**
+ * What is not as configured. `key`: the configuration key that wants it, if nothing but today's configuration says that ADD set it up. It
+ * is damage if the cached configuration of ADD has the key too; without one it is a warning.
+ */
+interface Finding {
+  readonly text: string;
+  readonly key?: keyof BridgeConfig;
+}
+
+const damage = (text: string): Finding => ({ text });
+
+/** Differences that the configuration causes: running containers keep what ADD set up. */
+function warnings(
+  call: Invocation<BridgeConfig>,
+  effective: BridgeConfig,
+  setup: BridgeConfig | undefined,
+  findings: readonly Finding[],
+): string[] {
+  const lines =
+    setup === undefined
+      ? findings.flatMap(({ key, text }) => (key === undefined ? [] : [`"${key}": ${text}`]))
+      : changedKeys(setup, call.config).map((key) => `"${key}" has changed since ADD`);
+  if (setup === undefined && effective.bridge !== call.config.bridge) {
+    lines.push(`"bridge" is ${call.config.bridge}, the container is on ${effective.bridge}`);
+  }
+  return lines.map((line) => `${line}; this container keeps its network as it was set up`);
+}
+
+function changedKeys(setup: BridgeConfig, now: BridgeConfig): string[] {
+  // The runtime adds `mac` to each call; it is not in the cached configuration.
+  const comparable = (settings: BridgeConfig): Record<string, unknown> => ({
+    ...settings,
+    raw: undefined,
+    ipamType: undefined,
+    mac: undefined,
+    ipam: settings.raw['ipam'],
+  });
+  const [before, after] = [comparable(setup), comparable(now)];
+  return [...new Set([...Object.keys(before), ...Object.keys(after)])].filter(
+    (key) => JSON.stringify(before[key]) !== JSON.stringify(after[key]),
+  );
+}
+
+/** The bridge that ADD used: of its configuration, else the one that prevResult lists. */
+function bridgeOfAdd(
+  { config }: Invocation<BridgeConfig>,
+  setup: BridgeConfig | undefined,
+  { interfaces }: CniResult,
+): string {
+  if (setup !== undefined) return setup.bridge;
+  const [first, ...others] = interfaces.filter(({ sandbox }) => !sandbox).map(({ name }) => name);
+  return first === undefined || others.includes(config.bridge) ? config.bridge : first;
 }
 
 /** Long enough for a reload of the packet filter or of a network manager. */
@@ -57,7 +131,7 @@ interface CheckContext extends Context {
   readonly container: CniInterface;
 }
 
-function findProblems(call: Invocation<BridgeConfig>, prevResult: CniResult): string[] {
+function findProblems(call: Invocation<BridgeConfig>, prevResult: CniResult): Finding[] {
   using namespace = openNamespace(call.netns);
   using host = Rtnetlink.open();
   using inside = Rtnetlink.openIn(namespace);
@@ -67,14 +141,14 @@ function findProblems(call: Invocation<BridgeConfig>, prevResult: CniResult): st
   const end = link === undefined ? undefined : hostEndOf(host, link, namespace);
   return [
     // 1. The container's interface, its addresses and routes.
-    ...sandboxProblems(call.netns, container.sandbox ?? ''),
+    ...sandboxProblems(call.netns, container.sandbox ?? '').map(damage),
     ...(link === undefined
-      ? [`interface ${container.name} is missing in ${call.netns}`]
+      ? [damage(`interface ${container.name} is missing in ${call.netns}`)]
       : [
           ...linkProblems(context, link, end),
           ...addressProblems(context, link),
           ...routeProblems(context, link),
-        ]),
+        ].map(damage)),
     // 2. The bridge, its port, the gateway.
     ...bridgeProblems(context, end),
     // 3. Masquerading and the MAC check: `iptables -F` removes them, and the reference's CHECK does not look at them.
@@ -147,7 +221,11 @@ function routeProblems(context: CheckContext, link: LinkInfo): string[] {
     const table = tableOf(route);
     const present = tables.get(table) ?? routes(inside, { table });
     tables.set(table, present);
-    return present.some((one) => isRoute(one, route, link, own)) ? [] : [describeMissing(route, link)];
+    const matches = (one: RouteInfo): boolean => isRoute(one, route, link, own);
+    if (present.some(matches)) return [];
+    // A policy-routing plugin (sbr) moves routes to tables of its own.
+    if (route.table === undefined && routes(inside, { table: 'all' }).some(matches)) return [];
+    return [describeMissing(route, link)];
   });
 }
 
@@ -170,41 +248,46 @@ function describeMissing({ dst, gw }: CniRoute, { name }: LinkInfo): string {
 }
 
 /** @param end the host end, if it exists */
-function bridgeProblems(context: CheckContext, end: LinkInfo | undefined): string[] {
+function bridgeProblems(context: CheckContext, end: LinkInfo | undefined): Finding[] {
   const { host, call, prevResult } = context;
   const { config } = call;
   const bridge = linkByName(host, config.bridge);
-  if (bridge === undefined) return [`bridge ${config.bridge} is missing`];
+  if (bridge === undefined) return [damage(`bridge ${config.bridge} is missing`)];
   if (bridge.kind !== 'bridge')
-    return [`${bridge.name} is not a bridge but ${bridge.kind ?? 'a plain interface'}`];
-  const problems: string[] = [];
+    return [damage(`${bridge.name} is not a bridge but ${bridge.kind ?? 'a plain interface'}`)];
+  const found: Finding[] = [];
   const known = prevResult.interfaces.find(({ name }) => name === bridge.name);
-  if (known === undefined) problems.push(`prevResult does not list bridge ${bridge.name}`);
-  else if (known.sandbox) problems.push(`prevResult has bridge ${bridge.name} in sandbox ${known.sandbox}`);
+  if (known === undefined) found.push(damage(`prevResult does not list bridge ${bridge.name}`));
+  else if (known.sandbox)
+    found.push(damage(`prevResult has bridge ${bridge.name} in sandbox ${known.sandbox}`));
   if (known?.mac !== undefined && known.mac.toLowerCase() !== bridge.mac) {
-    problems.push(`bridge ${bridge.name} has MAC ${bridge.mac}, it had ${known.mac}`);
+    found.push(damage(`bridge ${bridge.name} has MAC ${bridge.mac}, it had ${known.mac}`));
   }
-  if (!bridge.up) problems.push(`bridge ${bridge.name} is down`);
+  if (!bridge.up) found.push(damage(`bridge ${bridge.name} is down`));
   if (config.promiscMode && !isPromiscuous(bridge)) {
-    problems.push(`bridge ${bridge.name} is not in promiscuous mode`);
+    found.push({ key: 'promiscMode', text: `bridge ${bridge.name} is not in promiscuous mode` });
   }
-  if (end !== undefined) problems.push(...portProblems(context, bridge, end));
-  if (config.isGateway) problems.push(...gatewayProblems(context, bridge));
-  return problems;
+  if (end !== undefined) found.push(...portProblems(context, bridge, end));
+  if (config.isGateway) found.push(...gatewayProblems(context, bridge));
+  return found;
 }
 
-function portProblems({ call, host }: CheckContext, bridge: LinkInfo, end: LinkInfo): string[] {
+function portProblems({ call, host }: CheckContext, bridge: LinkInfo, end: LinkInfo): Finding[] {
   const { hairpinMode, portIsolation } = call.config;
-  const problems: string[] = [];
-  if (end.master !== bridge.index) problems.push(`${end.name} is not a port of bridge ${bridge.name}`);
-  if (!end.up) problems.push(`${end.name} is down`);
+  const found: Finding[] = [];
+  if (end.master !== bridge.index) found.push(damage(`${end.name} is not a port of bridge ${bridge.name}`));
+  if (!end.up) found.push(damage(`${end.name} is down`));
   if (end.port !== undefined && hairpinMode && !end.port.hairpin)
-    problems.push(`${end.name} is not in hairpin mode`);
+    found.push({ key: 'hairpinMode', text: `${end.name} is not in hairpin mode` });
   if (end.port !== undefined && portIsolation && !end.port.isolated)
-    problems.push(`${end.name} is not isolated`);
+    found.push({ key: 'portIsolation', text: `${end.name} is not isolated` });
   const wanted = wantedVlans(call.config);
-  if (wanted.length > 0) problems.push(...vlanProblems(portVlans(host, end.index), wanted, end));
-  return problems;
+  const key = call.config.vlan === 0 ? 'vlanTrunk' : 'vlan';
+  if (wanted.length > 0) {
+    const missing = vlanProblems(portVlans(host, end.index), wanted, end);
+    found.push(...missing.map((text) => ({ key, text }) as const));
+  }
+  return found;
 }
 
 /** @returns the VLANs that the port lacks; additional ones are no problem */
@@ -221,20 +304,26 @@ export function vlanProblems(
   return missing.length === 0 ? [] : [`${name} does not carry VLAN ${missing.join(', ')}`];
 }
 
-function gatewayProblems(context: CheckContext, bridge: LinkInfo): string[] {
-  const { host, call } = context;
-  const { vlan } = call.config;
-  const link = vlan === 0 ? bridge : linkByName(host, vlanGatewayName(bridge.name, vlan));
-  if (link === undefined) return [`gateway interface ${vlanGatewayName(bridge.name, vlan)} is missing`];
+/**
+ * Without its gateway address the container's network does not work, so a missing one is damage even if only today's configuration asks
+ * for it. The gateway interface of a VLAN is in prevResult if ADD created one.
+ */
+function gatewayProblems(context: CheckContext, bridge: LinkInfo): Finding[] {
+  const { host, call, prevResult } = context;
+  const name = call.config.vlan === 0 ? bridge.name : vlanGatewayName(bridge.name, call.config.vlan);
+  const isNew = call.config.vlan !== 0 && !prevResult.interfaces.some((one) => one.name === name);
+  const found = (text: string): Finding => (isNew ? { key: 'vlan', text } : damage(text));
+  const link = linkByName(host, name);
+  if (link === undefined) return [found(`gateway interface ${name} is missing`)];
   const present = addresses(host, { index: link.index });
   const wanted = gatewayAddresses(context);
   const families = new Set<AddressFamily>(wanted.map(({ family }) => family));
   return [
     ...wanted
       .filter(({ address }) => !present.some((one) => one.address === address && !one.dadFailed))
-      .map(({ address }) => `${link.name} lacks the gateway address ${address}`),
-    ...missingForwarding([...families]).map(
-      (path) => `forwarding is off: ${path.replaceAll('/', '.')} is not 1`,
+      .map(({ address }) => found(`${link.name} lacks the gateway address ${address}`)),
+    ...missingForwarding([...families]).map((path) =>
+      damage(`forwarding is off: ${path.replaceAll('/', '.')} is not 1`),
     ),
   ];
 }
@@ -254,19 +343,23 @@ function gatewayAddresses({
   });
 }
 
-function packetFilterProblems(context: CheckContext, link: LinkInfo, end: LinkInfo | undefined): string[] {
+/** Without any rule of the attachment, ADD may have set none up: the configuration of ADD decides. */
+function packetFilterProblems(context: CheckContext, link: LinkInfo, end: LinkInfo | undefined): Finding[] {
   const { call, inside } = context;
-  const problems: string[] = [];
+  const found: Finding[] = [];
   const own = expectedAddresses(context);
   if (call.config.ipMasq && own.length > 0) {
     const missing = missingMasquerade(call, { addresses: own, keep: otherAddresses(inside, link.index) });
-    if (missing !== undefined) problems.push(`masquerading is not complete: ${missing}`);
+    const text = `masquerading is not complete: ${missing ?? ''}`;
+    if (missing !== undefined) found.push(hasMasquerade(call) ? damage(text) : { key: 'ipMasq', text });
   }
   if (call.config.macspoofchk && end !== undefined) {
     const missing = missingMacSpoofCheck(call, { hostInterface: end.name, mac: link.mac ?? '' });
-    if (missing !== undefined) problems.push(`the MAC spoofing check is not complete: ${missing}`);
+    const text = `the MAC spoofing check is not complete: ${missing ?? ''}`;
+    if (missing !== undefined)
+      found.push(hasMacSpoofCheck(call) ? damage(text) : { key: 'macspoofchk', text });
   }
-  return problems;
+  return found;
 }
 
 function canonical(address: string): string {

@@ -1,4 +1,6 @@
 import * as z from 'zod/mini';
+import { cachedResults } from '../../shared/attachments/cached-results.ts';
+import type { Invocation } from '../../shared/cni/plugin.ts';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import type { CniDns } from '../../shared/cni/results.ts';
 import { mtuSchema } from '../../shared/config/node-config.ts';
@@ -11,6 +13,8 @@ export interface BridgeConfig {
   readonly isGateway: boolean;
   readonly isDefaultGateway: boolean;
   readonly forceAddress: boolean;
+  /** Accepts an allocation subnet that contains a gateway or an uplink address of the host. */
+  readonly allowUplinkOverlap: boolean;
   readonly ipMasq: boolean;
   readonly ipMasqBackend: 'iptables' | 'nftables' | undefined;
   /** Bytes; undefined: the node's default, else the kernel's. */
@@ -40,9 +44,10 @@ export function configure(raw: Readonly<Record<string, unknown>>): Configured<Br
   const decoded = decodeSettings(schema, raw);
   if ('problems' in decoded) {
     const { bridge, ipMasq, macspoofchk, ipam } = decoded.partial;
+    const ipamType = ipam?.type ?? (raw['ipam'] === undefined ? '' : undefined);
     const partial = {
       raw,
-      ipamType: ipam?.type ?? '',
+      ...(ipamType !== undefined && { ipamType }),
       ...(bridge !== undefined && { bridge }),
       ...(ipMasq !== undefined && { ipMasq }),
       ...(macspoofchk !== undefined && { macspoofchk }),
@@ -52,6 +57,22 @@ export function configure(raw: Readonly<Record<string, unknown>>): Configured<Br
   const problems = contradictions(decoded.value);
   const settings = settingsOf(decoded.value, raw);
   return problems.length === 0 ? { settings } : { problems, partial: settings };
+}
+
+/**
+ * The settings of the attachment's last ADD, from the configuration that libcni caches with the result.
+ * @param type the plugin's `type` in the list
+ * @returns undefined where the runtime caches none, or it cannot be told which plugin of the list is meant
+ */
+export function settingsOfAdd(
+  { network, containerId, ifname }: Pick<Invocation<unknown>, 'network' | 'containerId' | 'ifname'>,
+  type: unknown,
+): BridgeConfig | undefined {
+  const cached = cachedResults(network, containerId).find((one) => one.ifname === ifname);
+  const [plugin, ...others] = (cached?.plugins ?? []).filter((one) => one['type'] === type);
+  if (plugin === undefined || others.length > 0) return undefined;
+  const configured = configure(plugin);
+  return 'settings' in configured ? configured.settings : undefined;
 }
 
 function settingsOf(decoded: Decoded, raw: BridgeConfig['raw']): BridgeConfig {
@@ -90,8 +111,8 @@ const flag = z._default(z.boolean(), false);
 /** Length: IFNAMSIZ of linux/if.h without the NUL. Characters: those that the kernel's dev_valid_name refuses, and `%`, which the kernel replaces by a number. */
 const linkName = z.string().check(
   z.refine((name) => Buffer.byteLength(name) <= 15, { error: 'a link name has at most 15 bytes' }),
-  z.regex(/^(?!\.{1,2}$)[^/:%\s]+$/u, {
-    error: 'a link name is not empty, not "." or "..", and has no "/", ":", "%" or white space',
+  z.regex(/^(?!\.{1,2}$)[^/:%\s\0]+$/u, {
+    error: 'a link name is not empty, not "." or "..", and has no "/", ":", "%", white space or NUL',
   }),
 );
 const macText = z.string().check(
@@ -126,6 +147,7 @@ const schema = z.object({
   isGateway: flag,
   isDefaultGateway: flag,
   forceAddress: flag,
+  allowUplinkOverlap: flag,
   ipMasq: flag,
   ipMasqBackend: z.optional(
     z.enum(['', 'iptables', 'nftables'], {

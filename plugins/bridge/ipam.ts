@@ -5,7 +5,7 @@ import type { CniDns, CniIp, CniRoute } from '../../shared/cni/results.ts';
 import { requireSettings, usableSettings } from '../../shared/config/decode.ts';
 import { configureIpam } from '../../shared/ipam/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus, type IpamCall } from '../../shared/ipam/ipam.ts';
-import type { BridgeConfig } from './config.ts';
+import { settingsOfAdd, type BridgeConfig } from './config.ts';
 
 /** Of any verb: DEL and GC have the valid part of the configuration. */
 type Call = Invocation<Partial<BridgeConfig>>;
@@ -36,9 +36,21 @@ export interface IpamAnswer {
  * @returns undefined for a layer-2 network
  */
 export function ipamOf(call: Call): Ipam | undefined {
-  const { ipamType = '' } = call.config;
+  const { ipamType } = call.config;
   if (ipamType === '') return undefined;
+  if (ipamType === undefined) return ipamOfAdd(call);
   return isThisProgram(ipamType, call.path) ? inProcess(call) : delegated(call, ipamType);
+}
+
+/** For DEL with an invalid "ipam": as it was at ADD, if the runtime cached it, else host-local in its default directory. */
+function ipamOfAdd(call: Call): Ipam | undefined {
+  const config = settingsOfAdd(call, call.config.raw?.['type']) ?? {
+    ipamType: 'host-local',
+    raw: call.config.raw ?? {},
+  };
+  const { ipamType } = config;
+  if (ipamType === '') return undefined;
+  return isThisProgram(ipamType, call.path) ? inProcess({ ...call, config }) : delegated(call, ipamType);
 }
 
 /** Device and inode tell whether `host-local` in CNI_PATH is this executable. */

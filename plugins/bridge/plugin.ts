@@ -1,8 +1,10 @@
+import { KnownAttachments } from '../../shared/attachments/attachments.ts';
 import { CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll } from '../../shared/cni/undo.ts';
 import { openNamespace, type NetworkNamespace } from '../../shared/kernel/namespace.ts';
+import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { deleteLink, linkByName, links, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { hasNftables } from '../../shared/packetfilter/nftables/change.ts';
@@ -66,10 +68,26 @@ function removeInterface(call: RemovalCall): readonly string[] {
   }
   using inside = Rtnetlink.openIn(namespace);
   const link = linkByName(inside, call.ifname);
-  const keep = otherAddresses(inside, link?.index);
-  if (link !== undefined && isForDeletion(call, host, namespace, link)) deleteLink(inside, link.index);
-  else removeHostEnd(call, host);
-  return keep;
+  if (link !== undefined && isForDeletion(call, { host, inside, namespace }, link)) {
+    deleteLink(inside, link.index);
+  } else removeHostEnd(call, host);
+  // Read after the deletion: the container may have renamed its interface.
+  const remaining = otherAddresses(inside, undefined);
+  return remaining.length === 0 || isOfAnotherContainer(call, { host, inside, namespace }) ? [] : remaining;
+}
+
+interface Sockets {
+  readonly host: Rtnetlink;
+  readonly inside: Rtnetlink;
+  readonly namespace: NetworkNamespace;
+}
+
+/** Whether only other containers have interfaces with an alias in this namespace: the path was reused (/proc/PID/ns/net). */
+function isOfAnotherContainer({ containerId }: RemovalCall, { host, inside, namespace }: Sockets): boolean {
+  const owners = links(inside, { kind: 'veth' }).flatMap(
+    (link) => attachmentOfAlias(hostEndOf(host, link, namespace)?.alias)?.containerId ?? [],
+  );
+  return owners.length > 0 && !owners.includes(containerId);
 }
 
 /** A path that is empty, missing or no network namespace: there is no namespace to clean up in. */
@@ -85,14 +103,9 @@ function openIfPresent(path: string): NetworkNamespace | undefined {
 
 /**
  * The path may be another container's namespace by now, and the name another network's interface: what belongs to another attachment
- * stays. The alias of the host end tells; the reference sets none, then prevResult or the bridge decides.
+ * stays. The alias of the host end tells; the reference sets none, then prevResult, or the bridge and the leases decide.
  */
-function isForDeletion(
-  call: RemovalCall,
-  host: Rtnetlink,
-  namespace: NetworkNamespace,
-  link: LinkInfo,
-): boolean {
+function isForDeletion(call: RemovalCall, { host, inside, namespace }: Sockets, link: LinkInfo): boolean {
   if (link.kind !== 'veth') return false;
   const end = hostEndOf(host, link, namespace);
   if (end !== undefined && isHostEndOf(end, identify(call))) return true;
@@ -101,7 +114,19 @@ function isForDeletion(
     ({ name, sandbox }) => name === call.ifname && sandbox !== undefined && sandbox !== '',
   );
   if (known?.mac !== undefined) return known.mac.toLowerCase() === link.mac;
-  return end !== undefined && (end.master === undefined || end.master === bridgeOf(call, host)?.index);
+  if (end === undefined || (end.master !== undefined && end.master !== bridgeOf(call, host)?.index))
+    return false;
+  return !isLeasedToAnother(call, addresses(inside, { index: link.index }));
+}
+
+function isLeasedToAnother(
+  { network, containerId, config }: RemovalCall,
+  held: readonly { readonly address: string }[],
+): boolean {
+  const known = new KnownAttachments({ network, containerId, config: config.raw ?? {} });
+  return held.some(({ address }) =>
+    known.leasesOfAddress(address.replace(/\/.*/, '')).some((lease) => lease.containerId !== containerId),
+  );
 }
 
 /**

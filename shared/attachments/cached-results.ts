@@ -15,6 +15,8 @@ export interface CachedResult {
   readonly hostInterfaces: readonly string[];
   /** `ipam.dataDir` of the plugins of the configuration that was added. */
   readonly dataDirs: readonly string[];
+  /** The configurations of the plugins, in the order of the list, without what the runtime adds (`runtimeConfig`, `prevResult`). */
+  readonly plugins: readonly Readonly<Record<string, unknown>>[];
 }
 
 /** libcni's folder. Nomad, Podman and CRI-O use it; containerd does not cache results. */
@@ -54,6 +56,8 @@ const fileSchema = z.object({
 const ipamSchema = z.object({ ipam: z.optional(z.object({ dataDir: z.optional(z.string()) })) });
 const listSchema = z.extend(ipamSchema, { plugins: z._default(z.array(z.unknown()), []) });
 
+const pluginSchema = z.record(z.string(), z.unknown());
+
 function readCachedFile(file: string): CachedResult | undefined {
   try {
     const cached = z.safeParse(fileSchema, JSON.parse(readLimited(file)));
@@ -67,9 +71,21 @@ function readCachedFile(file: string): CachedResult | undefined {
       addresses: result.ips.flatMap(({ address }) => (parseCidr(address) === undefined ? [] : [address])),
       hostInterfaces: result.interfaces.flatMap(({ name, sandbox = '' }) => (sandbox === '' ? [name] : [])),
       dataDirs: dataDirsIn(config),
+      plugins: pluginsIn(config),
     };
   } catch {
     return undefined;
+  }
+}
+
+function pluginsIn(base64: string): Record<string, unknown>[] {
+  if (base64 === '') return [];
+  try {
+    const config: unknown = JSON.parse(Buffer.from(base64, 'base64').toString('utf8'));
+    const list = z.safeParse(z.object({ plugins: z.array(pluginSchema) }), config);
+    return list.success ? list.data.plugins : [pluginSchema.parse(config)];
+  } catch {
+    return [];
   }
 }
 

@@ -21,7 +21,14 @@ import type {
 import { commentOf, distinctRules, isUnmanaged, sameRule } from '../../../shared/packetfilter/compare.ts';
 import { missingFrom } from '../../../shared/packetfilter/missing.ts';
 import { masqueradeChain, masqueradeComment, type Attachment } from '../../../shared/packetfilter/names.ts';
-import { applyWherePossible, chooseDriver } from '../../../shared/packetfilter/select.ts';
+import {
+  applyWherePossible,
+  chooseDriver,
+  driversWithRules,
+  missingEverywhere,
+  otherDrivers,
+  removeEverywhere,
+} from '../../../shared/packetfilter/select.ts';
 import type { Masqueraded } from '../plan.ts';
 
 /**
@@ -38,22 +45,41 @@ export const iptables = {
   /** The programs are looked up at each use; ADD names a missing one. */
   ready: (): void => undefined,
 
-  add: (attachment: Attachment, addresses: Masqueraded): void =>
-    chooseDriver().apply(masqueradeChange({ ...attachment, ...addresses })),
+  /** Rules of an earlier ADD may be in the tables of the other variant of iptables. */
+  add: (attachment: Attachment, addresses: Masqueraded, warn: (line: string) => void): void => {
+    chooseDriver().apply(masqueradeChange({ ...attachment, ...addresses }));
+    for (const driver of otherDrivers()) {
+      applyWherePossible(driver, masqueradeRemoval({ ...attachment, keep: addresses.keep }), warn);
+    }
+  },
 
   remove: (attachment: Attachment, keep: readonly string[], warn: (line: string) => void): void =>
-    applyWherePossible(chooseDriver(), masqueradeRemoval({ ...attachment, keep }), warn),
+    removeEverywhere(masqueradeRemoval({ ...attachment, keep }), warn),
 
   missing: (attachment: Attachment, addresses: Masqueraded): string | undefined => {
-    const driver = chooseDriver();
-    return missingMasquerade({ ...attachment, ...addresses }, (...table) => driver.read(...table));
+    for (const change of masqueradeChange({ ...attachment, ...addresses })) {
+      const missing = missingEverywhere(change.family, (driver) =>
+        missingOfFamily(change, (...table) => driver.read(...table)),
+      );
+      if (missing !== undefined) return missing;
+    }
+    return undefined;
+  },
+
+  isPresent: ({ network, containerId }: Attachment): boolean => {
+    const chain = masqueradeChain({ network, containerId });
+    return driversWithRules().some((driver) =>
+      FAMILIES.some(
+        (family) => driver.supports(family) && driver.read(family, 'nat', [chain]).chains.has(chain),
+      ),
+    );
   },
 
   collect: (
     network: string,
     valid: readonly { readonly containerID: string }[],
     warn: (line: string) => void,
-  ): void => applyWherePossible(chooseDriver(), masqueradeGarbage(network, valid), warn),
+  ): void => removeEverywhere(masqueradeGarbage(network, valid), warn),
 };
 
 export interface Masquerade extends Attachment {
@@ -112,16 +138,19 @@ export function masqueradeGarbage(
 }
 
 /** What is missing; undefined when the rules are complete. @param read the nat table of a family */
-export function missingMasquerade(
-  masquerade: Masquerade,
-  read: (family: Family, table: 'nat', reads?: readonly string[]) => TableState,
-): string | undefined {
-  for (const { family, plan, reads } of masqueradeChange(masquerade)) {
-    const state = read(family, 'nat', reads);
-    const [first] = missingFrom(state, plan(state));
-    if (first !== undefined) return first;
+export function missingMasquerade(masquerade: Masquerade, read: ReadNat): string | undefined {
+  for (const change of masqueradeChange(masquerade)) {
+    const missing = missingOfFamily(change, read);
+    if (missing !== undefined) return missing;
   }
   return undefined;
+}
+
+type ReadNat = (family: Family, table: 'nat', reads?: readonly string[]) => TableState;
+
+function missingOfFamily({ family, plan, reads }: PlannedChange, read: ReadNat): string | undefined {
+  const state = read(family, 'nat', reads);
+  return missingFrom(state, plan(state))[0];
 }
 
 const FAMILIES: readonly AddressFamily[] = ['ipv4', 'ipv6'];

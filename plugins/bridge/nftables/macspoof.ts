@@ -1,5 +1,10 @@
 import { sha512 } from '../../../shared/cni/sha512.ts';
-import { changeNft, removeFromNft, readNft } from '../../../shared/packetfilter/nftables/change.ts';
+import {
+  changeNft,
+  hasNftables,
+  readNft,
+  removeFromNft,
+} from '../../../shared/packetfilter/nftables/change.ts';
 import {
   addChain,
   addTable,
@@ -60,7 +65,15 @@ export function removeMacSpoofCheck(check: MacSpoofCheck): void {
 
 /** What is missing; undefined when the check is complete. */
 export function missingMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): string | undefined {
+  if (!hasNftables()) return 'this kernel has no nf_tables';
   return readNft((view) => missing(view, check, port));
+}
+
+/** Whether any part of the check exists: then ADD set it up. */
+export function hasMacSpoofCheck(check: MacSpoofCheck): boolean {
+  if (!hasNftables()) return false;
+  const { own, mac } = chainsOf(check);
+  return readNft((view) => view.hasChain(own) || view.hasChain(mac) || entries(view, check).length > 0);
 }
 
 /**

@@ -74,6 +74,9 @@ export const nftables = {
     });
   },
 
+  isPresent: (attachment: Attachment): boolean =>
+    hasNftables() && readNft((view) => view.hasTable(TABLE) && ownRules(view, attachment).length > 0),
+
   collect: (network: string, valid: ValidAttachments): void => {
     const live = valid.map(({ containerID, ifname }) => tag({ network, containerId: containerID, ifname }));
     removeFromNft({ what: 'remove stale masquerading' }, (view) =>

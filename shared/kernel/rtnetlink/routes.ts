@@ -70,11 +70,11 @@ export interface RouteInfo {
 export interface RouteFilter {
   readonly family?: AddressFamily;
   /** Default 254, main. */
-  readonly table?: number;
+  readonly table?: number | 'all';
   readonly link?: number;
 }
 
-/** Routes of one table, both families unless asked otherwise; none when there is no such table or link. */
+/** Routes of one table or all, both families unless asked otherwise; none when there is no such table or link. */
 export function routes(rtnetlink: Rtnetlink, filter: RouteFilter = {}): RouteInfo[] {
   const { table = RoutingTableClass.MAIN, link } = filter;
   const families = filter.family === undefined ? (['ipv4', 'ipv6'] as const) : [filter.family];
@@ -83,7 +83,7 @@ export function routes(rtnetlink: Rtnetlink, filter: RouteFilter = {}): RouteInf
       .dump(listRoutesRequest(family, filter), ['ENOENT', 'ENODEV'])
       .flatMap(({ body }) => decodeRoute(body) ?? [])
       // The kernel filters since 4.20; without IPv6 it answers for every family that it has.
-      .filter((route) => route.family === family && route.table === table)
+      .filter((route) => route.family === family && (table === 'all' || route.table === table))
       .filter(
         (route) => link === undefined || route.link === link || route.hops.some((hop) => hop.link === link),
       ),
@@ -161,8 +161,12 @@ export function listRoutesRequest(
   family: AddressFamily,
   { table = RoutingTableClass.MAIN, link }: RouteFilter,
 ): NetlinkRequest {
-  const data: Route = { family: familyNumber(family), ...(table <= LARGEST_SHORT_TABLE && { table }) };
-  const attrs: RouteAttrs = { table, ...(link !== undefined && { oif: link }) };
+  const number = table === 'all' ? 0 : table;
+  const data: Route = {
+    family: familyNumber(family),
+    ...(number <= LARGEST_SHORT_TABLE && { table: number }),
+  };
+  const attrs: RouteAttrs = { table: number, ...(link !== undefined && { oif: link }) };
   return {
     what: 'RTM_GETROUTE (list)',
     type: MessageType.GETROUTE,

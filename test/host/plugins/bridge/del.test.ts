@@ -1,9 +1,10 @@
 import * as assert from 'uvu/assert';
 import type { CniResult } from '../../../../shared/cni/results.ts';
-import { succeed } from '../../../support/plugin.ts';
+import { fail, succeed } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 import {
   addressesOf,
+  cacheResult,
   cleanHost,
   DUAL,
   hostState,
@@ -159,5 +160,96 @@ test('a broken pool does not keep DEL from doing all it can', () => {
   del(c1, full({ ipam: { type: 'host-local', subnet: 'nonsense', dataDir: '/run/cni' } }));
   assertNothingLeft();
 });
+
+test('the container renamed its interface: the masquerading rules go as well', () => {
+  for (const backend of ['iptables', 'nftables']) {
+    makeNamespace('c1');
+    const config = full({ ipMasqBackend: backend });
+    add(c1, config);
+    sh('ip -n c1 link set eth0 down; ip -n c1 link set eth0 name other; ip -n c1 link set other up');
+    del(c1, config);
+    assertNothingLeft();
+    sh('ip netns del c1');
+  }
+});
+
+test('the namespace path is a directory, a FIFO, or a namespace of another kind', () => {
+  const replacements = [
+    'mkdir /run/netns/c1',
+    'mkfifo /run/netns/c1',
+    'touch /run/netns/c1; mount --bind /proc/self/ns/uts /run/netns/c1',
+    'ln -s c1 /run/netns/c1',
+  ];
+  for (const replace of replacements) {
+    makeNamespace('c1');
+    add(c1, full());
+    sh(`ip netns del c1; ${replace}`);
+    del(c1, full());
+    assertNothingLeft();
+    sh('umount /run/netns/c1 2>/dev/null || true; rm -rf /run/netns/c1');
+  }
+});
+
+test("the namespace path is another container's by now: its interface and rules stay", () => {
+  makeNamespace('c1');
+  makeNamespace('c2');
+  const config = network({ ipMasq: true });
+  const c2 = { id: 'cont2', netns: '/run/netns/c2' };
+  add(c1, config);
+  const prevResult = add(c2, config);
+  sh('ip netns del c1');
+  del({ ...c1, netns: c2.netns }, config);
+  succeed('bridge', 'CHECK', c2, { ...config, prevResult });
+  assert.is(natRules().length, 4, 'the rules of cont2 only');
+  // As the reference creates it, without an alias: the lease tells.
+  sh(`ip link set dev ${prevResult.interfaces[1]?.name} alias ''`);
+  del({ ...c1, netns: c2.netns }, config);
+  succeed('bridge', 'CHECK', c2, { ...config, prevResult });
+});
+
+/** Each would be rejected by ADD. */
+const INVALID: readonly Record<string, unknown>[] = [
+  ...[5000, -1, 'x', 1.5, {}].map((vlan) => ({ vlan })),
+  ...['1500', -5, 70_000, {}].map((mtu) => ({ mtu })),
+  ...['a-name-too-long-', 5, '', 'a/b', 'a\0b', {}].map((bridge) => ({ bridge })),
+  ...['x', 5, { mac: 'zz' }, { mac: 5 }, { mac: '01:00:00:00:00:01' }].map((runtimeConfig) => ({
+    runtimeConfig,
+  })),
+  ...['x', 5, { cni: 5 }, { cni: { mac: 'q' } }].map((args) => ({ args })),
+  ...['foo', 5, {}].map((ipMasqBackend) => ({ ipMasqBackend })),
+  ...['x', 5, [{ id: 9999 }], [{ minID: 5 }], [{ minID: 9, maxID: 5 }]].map((vlanTrunk) => ({ vlanTrunk })),
+  ...['x', { nameservers: 'x' }].map((dns) => ({ dns })),
+  ...['x', 5, { type: 5 }, { type: 'host-local', dataDir: '/run/cni', subnet: 'x' }].map((broken) => ({
+    ipam: broken,
+  })),
+  { hairpinMode: true, promiscMode: true },
+  { disableContainerInterface: true },
+  { bridge: 'bridge-of-15-by', vlan: 7 },
+  ...[
+    'isGateway',
+    'isDefaultGateway',
+    'forceAddress',
+    'allowUplinkOverlap',
+    'ipMasq',
+    'hairpinMode',
+    'promiscMode',
+  ].map((key) => ({ [key]: 'yes' })),
+  ...['preserveDefaultVlan', 'macspoofchk', 'enabledad', 'disableContainerInterface', 'portIsolation'].map(
+    (key) => ({ [key]: 1 }),
+  ),
+];
+
+for (const [at, change] of INVALID.entries()) {
+  test(`a configuration that ADD rejects: ${JSON.stringify(change)}`, () => {
+    makeNamespace('c1');
+    const config = full({ ipMasqBackend: at % 2 === 0 ? 'iptables' : 'nftables' });
+    add(c1, config);
+    cacheResult(config, c1);
+    const invalid = { ...config, ...change };
+    assert.is(fail('bridge', 'ADD', c1, invalid).code, 7);
+    del(c1, invalid);
+    assertNothingLeft();
+  });
+}
 
 test.run();

@@ -90,6 +90,7 @@ export function cleanHost(): void {
   if (hasLegacyNat(4)) sh('iptables-legacy -t nat -F; iptables-legacy -t nat -X');
   if (hasLegacyNat(6)) sh('ip6tables-legacy -t nat -F; ip6tables-legacy -t nat -X');
   rmSync('/run/cni', { recursive: true, force: true });
+  rmSync('/var/lib/cni/results', { recursive: true, force: true });
   rmSync('/etc/weft', { recursive: true, force: true });
   for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
     writeFileSync(`/proc/sys/${path}`, '0');
@@ -120,6 +121,25 @@ export function ipam(subnets: readonly string[], own: Record<string, unknown> = 
   const routes = subnets.map((subnet) => ({ dst: subnet.includes(':') ? '::/0' : '0.0.0.0/0' }));
   const ranges = subnets.map((subnet) => [{ subnet }]);
   return { type: 'host-local', ranges, routes, dataDir: '/run/cni', ...own };
+}
+
+/** Caches the configuration and result of an ADD as libcni does; `cleanHost` removes it. */
+export function cacheResult(
+  config: Record<string, unknown>,
+  { id, ifname = 'eth0' }: { id: string; ifname?: string },
+): void {
+  const { cniVersion, name, ...plugin } = config;
+  const list = Buffer.from(JSON.stringify({ cniVersion, name, plugins: [plugin] })).toString('base64');
+  const entry = {
+    kind: 'cniCacheV1',
+    containerId: id,
+    config: list,
+    ifName: ifname,
+    networkName: name,
+    result: {},
+  };
+  mkdirSync('/var/lib/cni/results', { recursive: true });
+  writeFileSync(`/var/lib/cni/results/${String(name)}-${id}-${ifname}`, JSON.stringify(entry));
 }
 
 /** Files of a network's leases (not its bookkeeping): address -> content. */

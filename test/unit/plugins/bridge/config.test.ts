@@ -17,6 +17,7 @@ test("every default is the reference's", () => {
     isGateway: false,
     isDefaultGateway: false,
     forceAddress: false,
+    allowUplinkOverlap: false,
     ipMasq: false,
     ipMasqBackend: undefined,
     mtu: undefined,
@@ -113,6 +114,10 @@ test('an empty backend, an empty MAC and an empty dns say nothing; an empty list
   assert.is(configure({ dns: {} }).dns, undefined);
   assert.is(configure({ dns: { domain: '' } }).dns, undefined);
   assert.equal(configure({ dns: { nameservers: [] } }).dns, { nameservers: [] });
+});
+
+test('a NUL in the name of the bridge is invalid input', () => {
+  assert.is(thrown(() => configure({ bridge: 'a\0b' })).code, 7);
 });
 
 test('DEL gets what is valid of an invalid configuration', () => {
