@@ -3,7 +3,8 @@ import { EM, requireLayout, symbolAddress } from './elf.mjs';
 /**
  * Makes the Node binary ignore environment variables that take effect although the executable ignores NODE_OPTIONS, and that would make
  * a plugin write files (NODE_V8_COVERAGE, NODE_COMPILE_CACHE), talk on stderr before its version (NODE_DEBUG_NATIVE), or not start at
- * all (NODE_REPL_EXTERNAL_MODULE). They may be set where Nomad's agent is started, and take effect before any code of ours runs.
+ * all (NODE_REPL_EXTERNAL_MODULE). ICU crashes while Node starts when the locale variables that it reads (LC_ALL, LC_MESSAGES, LANG) are very
+ * long; without them it uses the C locale. All of these may be set where Nomad's agent is started, and take effect before any code of ours runs.
  *
  *   .rodata | ...text\0NODE_V8_COVERAGE\0text... |   its first letter becomes "=", which no variable's name can have
  */
@@ -13,12 +14,15 @@ export const IGNORED_VARIABLES = [
   'NODE_COMPILE_CACHE',
   'NODE_DEBUG_NATIVE',
   'NODE_REPL_EXTERNAL_MODULE',
+  'LC_ALL',
+  'LC_MESSAGES',
+  'LANG',
 ];
 
 /**
  * Changes the image in place.
  * @param {Buffer} bytes
- * @throws {import('./elf.mjs').LayoutError} when a name does not stand there exactly once; nothing has been changed then
+ * @throws {import('./elf.mjs').LayoutError} when a name is not found exactly once; nothing has been changed then
  */
 export function ignoreVariables(bytes) {
   for (const at of IGNORED_VARIABLES.map((name) => findName(bytes, name))) bytes.write('=', at, 'latin1');
@@ -26,7 +30,8 @@ export function ignoreVariables(bytes) {
 
 /**
  * The same names are also in Node's JavaScript and in V8's serialized heap, where a length stands before them (three zeros of it):
- * only what follows another text is a string of C.
+ * only what follows another text is a string of C. A linker may store a string as the end of a longer one (LANG in CLANG): then that must be
+ * the only place of all.
  * @param {Buffer} bytes @param {string} name
  */
 function findName(bytes, name) {
@@ -34,6 +39,14 @@ function findName(bytes, name) {
   const wanted = `\0${name}\0`;
   for (let at = bytes.indexOf(wanted, 1, 'latin1'); at > 0; at = bytes.indexOf(wanted, at + 1, 'latin1')) {
     if (bytes[at - 1] !== 0) found.push(at + 1);
+  }
+  if (found.length === 0) {
+    for (
+      let at = bytes.indexOf(`${name}\0`, 1, 'latin1');
+      at > 0;
+      at = bytes.indexOf(`${name}\0`, at + 1, 'latin1')
+    )
+      found.push(at);
   }
   const [place] = found;
   requireLayout(place !== undefined && found.length === 1, `${name} is in the binary ${found.length} times`);

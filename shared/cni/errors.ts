@@ -42,9 +42,23 @@ export class CniError extends Error {
   }
 }
 
-/** Any thrown value as a CniError; every other error becomes Internal (999) and keeps its message and cause. */
+/**
+ * Any thrown value as a CniError. A missing capability (KernelError) is an I/O failure (5), anything else that is no CniError is Internal
+ * (999); both keep message and cause.
+ */
 export function toCniError(thrown: unknown): CniError {
   if (thrown instanceof CniError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);
+  if (lacksCapability(thrown)) {
+    return new CniError(CniCode.IoFailure, message, { details: PRIVILEGES, cause: thrown });
+  }
   return new CniError(CniCode.Internal, message, { cause: thrown });
 }
+
+/** Whether the error, or one of its causes, is the kernel's refusal because of a missing capability (KernelError). */
+export function lacksCapability(thrown: unknown): boolean {
+  if (!(thrown instanceof Error)) return false;
+  return ('capability' in thrown && thrown.capability !== undefined) || lacksCapability(thrown.cause);
+}
+
+const PRIVILEGES = 'plugins need CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_RAW, or root';

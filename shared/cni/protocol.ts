@@ -1,7 +1,7 @@
 import { allowsOwnNamespace, readVariables, type Environment, splitArgs } from './environment.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
 import { requireSettings, usableSettings } from '../config/decode.ts';
-import { CniCode, CniError, toCniError, type CniErrorJson } from './errors.ts';
+import { CniCode, CniError, lacksCapability, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
 import { startTrace } from '../process/trace.ts';
 import type { Invocation, Plugin } from './plugin.ts';
@@ -238,7 +238,9 @@ function errorDocument(
   thrown: unknown,
   version: CniVersion | undefined,
 ): string {
-  const { code, message, details } = thrown instanceof CniError ? thrown : unexpected(name, thrown);
+  const error = thrown instanceof CniError ? thrown : unexpected(name, thrown);
+  const { message, details } = error;
+  const code = error.code === CniCode.Internal && lacksCapability(error) ? CniCode.IoFailure : error.code;
   const guarded = (text: string): string => {
     const shown = text.length > SHOWN_CHARACTERS ? `${text.slice(0, SHOWN_CHARACTERS)}...` : text;
     return command === 'DEL' ? shown.replaceAll(/not found/gi, 'missing') : shown;

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import * as z from 'zod/mini';
 import { decodeConfig } from './decode.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
+import { readRegularFile } from '../kernel/files.ts';
 
 /**
  * Defaults of this node, for what a generated network list cannot carry (Nomad's has no mtu and no backend).
@@ -24,7 +24,7 @@ export const NODE_CONFIG_FILE = '/etc/weft/weft.json';
  *   a key that means nothing is a mistake (a network's configuration may carry keys for others, this one may not)
  */
 export function readNodeConfig(file: string = NODE_CONFIG_FILE): NodeConfig {
-  const text = readIfPresent(file);
+  const text = readRegularFile(file);
   if (text === undefined) return {};
   const raw = parseObject(text, file);
   const unknown = Object.keys(raw).filter((key) => !KNOWN.includes(key));
@@ -42,19 +42,6 @@ const nodeConfigSchema = z.object({
 });
 
 const KNOWN = Object.keys(nodeConfigSchema.def.shape);
-
-function readIfPresent(file: string): string | undefined {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (thrown) {
-    const { code, message } = thrown as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw new CniError(CniCode.IoFailure, `cannot read the node's defaults in ${file}: ${message}`, {
-      details: 'make the file readable, or remove it to run without defaults',
-      cause: thrown,
-    });
-  }
-}
 
 function parseObject(text: string, file: string): Record<string, unknown> {
   let value: unknown;

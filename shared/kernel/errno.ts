@@ -14,16 +14,20 @@ export class KernelError extends Error {
   readonly detail: string | undefined;
   /** Byte offset of the offending attribute in the request (netlink extended ack). */
   readonly offset: number | undefined;
+  /** The capability that the process lacks, e.g. `CAP_NET_ADMIN`; only with EPERM. */
+  readonly capability: string | undefined;
 
   constructor(
     syscall: string,
     errno: number,
-    options: { detail?: string; offset?: number; cause?: unknown } = {},
+    options: { detail?: string; offset?: number; capability?: string; cause?: unknown } = {},
   ) {
     const [code, text] = describe(errno);
     const explained = options.detail === undefined ? '' : ` (${options.detail})`;
+    const capability = code === 'EPERM' ? options.capability : undefined;
+    const remedy = capability === undefined ? '' : `; missing ${capability}: run as root or grant it`;
     super(
-      `${syscall}: ${code}: ${text}${explained}`,
+      `${syscall}: ${code}: ${text}${explained}${remedy}`,
       options.cause === undefined ? undefined : { cause: options.cause },
     );
     this.syscall = syscall;
@@ -31,6 +35,7 @@ export class KernelError extends Error {
     this.code = code;
     this.detail = options.detail;
     this.offset = options.offset;
+    this.capability = capability;
   }
 }
 

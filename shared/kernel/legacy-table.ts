@@ -60,6 +60,7 @@ export function replaceTableBlob(
     checked(
       'setsockopt(IPT_SO_SET_REPLACE)',
       libc().setsockopt(fd, level, SET_REPLACE, request, request.length),
+      'CAP_NET_ADMIN',
     );
   });
   return counters;
@@ -79,6 +80,7 @@ export function addTableCounters(family: XtablesFamily, table: string, counters:
     checked(
       'setsockopt(IPT_SO_SET_ADD_COUNTERS)',
       libc().setsockopt(fd, level, SET_ADD_COUNTERS, request, request.length),
+      'CAP_NET_ADMIN',
     );
   });
 }
@@ -102,7 +104,11 @@ const MOST_ATTEMPTS = 20;
 
 function withSocket<T>(family: XtablesFamily, work: (fd: number, level: number) => T): T {
   const { domain, level } = FAMILIES[family];
-  const fd = checked('socket(SOCK_RAW)', libc().socket(domain, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
+  const fd = checked(
+    'socket(SOCK_RAW)',
+    libc().socket(domain, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW),
+    'CAP_NET_RAW',
+  );
   try {
     return work(fd, level);
   } finally {
@@ -176,7 +182,7 @@ function request(table: string, length: number, size = 0): Buffer {
 function option(fd: number, level: number, name: number, buffer: Buffer): Buffer {
   const length = Buffer.alloc(4);
   length.writeUInt32LE(buffer.length, 0);
-  checked('getsockopt(iptables)', libc().getsockopt(fd, level, name, buffer, length));
+  checked('getsockopt(iptables)', libc().getsockopt(fd, level, name, buffer, length), 'CAP_NET_ADMIN');
   return buffer;
 }
 

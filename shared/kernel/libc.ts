@@ -15,10 +15,11 @@ export function libc(): Libc {
 /**
  * The result of a libc call, or its errno as an error. Apply it directly to the call: anything in between may overwrite errno.
  * @param syscall the call's name for the error, with its object where that helps
+ * @param capability that the call needs, for the error EPERM
  */
-export function checked(syscall: string, result: number): number {
+export function checked(syscall: string, result: number, capability?: string): number {
   if (result >= 0) return result;
-  throw new KernelError(syscall, lastErrno());
+  throw new KernelError(syscall, lastErrno(), capability === undefined ? {} : { capability });
 }
 
 /** errno of the libc call just made (only meaningful directly after one that failed). */

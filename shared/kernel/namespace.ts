@@ -98,7 +98,7 @@ export function inNamespace<T>(namespace: string | NetworkNamespace, work: () =>
  */
 export function inScratchNamespace<T>(work: () => T): T {
   using original = openOwnNamespace();
-  checked('unshare(CLONE_NEWNET)', libc().unshare(CLONE_NEWNET));
+  checked('unshare(CLONE_NEWNET)', libc().unshare(CLONE_NEWNET), 'CAP_SYS_ADMIN');
   return runThenReturn(original, work);
 }
 
@@ -157,7 +157,7 @@ function runThenReturn<T>(original: NetworkNamespace, work: () => T): T {
 }
 
 function enter(namespace: NetworkNamespace): void {
-  checked(`setns(${namespace.path})`, libc().setns(namespace.fd, CLONE_NEWNET));
+  checked(`setns(${namespace.path})`, libc().setns(namespace.fd, CLONE_NEWNET), 'CAP_SYS_ADMIN');
 }
 
 function isSameFile(one: BigIntStats, other: BigIntStats): boolean {

@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { trace } from '../process/trace.ts';
+import { isErrno, KernelError } from './errno.ts';
 
 /**
  * Reads a kernel parameter of the calling thread's network namespace (see inNamespace).
@@ -28,9 +29,16 @@ export function replaceSysctl(path: string, from: string, to: string): void {
   if (readSysctl(path) === from) write(path, to);
 }
 
+/** @throws KernelError EPERM without CAP_NET_ADMIN, otherwise the fs error (EROFS, EINVAL) */
 function write(path: string, value: string): void {
-  trace(() => `write /proc/sys/${path}: ${value}`);
-  writeFileSync(fileOf(path), value);
+  const file = fileOf(path);
+  trace(() => `write ${file}: ${value}`);
+  try {
+    writeFileSync(file, value);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'EACCES', 'EPERM')) throw thrown;
+    throw new KernelError(`write ${file}`, 1, { capability: 'CAP_NET_ADMIN', cause: thrown });
+  }
 }
 
 function fileOf(path: string): string {

@@ -104,9 +104,9 @@ export function decodeError(what: string, message: NetlinkMessage): KernelError 
   const errno = errnoOf(what, body);
   if (errno === 0) return undefined;
   if ((flags & FlagsAck.ACK_TLVS) === 0 || body.length < 4 + HEADER_LENGTH)
-    return new KernelError(what, errno);
+    return new KernelError(what, errno, NEEDED);
   const echoed = (flags & FlagsAck.CAPPED) === 0 ? body.readUInt32LE(4) : HEADER_LENGTH;
-  return new KernelError(what, errno, extendedAck(body, 4 + align(echoed)));
+  return new KernelError(what, errno, { ...NEEDED, ...extendedAck(body, 4 + align(echoed)) });
 }
 
 /**
@@ -119,9 +119,14 @@ export function decodeDone(what: string, message: NetlinkMessage): KernelError |
   if (body.length < 4) return undefined;
   const errno = errnoOf(what, body);
   if (errno === 0) return undefined;
-  return new KernelError(what, errno, (flags & FlagsAck.ACK_TLVS) === 0 ? {} : extendedAck(body, 4));
+  return new KernelError(what, errno, {
+    ...NEEDED,
+    ...((flags & FlagsAck.ACK_TLVS) === 0 ? {} : extendedAck(body, 4)),
+  });
 }
 
+/** Of rtnetlink and nfnetlink requests, in the user namespace that owns the network namespace. */
+const NEEDED = { capability: 'CAP_NET_ADMIN' };
 /** enum nlmsgerr_attrs */
 const ERR_MSG = 1;
 const ERR_OFFSET = 2;

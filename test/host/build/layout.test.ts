@@ -65,14 +65,14 @@ test('stripping keeps every loaded byte and the names of loaded sections', () =>
   assert.not.match(sections, 'Warning');
 });
 
-test('variables are unlearned by one byte each, and only where each name stands once', () => {
+test('variables are renamed by one byte each, only if each name is found once', () => {
   const original = readFileSync(base.source);
-  const deaf = Buffer.from(original);
-  ignoreVariables(deaf);
-  const changed = IGNORED_VARIABLES.map((name) => deaf.indexOf(`\0=${name.slice(1)}\0`, 0, 'latin1') + 1);
+  const patched = Buffer.from(original);
+  ignoreVariables(patched);
+  const changed = IGNORED_VARIABLES.map((name) => patched.indexOf(`=${name.slice(1)}\0`, 0, 'latin1'));
   assert.ok(changed.every((at) => at > 0));
-  for (const at of changed) deaf.write('N', at, 'latin1');
-  assert.ok(deaf.equals(original), 'nothing else differs');
+  changed.forEach((at, index) => patched.write(IGNORED_VARIABLES[index]?.[0] ?? '', at, 'latin1'));
+  assert.ok(patched.equals(original), 'nothing else differs');
   const twice = Buffer.concat([original, Buffer.from(`x\0${IGNORED_VARIABLES[0]}\0`)]);
   const before = Buffer.from(twice);
   assert.throws(() => ignoreVariables(twice), refused(`${IGNORED_VARIABLES[0]} is in the binary 2 times`));
