@@ -20,7 +20,7 @@ test.before(makeLegacyFolder);
 test.before(() => {
   for (const dir of ['/var/run/cni', '/var/lib/cni']) mkdirSync(dir, { recursive: true });
 });
-test.after.each(() => {
+test.beforeEach(() => {
   for (const dir of ['/var/run/cni/nomad', '/var/lib/cni/networks'])
     rmSync(dir, { recursive: true, force: true });
 });
