@@ -115,15 +115,18 @@ export function writeNetnsResolvConf(
 
 /** Removes the file if it is this owner's, then the directory if it is empty. */
 export function removeNetnsResolvConf(name: string, isOwner: (owner: ResolvConfOwner) => boolean): void {
-  ifDirectoryExists(() => {
+  // Step by step: a call that was killed may have left any of them.
+  ifDirectoryExists(() =>
     inDirectory('/etc', ['netns', name], false, (directory) => {
       rmSync(`${directory}/${TEMPORARY}`, { force: true });
       const owner = readOwner(`${directory}/${FILE}`);
       if (typeof owner === 'object' && isOwner(owner)) rmSync(`${directory}/${FILE}`, { force: true });
-    });
-    inDirectory('/etc', ['netns'], false, (directory) => removeIfEmpty(`${directory}/${name}`));
-    inDirectory('/etc', [], false, (directory) => removeIfEmpty(`${directory}/netns`));
-  });
+    }),
+  );
+  ifDirectoryExists(() =>
+    inDirectory('/etc', ['netns'], false, (directory) => removeIfEmpty(`${directory}/${name}`)),
+  );
+  ifDirectoryExists(() => inDirectory('/etc', [], false, (directory) => removeIfEmpty(`${directory}/netns`)));
 }
 
 /**

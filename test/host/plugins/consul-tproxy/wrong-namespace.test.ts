@@ -161,7 +161,7 @@ test.run();
 /** A namespace with this address on eth0. */
 function connected(address: string): string {
   const netns = newNamespace();
-  sh(`ip -n ${netns} link add eth0 type dummy && ip -n ${netns} addr add ${address} dev eth0`);
+  sh(`ip -n ${netns} link add eth0 type veth peer name peer0 && ip -n ${netns} addr add ${address} dev eth0`);
   return netns;
 }
 
