@@ -1,6 +1,6 @@
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
-import type { CniDns } from '../../../shared/cni/types.ts';
-import { show } from '../../../shared/config/show.ts';
+import type { CniDns } from '../../../shared/cni/results.ts';
+import { show } from '../../../shared/config/json.ts';
 import { readRegularFile } from '../../../shared/kernel/files.ts';
 
 /** The contents of a resolv.conf(5), in file order. `sortlist` and unknown keywords are left out. */
