@@ -10,7 +10,7 @@ import { variables, type Attachment, type ProcessOutcome } from './plugin.ts';
  */
 
 /** System calls that change or read the host; what Node does for itself (memory, clocks, threads) is left alone. */
-const TRACED = 'sendto,write,openat,setns,socket,bind,flock,link,unlink,rename,mkdir,fsync';
+const TRACED = 'sendto,setsockopt,write,openat,setns,socket,bind,flock,link,unlink,rename,mkdir,rmdir,fsync';
 
 export interface Traced extends ProcessOutcome {
   readonly signal: string | null;
@@ -27,6 +27,7 @@ export function trace(
   attachment: Attachment,
   config: object,
   inject?: string,
+  searchPath = '/usr/sbin:/usr/bin:/sbin:/bin',
 ): Traced {
   writeFileSync('/run/config.json', JSON.stringify(config));
   // Without -f: only the plugin's main thread is disturbed, not the programs that it starts, nor Node's other threads.
@@ -38,7 +39,7 @@ export function trace(
       `exec strace ${args.join(' ')} ${executable(plugin)} < /run/config.json > /run/stdout 2> /run/stderr`,
     ],
     {
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...variables(attachment), CNI_COMMAND: command },
+      env: { PATH: searchPath, ...variables(attachment), CNI_COMMAND: command },
       // Files and not pipes: the plugin outlives a strace that is killed, and spawnSync would wait for a pipe.
       stdio: 'ignore',
       timeout: 60_000,
@@ -56,6 +57,8 @@ export interface Scenario {
   readonly command: 'ADD' | 'DEL';
   readonly attachment: Attachment;
   readonly config: object;
+  /** PATH of the plugin. */
+  readonly searchPath?: string;
   /** Makes what the command needs, on a clean host: the namespace, for DEL an earlier ADD. */
   readonly prepare: () => void;
   /** Removes everything that `prepare` and the plugin made. */
@@ -91,8 +94,9 @@ export function everyStep(
   isMeant: StepFilter,
   work: (step: Step, at: number, disturbed: (inject: string) => Traced) => void,
 ): void {
-  const { plugin, command, attachment, config } = scenario;
-  const disturbed = (inject: string): Traced => trace(plugin, command, attachment, config, inject);
+  const { plugin, command, attachment, config, searchPath } = scenario;
+  const disturbed = (inject: string): Traced =>
+    trace(plugin, command, attachment, config, inject, searchPath);
   const failures: string[] = [];
   for (const [at, step] of undisturbed(scenario).filter(isMeant).entries()) {
     let failure = failureOf(scenario, () => work(step, at, disturbed));
@@ -108,9 +112,9 @@ const ATTEMPTS = 50;
 
 /** The steps of one undisturbed run. */
 function undisturbed(scenario: Scenario, attempt = 1): Step[] {
-  const { plugin, command, attachment, config, prepare, clean } = scenario;
+  const { plugin, command, attachment, config, searchPath, prepare, clean } = scenario;
   prepare();
-  const traced = trace(plugin, command, attachment, config);
+  const traced = trace(plugin, command, attachment, config, undefined, searchPath);
   const again = wasMiscounted() && attempt < ATTEMPTS;
   clean();
   if (again) return undisturbed(scenario, attempt + 1);
@@ -175,6 +179,8 @@ function concerns(syscall: string, line: string): boolean {
   // Of Node itself: waking up its helper threads, reading libraries.
   if (syscall === 'write' && /^write\(\d+, ("\*", 1|".*", (8|16))\)/.test(line)) return false;
   if (syscall === 'openat' && !/"\/(proc\/sys|run|sys\/class)\//.test(line)) return false;
+  // iptables-legacy replaces a table; other options of sockets change nothing.
+  if (syscall === 'setsockopt') return line.includes('SO_SET_REPLACE');
   // Not the result on stdout: everything is done then.
   return !/^write\(1, /.test(line);
 }
@@ -182,5 +188,5 @@ function concerns(syscall: string, line: string): boolean {
 function changes(syscall: string, line: string): boolean {
   if (syscall === 'sendto') return !/nlmsg_type=(RTM_GET|0x(12|16|1a) )/.test(line);
   if (syscall === 'openat') return /O_CREAT/.test(line);
-  return ['write', 'link', 'unlink', 'rename', 'mkdir', 'setns'].includes(syscall);
+  return ['write', 'setsockopt', 'link', 'unlink', 'rename', 'mkdir', 'rmdir', 'setns'].includes(syscall);
 }
