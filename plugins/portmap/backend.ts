@@ -19,6 +19,11 @@ export interface ForwardedPorts extends HostPorts {
   readonly containerAddress: string;
 }
 
+/** Keys of the configuration whose values ADD writes into rules. */
+export type ChangedKey =
+  'backend' | 'snat' | 'masqAll' | 'markMasqBit' | 'externalSetMarkChain' | 'conditionsV4' | 'conditionsV6';
+export type ChangedKeys = Pick<Set<ChangedKey>, 'add'>;
+
 type Warn = (line: string) => void;
 
 /** A packet filter that can forward ports. */
@@ -31,16 +36,23 @@ export interface PortmapBackend {
    */
   add(forwarding: PortForwarding, warn: Warn): void;
   /**
-   * Called for the back ends that are not chosen: after a node was moved from one to another, both have rules. Removes this container's
-   * rules of an earlier ADD, and those of dead containers that forward one of its ports.
+   * Looks at the tables that `add` does not write: those of a back end that is not chosen, and of the other variant of iptables. They have
+   * rules from before the node was moved. Removes this container's rules of an earlier ADD, and those of dead containers that forward one
+   * of its ports.
    * @returns the ports whose rules were removed
    * @throws CniError 11 when one of the ports is in use by a running container
    */
-  removeConflicts(forwarding: PortForwarding, warn: Warn): ForwardedPorts[];
+  removeConflicts(
+    forwarding: PortForwarding,
+    options: { readonly isChosen: boolean; readonly warn: Warn },
+  ): ForwardedPorts[];
   /** Removes all rules of a container in these families. @returns the ports whose rules were removed */
   remove(attachment: Attachment, families: readonly Family[], warn: Warn): ForwardedPorts[];
-  /** For CHECK: the first rule that is missing, as a phrase for the error; undefined when complete. Changes nothing. */
-  missing(forwardings: readonly PortForwarding[]): string | undefined;
+  /**
+   * For CHECK: the first rule that is missing, as a phrase for the error; undefined when the ports work as they were set up. Changes nothing.
+   * @param changed gets the keys whose values were different when the container was added
+   */
+  missing(forwardings: readonly PortForwarding[], changed: ChangedKeys): string | undefined;
   /** Removes the rules of the network's containers that are not in the list. @returns the ports whose rules were removed */
   collect(network: string, valid: readonly { readonly containerID: string }[], warn: Warn): ForwardedPorts[];
 }

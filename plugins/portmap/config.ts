@@ -2,45 +2,38 @@ import * as z from 'zod/mini';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
 import { checkConditions, isIptablesSyntax } from './iptables/conditions.ts';
-import {
-  describeMapping,
-  hostPortsOf,
-  mappingsSchema,
-  overlap,
-  readMappings,
-  type PortMapping,
-} from './mapping.ts';
+import { mappingsSchema, readMappings, type PortMapping } from './mapping.ts';
 
 export type Backend = 'iptables' | 'nftables';
 
-/** The portmap plugin's part of a network's configuration, checked, defaults filled in (docs/reference/plugins/portmap.md). */
+/** The configuration of the plugin, validated, with defaults (docs/reference/plugins/portmap.md). */
 export interface PortmapSettings {
-  /** Undefined: what is implied decides, else the node's default. */
+  /** Undefined: `implied` decides, then the node's default. */
   readonly backend: Backend | undefined;
-  /** The one backend that understands all of it, when something is in the language of one. */
+  /** The only back end that understands `externalSetMarkChain` or the conditions; undefined if both do. */
   readonly implied: Backend | undefined;
-  /** Masquerade what comes from this host itself and from the container (hairpin). */
+  /** Masquerade connections from 127.0.0.1 and from the container's own subnet (hairpin). */
   readonly snat: boolean;
-  /** Masquerade everything. */
+  /** Masquerade every published connection. */
   readonly masqAll: boolean;
-  /** Bit of the packet mark that asks for masquerading. */
+  /** Bit (0 to 31) of the packet mark that selects packets for masquerading. */
   readonly markMasqBit: number;
-  /** Somebody else's chain that marks packets for masquerading. */
+  /** Another program's chain that marks packets for masquerading. */
   readonly externalSetMarkChain: string | undefined;
   readonly conditions: { readonly ipv4: readonly string[]; readonly ipv6: readonly string[] };
-  /** What to do about a host port that another container holds. */
+  /** What ADD does when another container publishes the port. */
   readonly portConflict: 'refuse' | 'reference';
-  /** Undefined when the runtime sent no list; an empty list says that there are none. */
+  /** Undefined when the runtime sent no list. */
   readonly mappings: readonly PortMapping[] | undefined;
 }
 
 export function configure(raw: Readonly<Record<string, unknown>>): Configured<PortmapSettings> {
   const decoded = decodeSettings(schema, raw);
-  // DEL finds everything by name: of an invalid configuration it needs nothing.
+  // DEL and GC find rules by name and need no settings.
   if ('problems' in decoded) return { problems: decoded.problems, partial: {} };
   const problems = contradictions(decoded.value);
-  const settings = settingsOf(decoded.value);
-  return problems.length === 0 ? { settings } : { problems, partial: settings };
+  if (problems.length > 0) return { problems, partial: {} };
+  return { settings: settingsOf(decoded.value) };
 }
 
 const DEFAULT_MARK_BIT = 13;
@@ -71,91 +64,74 @@ const schema = z.object({
   runtimeConfig: z.optional(z.object({ portMappings: z.optional(mappingsSchema) })),
 });
 
-type Decoded = z.output<typeof schema>;
+type Raw = z.output<typeof schema>;
 
-function settingsOf(decoded: Decoded): PortmapSettings {
-  const { backend, markMasqBit, conditionsV4, conditionsV6, runtimeConfig, ...rest } = decoded;
-  const raw = runtimeConfig?.portMappings;
+function settingsOf(raw: Raw): PortmapSettings {
+  const { backend, markMasqBit, externalSetMarkChain, conditionsV4, conditionsV6, runtimeConfig } = raw;
+  const mappings = runtimeConfig?.portMappings;
   return {
-    ...rest,
     backend: backend === '' ? undefined : backend,
-    implied: impliedBackends(decoded)[0]?.backend,
+    implied: impliedBackends(raw)[0]?.backend,
+    snat: raw.snat,
+    masqAll: raw.masqAll,
     markMasqBit: markMasqBit ?? DEFAULT_MARK_BIT,
-    externalSetMarkChain: rest.externalSetMarkChain,
+    externalSetMarkChain,
     conditions: { ipv4: conditionsV4, ipv6: conditionsV6 },
-    mappings: raw === undefined ? undefined : readMappings(raw),
+    portConflict: raw.portConflict,
+    mappings: mappings === undefined ? undefined : readMappings(mappings),
   };
 }
 
-function contradictions(decoded: Decoded): string[] {
-  const { markMasqBit, externalSetMarkChain } = decoded;
+function contradictions(raw: Raw): string[] {
+  const { markMasqBit, externalSetMarkChain, backend } = raw;
   const both = markMasqBit !== undefined && externalSetMarkChain !== undefined;
   return [
     ...(both ? ['Cannot specify externalSetMarkChain and markMasqBit'] : []),
-    ...(externalSetMarkChain !== undefined && decoded.backend === 'nftables'
-      ? ['"externalSetMarkChain" names a chain of iptables, and the backend is nftables']
+    ...(externalSetMarkChain !== undefined && backend === 'nftables'
+      ? ['"externalSetMarkChain" names an iptables chain, but "backend" is "nftables"']
       : []),
-    ...wrongSyntax(decoded),
-    ...mixedLanguages(decoded),
-    ...contradictingPorts(decoded),
+    ...conditionProblems(raw),
+    ...mixedBackends(raw),
   ];
 }
 
-/** Keys that only one backend understands. */
-function impliedBackends(decoded: Decoded): { readonly key: string; readonly backend: Backend }[] {
-  const { externalSetMarkChain, conditionsV4, conditionsV6 } = decoded;
-  const spoken = Object.entries({ conditionsV4, conditionsV6 }).filter(([, words]) => words.length > 0);
+/** The keys that only one back end understands. */
+function impliedBackends(raw: Raw): { readonly key: string; readonly backend: Backend }[] {
+  const { externalSetMarkChain, conditionsV4, conditionsV6 } = raw;
+  const given = Object.entries({ conditionsV4, conditionsV6 }).filter(([, args]) => args.length > 0);
   return [
     ...(externalSetMarkChain === undefined
       ? []
       : [{ key: 'externalSetMarkChain', backend: 'iptables' } as const]),
-    ...spoken.map(([key, words]) => ({
+    ...given.map(([key, args]) => ({
       key,
-      backend: isIptablesSyntax(words) ? ('iptables' as const) : ('nftables' as const),
+      backend: isIptablesSyntax(args) ? ('iptables' as const) : ('nftables' as const),
     })),
   ];
 }
 
-/** No backend would understand all of it, and leaving a condition out would open a port wider than asked for. */
-function mixedLanguages(decoded: Decoded): string[] {
-  const [first, ...rest] = impliedBackends(decoded);
+/** No back end understands all of it, and ignoring a condition would publish a port more widely than configured. */
+function mixedBackends(raw: Raw): string[] {
+  const [first, ...rest] = impliedBackends(raw);
   const other = rest.find(({ backend }) => backend !== first?.backend);
-  if (first === undefined || other === undefined || (decoded.backend ?? '') !== '') return [];
+  if (first === undefined || other === undefined || (raw.backend ?? '') !== '') return [];
   return [
     `"${first.key}" is for the ${first.backend} backend and "${other.key}" for the ${other.backend} backend`,
   ];
 }
 
-/** A condition's first word tells its language: options of iptables begin with `-`, or with `!` before one. */
-function wrongSyntax({ backend, conditionsV4, conditionsV6 }: Decoded): string[] {
+/** The first argument tells the syntax: options of iptables begin with `-`, or with `!` before one. */
+function conditionProblems({ backend, conditionsV4, conditionsV6 }: Raw): string[] {
   const given = { conditionsV4, conditionsV6 };
-  return Object.entries(given).flatMap(([key, words]) => {
-    if (words.length === 0) return [];
-    const iptables = isIptablesSyntax(words);
+  return Object.entries(given).flatMap(([key, args]) => {
+    if (args.length === 0) return [];
+    const iptables = isIptablesSyntax(args);
     if (iptables && backend === 'nftables') {
       return [`nftables backend was requested but configuration contains iptables-specific options [${key}]`];
     }
     if (!iptables && backend === 'iptables') {
       return [`iptables backend was requested but configuration contains nftables-specific options [${key}]`];
     }
-    return iptables ? checkConditions(key, words) : [];
+    return iptables ? checkConditions(key, args) : [];
   });
-}
-
-/** One port of the host cannot lead to two places, unless the reference's "first one wins" is asked for. */
-function contradictingPorts({ portConflict, runtimeConfig }: Decoded): string[] {
-  if (portConflict === 'reference') return [];
-  const mappings = readMappings(runtimeConfig?.portMappings ?? []);
-  return mappings.flatMap((one, at) => {
-    const other = mappings.slice(0, at).find((earlier) => contradict(earlier, one));
-    return other === undefined
-      ? []
-      : [`two port mappings claim the same host port: ${describeMapping(other)} and ${describeMapping(one)}`];
-  });
-}
-
-function contradict(one: PortMapping, other: PortMapping): boolean {
-  if (!one.families.some((family) => other.families.includes(family))) return false;
-  const sameShift = one.containerPort - one.hostPort === other.containerPort - other.hostPort;
-  return !sameShift && overlap(hostPortsOf(one), hostPortsOf(other));
 }

@@ -42,8 +42,12 @@ const mapping = z.object({
   range: z._default(port, 1),
 });
 
+/** A real request has at most a few thousand: a runtime may send one mapping per port of a published range. */
+const MOST_MAPPINGS = 16_384;
+
 /** Schema of `runtimeConfig.portMappings` as runtimes send it. */
 export const mappingsSchema = z.array(mapping).check(
+  z.maxLength(MOST_MAPPINGS, `must have at most ${MOST_MAPPINGS} entries; use "range" for ranges of ports`),
   z.superRefine((mappings, context) => {
     for (const [at, { hostPort, containerPort, range }] of mappings.entries()) {
       if (Math.max(hostPort, containerPort) + range - 1 <= 65_535) continue;
@@ -97,12 +101,141 @@ export function hostPortsOf({ protocol: name, hostPort, range, hostAddress }: Po
   return { protocol: name, first: hostPort, last: hostPort + range - 1, address };
 }
 
-/** Whether a packet can be for both. */
-export function overlap(one: HostPorts, other: HostPorts): boolean {
-  if (one.protocol !== other.protocol) return false;
-  if (one.last < other.first || other.last < one.first) return false;
-  const [a, b] = [one.address, other.address];
-  return a === undefined || b === undefined || a === b;
+/** Ranges of ports, searched in logarithmic time. */
+export class PortRanges {
+  /** By first port; `last` is the greatest last port so far. */
+  readonly #sorted: { readonly first: number; readonly last: number }[] = [];
+
+  constructor(ranges: readonly { readonly first: number; readonly last: number }[]) {
+    let last = 0;
+    for (const range of ranges.toSorted((one, other) => one.first - other.first)) {
+      last = Math.max(last, range.last);
+      this.#sorted.push({ first: range.first, last });
+    }
+  }
+
+  /** Whether one of the ranges contains all of these ports. */
+  contains({ first, last }: { readonly first: number; readonly last: number }): boolean {
+    return this.#greatestLast(first) >= last;
+  }
+
+  /** Whether one of the ranges has one of these ports. */
+  overlaps({ first, last }: { readonly first: number; readonly last: number }): boolean {
+    return this.#greatestLast(last) >= first;
+  }
+
+  /** The greatest last port of the ranges that begin at `first` or before; 0 when there is none. */
+  #greatestLast(first: number): number {
+    let [low, high] = [0, this.#sorted.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#sorted[middle]?.first ?? Infinity) <= first) low = middle + 1;
+      else high = middle;
+    }
+    return this.#sorted[low - 1]?.last ?? 0;
+  }
+}
+
+/** Host ports of one family, searched in logarithmic time. */
+export class HostPortIndex {
+  readonly #byScope: ReadonlyMap<string, PortRanges>;
+
+  constructor(ports: readonly HostPorts[]) {
+    const scopes = new Map<string, HostPorts[]>();
+    for (const one of ports) {
+      for (const scope of [one.protocol, `${one.protocol} ${one.address ?? ANY}`]) {
+        const list = scopes.get(scope);
+        if (list === undefined) scopes.set(scope, [one]);
+        else list.push(one);
+      }
+    }
+    this.#byScope = new Map([...scopes].map(([scope, list]) => [scope, new PortRanges(list)]));
+  }
+
+  /** Whether a packet can be for one of them and for one of these. */
+  overlaps(ports: HostPorts): boolean {
+    const { protocol: name, address } = ports;
+    const scopes = address === undefined ? [name] : [`${name} ${ANY}`, `${name} ${address}`];
+    return scopes.some((scope) => this.#byScope.get(scope)?.overlaps(ports) === true);
+  }
+}
+
+const ANY = '*';
+
+/** Pairs of mappings that forward one host port to two container ports, as sentences; one for each mapping at most. */
+export function contradictingMappings(mappings: readonly PortMapping[]): string[] {
+  const problems = (['ipv4', 'ipv6'] as const).flatMap((family) =>
+    (['tcp', 'udp', 'sctp'] as const).flatMap((name) =>
+      contradictionsAmong(mappings.filter((one) => one.families.includes(family) && one.protocol === name)),
+    ),
+  );
+  return [...new Set(problems)];
+}
+
+/**
+ * Mappings of one family and protocol by first port, each compared with those before it that reach furthest: on all addresses, on its own
+ * address, and on any address. Ranges with the same distance between host and container port agree.
+ */
+function contradictionsAmong(mappings: readonly PortMapping[]): string[] {
+  const furthest = new Map<string, Reach>();
+  return mappings
+    .map((mapping, at) => ({ mapping, at }))
+    .toSorted((one, other) => one.mapping.hostPort - other.mapping.hostPort)
+    .flatMap((current) => {
+      const { hostAddress } = current.mapping;
+      const address = hostAddress === undefined ? ANY : formatAddress(hostAddress);
+      const scopes = hostAddress === undefined ? ['all'] : [ANY, address];
+      const other = scopes
+        .map((scope) => furthest.get(scope)?.differing(current.mapping))
+        .find((found) => found !== undefined && lastPort(found.mapping) >= current.mapping.hostPort);
+      for (const scope of ['all', address]) {
+        const reach = furthest.get(scope) ?? new Reach();
+        furthest.set(scope, reach);
+        reach.add(current);
+      }
+      if (other === undefined) return [];
+      const [first, second] = other.at < current.at ? [other, current] : [current, other];
+      const texts = [first, second].map(({ mapping }) => describeMapping(mapping));
+      return [`two port mappings use the same host port: ${texts.join(' and ')}`];
+    });
+}
+
+interface Positioned {
+  readonly mapping: PortMapping;
+  readonly at: number;
+}
+
+/** The mappings that reach furthest, of two different distances between host and container port. */
+class Reach {
+  #best: Positioned | undefined;
+  #second: Positioned | undefined;
+
+  add(one: Positioned): void {
+    if (this.#best === undefined || lastPort(one.mapping) > lastPort(this.#best.mapping)) {
+      if (this.#best !== undefined && shift(this.#best.mapping) !== shift(one.mapping))
+        this.#second = this.#best;
+      this.#best = one;
+    } else if (
+      shift(one.mapping) !== shift(this.#best.mapping) &&
+      (this.#second === undefined || lastPort(one.mapping) > lastPort(this.#second.mapping))
+    ) {
+      this.#second = one;
+    }
+  }
+
+  /** The furthest one whose distance differs. */
+  differing(mapping: PortMapping): Positioned | undefined {
+    const [best, second] = [this.#best, this.#second];
+    return best === undefined || shift(best.mapping) !== shift(mapping) ? best : second;
+  }
+}
+
+function shift({ hostPort, containerPort }: PortMapping): number {
+  return containerPort - hostPort;
+}
+
+function lastPort({ hostPort, range }: PortMapping): number {
+  return hostPort + range - 1;
 }
 
 export function isProtocol(text: string | undefined): text is Protocol {

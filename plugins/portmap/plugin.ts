@@ -11,11 +11,12 @@ import { writeSysctl } from '../../shared/kernel/sysctl.ts';
 import { formatAddress } from '../../shared/net/address.ts';
 import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
-import type { PortForwarding, PortmapBackend } from './backend.ts';
+import type { ChangedKey, PortForwarding, PortmapBackend } from './backend.ts';
 import { configure, type PortmapSettings } from './config.ts';
 import { iptablesBackend } from './iptables/backend.ts';
+import { warnOfListeners } from './listeners.ts';
 import { nftablesBackend } from './nftables/backend.ts';
-import { FAMILIES, forwardingsOf, requirePrevResult } from './plan.ts';
+import { FAMILIES, planOf, requirePrevResult, validatePlan } from './plan.ts';
 import { deleteFlowsFrom, deleteFlowsTo } from './udp-flows.ts';
 
 /** Publishes container ports on the host: docs/reference/plugins/portmap.md. */
@@ -39,7 +40,9 @@ type RemovalCall = Invocation<Partial<PortmapSettings>>;
 function add(call: Call): CniResult {
   const settings = call.config;
   const result = requirePrevResult(call);
-  const forwardings = forwardingsOf(call, settings, result);
+  const plan = planOf(call, settings, result);
+  validatePlan(plan, settings, call.warn);
+  const { forwardings } = plan;
   if (forwardings.length === 0) return result;
   const backend = backendOf(settings);
   backend.prepare(forwardings);
@@ -51,19 +54,20 @@ function add(call: Call): CniResult {
     }
     allowLocalhost(forwardings);
     deleteFlowsTo(forwardings, call.warn);
+    warnOfListeners(forwardings, call.warn);
     return result;
   });
 }
 
 /**
- * The back end that is not chosen may have rules from before the node was moved. If it cannot be read or written, ADD goes on; only a
- * port of a running container ends it.
+ * Rules from before the node was moved to another back end, or to the other variant of iptables. If they cannot be read or removed, ADD goes
+ * on; only a port of a running container ends it.
  */
 function removeConflicts(call: Call, chosen: PortmapBackend, forwarding: PortForwarding): void {
-  for (const [name, other] of Object.entries(BACKENDS)) {
-    if (other === chosen) continue;
+  for (const [name, backend] of Object.entries(BACKENDS)) {
     try {
-      deleteFlowsFrom(other.removeConflicts(forwarding, call.warn), call.warn);
+      const options = { isChosen: backend === chosen, warn: call.warn };
+      deleteFlowsFrom(backend.removeConflicts(forwarding, options), call.warn);
     } catch (thrown) {
       const { code, message } = toCniError(thrown);
       if (code === CniCode.TryAgainLater) throw thrown;
@@ -89,33 +93,76 @@ function allowLocalhost(forwardings: readonly PortForwarding[]): void {
 
 /**
  * Rules are found by names made of network and container id, in both back ends and families: no mappings, prevResult or namespace is
- * needed. An explicitly empty list of mappings means that ADD made no rules.
+ * needed, and none of the configuration.
  */
 function del(call: RemovalCall): void {
-  if (call.config.mappings?.length === 0) return;
   runAll(
     Object.values(BACKENDS).map((backend) => () => remove(call, backend, FAMILIES)),
     call.warn,
   );
 }
 
-/** A container that was added before the node was moved to another back end is complete in the old one. */
+/** Damage fails; settings that changed since the container was added are a warning. */
 function check(call: Call): void {
   const settings = call.config;
-  const forwardings = forwardingsOf(call, settings, requirePrevResult(call));
+  const { forwardings } = planOf(call, settings, requirePrevResult(call));
   if (forwardings.length === 0) return;
-  const chosen = backendOf(settings);
-  const missing = chosen.missing(forwardings);
-  if (missing === undefined) return;
-  const others = Object.values(BACKENDS).filter((backend) => backend !== chosen);
-  if (others.some((backend) => isComplete(backend, forwardings))) return;
-  throw new CniError(CniCode.Internal, `port mappings are incomplete: ${missing}`);
+  const changed = new Set<ChangedKey>();
+  const missing = missingFromAll(backendOf(settings), forwardings, changed);
+  if (missing !== undefined) {
+    throw new CniError(CniCode.Internal, `port mappings are incomplete: ${missing}`);
+  }
+  for (const key of changed) {
+    call.warn(
+      `port mappings were added with a different "${key}"; they keep working, the next ADD uses the new value`,
+    );
+  }
+}
+
+/** A container that was added before the node was moved to another back end is complete in the old one. */
+function missingFromAll(
+  chosen: PortmapBackend,
+  forwardings: readonly PortForwarding[],
+  changed: Set<ChangedKey>,
+): string | undefined {
+  let missing: string | undefined;
+  let failure: unknown;
+  try {
+    missing = inspect(chosen, forwardings, changed);
+    if (missing === undefined) return undefined;
+  } catch (thrown) {
+    failure = thrown;
+  }
+  for (const backend of Object.values(BACKENDS)) {
+    if (backend !== chosen && isComplete(backend, forwardings, changed)) {
+      changed.add('backend');
+      return undefined;
+    }
+  }
+  if (failure !== undefined) throw failure as Error;
+  return missing;
+}
+
+/** Reports changed keys only of a back end that is complete. */
+function inspect(
+  backend: PortmapBackend,
+  forwardings: readonly PortForwarding[],
+  changed: Set<ChangedKey>,
+): string | undefined {
+  const found = new Set<ChangedKey>();
+  const missing = backend.missing(forwardings, found);
+  if (missing === undefined) for (const key of found) changed.add(key);
+  return missing;
 }
 
 /** A back end that this host lacks, or that cannot apply the settings, has no rules. */
-function isComplete(backend: PortmapBackend, forwardings: readonly PortForwarding[]): boolean {
+function isComplete(
+  backend: PortmapBackend,
+  forwardings: readonly PortForwarding[],
+  changed: Set<ChangedKey>,
+): boolean {
   try {
-    return backend.missing(forwardings) === undefined;
+    return inspect(backend, forwardings, changed) === undefined;
   } catch (thrown) {
     if (thrown instanceof CniError || thrown instanceof KernelError) return false;
     throw thrown;

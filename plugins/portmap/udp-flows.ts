@@ -2,9 +2,9 @@ import { toCniError } from '../../shared/cni/errors.ts';
 import { Conntrack, maybeTracked, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { formatAddress } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from './backend.ts';
+import { hostPortsOf, PortRanges, type HostPorts } from './mapping.ts';
 
 /**
  * Deletes stale UDP conntrack entries for ports that are forwarded from now on. The kernel decides NAT at the first packet of a flow, and
@@ -15,13 +15,11 @@ export function deleteFlowsTo(forwardings: readonly PortForwarding[], warn: (lin
   const filters = forwardings.flatMap(({ family, mappings }) => {
     let cached: string[] | undefined;
     const originalAddresses = (): string[] => (cached ??= hostAddresses(family));
-    const udp = mappings.filter(({ protocol }) => protocol === 'udp');
-    return udp.map(({ hostPort, range, hostAddress }) => ({
-      ...ports(hostPort, hostPort + range - 1),
+    const udp = mappings.filter(({ protocol }) => protocol === 'udp').map(hostPortsOf);
+    return [...Map.groupBy(udp, ({ address }) => address)].map(([address, ports]) => ({
+      ...filterOf(ports),
       family,
-      ...(hostAddress === undefined
-        ? { originalAddresses }
-        : { originalAddress: formatAddress(hostAddress) }),
+      ...(address === undefined ? { originalAddresses } : { originalAddress: address }),
     }));
   });
   deleteFlows(filters, warn);
@@ -30,17 +28,24 @@ export function deleteFlowsTo(forwardings: readonly PortForwarding[], warn: (lin
 /** Deletes UDP conntrack entries for ports whose rules were removed, exactly those that the container answers. */
 export function deleteFlowsFrom(removed: readonly ForwardedPorts[], warn: (line: string) => void): void {
   const udp = removed.filter(({ protocol }) => protocol === 'udp');
+  const groups = Map.groupBy(udp, ({ containerAddress }) => containerAddress);
   deleteFlows(
-    udp.map(({ first, last, containerAddress }) => ({
-      ...ports(first, last),
-      replySource: containerAddress,
-    })),
+    [...groups].map(([replySource, ports]) => ({ ...filterOf(ports), replySource })),
     warn,
   );
 }
 
-function ports(first: number, last: number): Pick<ConntrackFilter, 'protocol' | 'originalPort' | 'lastPort'> {
-  return { protocol: 'udp', originalPort: first, lastPort: last };
+/** One filter for any number of ports: each filter costs a listing of the kernel's table. */
+function filterOf(
+  ports: readonly HostPorts[],
+): Pick<ConntrackFilter, 'protocol' | 'originalPort' | 'lastPort' | 'hasPort'> {
+  const ranges = new PortRanges(ports);
+  return {
+    protocol: 'udp',
+    originalPort: ports.reduce((least, { first }) => Math.min(least, first), Infinity),
+    lastPort: ports.reduce((greatest, { last }) => Math.max(greatest, last), 0),
+    hasPort: (port) => ranges.contains({ first: port, last: port }),
+  };
 }
 
 /** A failure is only a warning: ports are forwarded also where the kernel offers no connection tracking over netlink. */

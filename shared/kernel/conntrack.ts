@@ -18,6 +18,8 @@ export interface ConntrackFilter {
   readonly originalPort: number;
   /** Last port of a range that begins with `originalPort`. */
   readonly lastPort?: number;
+  /** Only some ports of the range: one listing serves any number of ports. */
+  readonly hasPort?: (port: number) => boolean;
   /** Destination address before any DNAT, e.g. the host IP of a port mapping. */
   readonly originalAddress?: string;
   /** Any one of several such addresses; called only when there is an entry to compare with. */
@@ -106,6 +108,7 @@ function matches(entry: ConntrackEntry, family: number, filter: ConntrackFilter)
     original.protocol === PROTOCOL_NUMBERS[filter.protocol] &&
     port >= first &&
     port <= last &&
+    (filter.hasPort?.(port) ?? true) &&
     isAddress(original.destination, filter.originalAddress) &&
     isAddress(reply.source, filter.replySource) &&
     (filter.originalAddresses?.().some((address) => isAddress(original.destination, address)) ?? true)

@@ -31,6 +31,10 @@ export function jumpOf(rule: Rule | UnmanagedRule): string | undefined {
 
 /** The rules in their order, without those that do the same as an earlier one. */
 export function distinctRules(rules: readonly Rule[]): Rule[] {
-  const keys = rules.map(ruleKey);
-  return rules.filter((_, at) => keys.indexOf(keys[at] ?? '') === at);
+  const distinct = new Map<string, Rule>();
+  for (const rule of rules) {
+    const key = ruleKey(rule);
+    if (!distinct.has(key)) distinct.set(key, rule);
+  }
+  return [...distinct.values()];
 }

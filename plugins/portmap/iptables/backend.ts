@@ -9,15 +9,24 @@ import {
 } from '../../../shared/packetfilter/names.ts';
 import type {
   Family,
+  PacketFilterDriver,
   PlannedChange,
   Rule,
   TableChange,
   TableState,
 } from '../../../shared/packetfilter/ruleset.ts';
-import { applyWherePossible, chooseDriver } from '../../../shared/packetfilter/select.ts';
-import type { ForwardedPorts, PortForwarding, PortmapBackend } from '../backend.ts';
+import {
+  applyWherePossible,
+  chooseDriver,
+  driversWithRules,
+  missingEverywhere,
+  otherDrivers,
+  removeEverywhere,
+} from '../../../shared/packetfilter/select.ts';
+import type { ChangedKey, ForwardedPorts, PortForwarding, PortmapBackend } from '../backend.ts';
 import { resolveConflicts, type PortConflict } from '../conflicts.ts';
-import { hostPortsOf, overlap } from '../mapping.ts';
+import { HostPortIndex, hostPortsOf, isProtocol } from '../mapping.ts';
+import { FAMILIES } from '../plan.ts';
 import { forwardedBy, missingRule } from './check.ts';
 import { readConditions } from './conditions.ts';
 import { DNAT_CHAIN, portmapChange } from './plan.ts';
@@ -31,14 +40,17 @@ export const iptablesBackend: PortmapBackend = {
     chooseDriver({ rawArgs: hasRawArgs(forwarding) }).apply([addition(forwarding, warn)]);
   },
 
-  removeConflicts: (forwarding, warn) => {
+  // The other variant of iptables has rules when the host's `iptables` was switched since.
+  removeConflicts: (forwarding, { isChosen, warn }) => {
     const removed: ForwardedPorts[] = [];
     const own = portmapChain(forwarding);
     const change = deletion(forwarding.family, removed, [own, DNAT_CHAIN], (state) => [
       ...(state.chains.has(own) ? [own] : []),
       ...deadChains(state, forwarding, warn),
     ]);
-    applyWherePossible(chooseDriver(), [change], warn);
+    for (const driver of isChosen ? otherDrivers() : driversWithRules()) {
+      applyWherePossible(driver, [change], warn);
+    }
     return removed;
   },
 
@@ -50,15 +62,23 @@ export const iptablesBackend: PortmapBackend = {
         chains.filter((chain) => state.chains.has(chain)),
       ),
     );
-    applyWherePossible(chooseDriver(), changes, warn);
+    removeEverywhere(changes, warn);
     return removed;
   },
 
-  missing: (forwardings) => {
+  missing: (forwardings, changed) => {
     for (const forwarding of forwardings) {
-      const driver = chooseDriver({ rawArgs: hasRawArgs(forwarding) });
-      const state = driver.read(forwarding.family, 'nat', namedChains(portmapChange(forwarding)));
-      const missing = missingRule(state, forwarding);
+      const rawArgs = hasRawArgs(forwarding);
+      const missing = missingEverywhere(
+        forwarding.family,
+        (driver) => {
+          const found = new Set<ChangedKey>();
+          const missing = missingRule(read(driver, forwarding, rawArgs), forwarding, found);
+          if (missing === undefined) for (const key of found) changed.add(key);
+          return missing;
+        },
+        { rawArgs },
+      );
       if (missing !== undefined) return missing;
     }
     return undefined;
@@ -66,14 +86,24 @@ export const iptablesBackend: PortmapBackend = {
 
   collect: (network, valid, warn) => {
     const removed: ForwardedPorts[] = [];
-    const changes = (['ipv4', 'ipv6'] as const).map((family) =>
+    const changes = FAMILIES.map((family) =>
       deletion(family, removed, [DNAT_CHAIN], (state) => staleChains(state, network, valid)),
     );
     // A container's conditions may be matches that only iptables can print; its rule's comment is needed all the same.
-    applyWherePossible(chooseDriver({ rawArgs: true }), changes, warn);
+    removeEverywhere(changes, warn, { rawArgs: true });
     return removed;
   },
 };
+
+/** The conditions of an earlier ADD may be matches that only iptables can print. */
+function read(driver: PacketFilterDriver, forwarding: PortForwarding, rawArgs: boolean): TableState {
+  const chains = namedChains(portmapChange(forwarding));
+  const state = driver.read(forwarding.family, 'nat', chains);
+  const isReadable = !state.jumps(DNAT_CHAIN, portmapChain(forwarding)).some(isUnmanaged);
+  return rawArgs || isReadable || driver.name !== chooseDriver().name
+    ? state
+    : chooseDriver({ rawArgs: true }).read(forwarding.family, 'nat', chains);
+}
 
 /** The container's rules, and the removal of dead containers that forward one of its ports. */
 function addition(forwarding: PortForwarding, warn: (line: string) => void): PlannedChange {
@@ -113,27 +143,25 @@ function deadChains(state: TableState, forwarding: PortForwarding, warn: (line: 
  */
 function conflictsOf(state: TableState, forwarding: PortForwarding): (PortConflict & { chain: string })[] {
   const own = portmapChain(forwarding);
-  const wanted = forwarding.mappings.map(hostPortsOf);
-  const entries = state.forPorts(DNAT_CHAIN, wanted).filter((rule): rule is Rule => !isUnmanaged(rule));
+  const ports = forwarding.mappings.map(hostPortsOf);
+  const wanted = new HostPortIndex(ports);
   const candidates = new Map<string, Rule>();
-  for (const rule of entries) {
-    if (rule.target.kind !== 'jump' || rule.target.chain === own) continue;
-    if (wanted.some(({ protocol, first, last }) => names(rule, protocol, first, last))) {
-      candidates.set(rule.target.chain, rule);
-    }
+  for (const rule of state.forPorts(DNAT_CHAIN, ports)) {
+    if (isUnmanaged(rule) || rule.target.kind !== 'jump' || rule.target.chain === own) continue;
+    if (namesOneOf(rule, wanted)) candidates.set(rule.target.chain, rule);
   }
   return [...candidates].flatMap(([chain, rule]) => {
     const owner = attachmentOfComment(commentOf(rule) ?? '');
     if (owner?.containerId === forwarding.containerId) return [];
-    const used = forwardedBy(state, chain).find((one) => wanted.some((ports) => overlap(one, ports)));
+    const used = forwardedBy(state, chain).find((one) => wanted.overlaps(one));
     return used === undefined ? [] : [{ ...used, chain, owner }];
   });
 }
 
-function names(rule: Rule, protocol: string, first: number, last: number): boolean {
-  if (rule.protocol !== protocol) return false;
-  const ports = rule.matches?.find((match) => match.kind === 'multiport')?.destinationPorts ?? [];
-  return ports.some((range) => range.first <= last && first <= range.last);
+function namesOneOf({ protocol, matches = [] }: Rule, wanted: HostPortIndex): boolean {
+  if (!isProtocol(protocol)) return false;
+  const ports = matches.find((match) => match.kind === 'multiport')?.destinationPorts ?? [];
+  return ports.some((range) => wanted.overlaps({ ...range, protocol, address: undefined }));
 }
 
 /** Chains to which rules of CNI-HOSTPORT-DNAT jump whose comment names a container of the network that is not valid. */

@@ -1,16 +1,16 @@
 import { formatAddress, formatCidr, networkOf, type IpAddress } from '../../../shared/net/address.ts';
 import { portmapChain, portmapComment } from '../../../shared/packetfilter/names.ts';
-import { ruleKey } from '../../../shared/packetfilter/compare.ts';
+import { distinctRules } from '../../../shared/packetfilter/compare.ts';
 import type { Family, Match, PortRange, Rule, TableChange } from '../../../shared/packetfilter/ruleset.ts';
 import type { PortForwarding } from '../backend.ts';
 import type { PortmapSettings } from '../config.ts';
 import type { PortMapping } from '../mapping.ts';
-import { readConditions } from './conditions.ts';
+import { readConditions, type Conditions } from './conditions.ts';
 
 /** Chains that all containers share. Names, order and comments are the reference's. */
 export const DNAT_CHAIN = 'CNI-HOSTPORT-DNAT';
-const SETMARK_CHAIN = 'CNI-HOSTPORT-SETMARK';
-const MASQ_CHAIN = 'CNI-HOSTPORT-MASQ';
+export const SETMARK_CHAIN = 'CNI-HOSTPORT-SETMARK';
+export const MASQ_CHAIN = 'CNI-HOSTPORT-MASQ';
 
 /**
  * The desired state of table nat:
@@ -27,11 +27,10 @@ export function portmapChange(forwarding: PortForwarding): Omit<TableChange, 'fa
   const ownMark = settings.snat && settings.externalSetMarkChain === undefined;
   return {
     ensureChains: ownMark ? [SETMARK_CHAIN, MASQ_CHAIN, DNAT_CHAIN] : [DNAT_CHAIN],
-    ensureRules: [
-      ...(ownMark ? markRules(settings.markMasqBit) : []),
-      ...['PREROUTING', 'OUTPUT'].map((from) => ({ chain: from, rule: toLocal, at: 'last' as const })),
+    ensureRules: [...(ownMark ? markRules(settings.markMasqBit) : []), ...jumpsToDnat],
+    setChains: [
+      { chain, rules: distinctRules(forwarding.mappings.flatMap((one) => mappingRules(forwarding, one))) },
     ],
-    setChains: [{ chain, rules: containerRules(forwarding) }],
     setJumps: [{ chain: DNAT_CHAIN, to: chain, rules: entryRules(forwarding, chain) }],
   };
 }
@@ -41,8 +40,14 @@ const toLocal: Rule = {
   target: { kind: 'jump', chain: DNAT_CHAIN },
 };
 
+export const jumpsToDnat = ['PREROUTING', 'OUTPUT'].map((chain) => ({
+  chain,
+  rule: toLocal,
+  at: 'last' as const,
+}));
+
 /** Networks may use different bits: a rule for another bit stays. */
-function markRules(bit: number): NonNullable<TableChange['ensureRules']> {
+export function markRules(bit: number): NonNullable<TableChange['ensureRules']> {
   const mark = 2 ** bit;
   return [
     {
@@ -70,14 +75,8 @@ function markRules(bit: number): NonNullable<TableChange['ensureRules']> {
   ];
 }
 
-/** Mappings that differ only in a hostIP that means "all addresses" make the same rules. */
-function containerRules(forwarding: PortForwarding): Rule[] {
-  const rules = forwarding.mappings.flatMap((mapping) => mappingRules(forwarding, mapping));
-  return [...new Map(rules.map((rule) => [ruleKey(rule), rule])).values()];
-}
-
-/** Marks come first: DNAT ends the chain. */
-function mappingRules({ settings, container, family }: PortForwarding, mapping: PortMapping): Rule[] {
+/** The rules of the container's chain for one mapping. Marks come first: DNAT ends the chain. */
+export function mappingRules({ settings, container, family }: PortForwarding, mapping: PortMapping): Rule[] {
   const base = {
     ...(mapping.hostAddress === undefined ? {} : { destination: { value: hostCidr(mapping.hostAddress) } }),
     protocol: mapping.protocol,
@@ -119,23 +118,41 @@ const PORTS_PER_RULE = 15;
  * Rules that jump to the container's chain. As in the reference they name the ports of every mapping, also of those that apply to the
  * other family only: the chain has no rule for them, and the packet continues.
  */
-function entryRules(
-  { network, containerId, family, settings, mappings }: PortForwarding,
-  chain: string,
-): Rule[] {
-  const text = comment(portmapComment({ network, containerId }));
+function entryRules(forwarding: PortForwarding, chain: string): Rule[] {
+  const { family, settings, mappings } = forwarding;
+  const text = entryComment(forwarding);
   const conditions = readConditions(family, settings.conditions[family]);
   const all = settings.mappings ?? mappings;
   return (['sctp', 'tcp', 'udp'] as const).flatMap((protocol) =>
     groups(all.filter((one) => one.protocol === protocol).map(portsOf)).flatMap((destinationPorts) =>
-      conditions.map(({ matches = [], ...rest }): Rule => ({
-        ...rest,
-        protocol,
-        matches: [text, { kind: 'multiport', destinationPorts }, ...matches],
-        target: { kind: 'jump', chain },
-      })),
+      conditions.map((condition): Rule => entry(chain, text, protocol, destinationPorts, condition)),
     ),
   );
+}
+
+/** For CHECK: the rule for one mapping alone. */
+export function entryRule(forwarding: PortForwarding, mapping: PortMapping, condition: Conditions): Rule {
+  const ports = [portsOf(mapping)];
+  return entry(portmapChain(forwarding), entryComment(forwarding), mapping.protocol, ports, condition);
+}
+
+function entry(
+  chain: string,
+  text: Match,
+  protocol: PortMapping['protocol'],
+  destinationPorts: readonly PortRange[],
+  { matches = [], ...rest }: Conditions,
+): Rule {
+  return {
+    ...rest,
+    protocol,
+    matches: [text, { kind: 'multiport', destinationPorts }, ...matches],
+    target: { kind: 'jump', chain },
+  };
+}
+
+function entryComment({ network, containerId }: PortForwarding): Match {
+  return comment(portmapComment({ network, containerId }));
 }
 
 /** In order, as many as one rule can name. */

@@ -6,7 +6,8 @@ import type { ForwardedPorts, PortmapBackend } from '../backend.ts';
 import { FAMILIES } from '../plan.ts';
 import { containerRules, ownerText, tableOf } from './plan.ts';
 import { referenceForwards, referenceRemoval, referenceReplacement, referenceTable } from './reference.ts';
-import { additionRequests, deadChains, missingObject, removalRequests, type Removal } from './requests.ts';
+import { missingObject } from './check.ts';
+import { additionRequests, deadChains, removalRequests, type Removal } from './requests.ts';
 
 /** Forwards ports by maps of nf_tables. A connection, an ADD and a DEL cost the same with one mapping and with ten thousand. */
 export const nftablesBackend: PortmapBackend = {
@@ -20,9 +21,9 @@ export const nftablesBackend: PortmapBackend = {
       ...additionRequests(reader, forwarding, warn),
     ]),
 
-  removeConflicts: (forwarding, warn) =>
+  removeConflicts: (forwarding, { isChosen, warn }) =>
     removeAll('remove conflicting port mappings', (reader) => {
-      if (hasNoTables(reader, [forwarding.family])) return [];
+      if (isChosen || hasNoTables(reader, [forwarding.family])) return [];
       const chains = [portmapChain(forwarding), ...deadChains(reader, forwarding, warn)];
       return [
         { requests: referenceReplacement(reader, forwarding, warn), removed: [] },
@@ -39,10 +40,10 @@ export const nftablesBackend: PortmapBackend = {
       ]);
     }),
 
-  missing: (forwardings) =>
+  missing: (forwardings, changed) =>
     readNft((reader) => {
       for (const forwarding of forwardings) {
-        const missing = missingObject(reader, forwarding);
+        const missing = missingObject(reader, forwarding, changed);
         if (missing !== undefined && !referenceForwards(reader, forwarding)) return missing;
       }
       return undefined;

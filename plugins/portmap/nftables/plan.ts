@@ -96,18 +96,29 @@ export function containerRules(forwarding: PortForwarding): Pick<NftRule, 'state
   const { settings, mappings, family } = forwarding;
   const conditions = conditionsOf(settings.conditions[family], family);
   return [
-    ...markedSources(forwarding).map((source) => ({
-      statements: [
-        ...conditions,
-        ...source,
-        { kind: 'set mark bits', bits: 2 ** settings.markMasqBit } as const,
-      ],
-    })),
-    ...mappings.map((mapping) => ({
-      statements: [...conditions, ...portTest(mapping), destination(forwarding, mapping)],
-      comment: recordText(forwarding, mapping),
-    })),
+    ...markStatements(forwarding).map((statements) => ({ statements: [...conditions, ...statements] })),
+    ...mappings.map((mapping) => {
+      const { statements, comment } = dnatRule(forwarding, mapping);
+      return { statements: [...conditions, ...statements], comment };
+    }),
   ];
+}
+
+/** The rule of one mapping, without the conditions. */
+export function dnatRule(
+  forwarding: PortForwarding,
+  mapping: PortMapping,
+): { readonly statements: NftStatement[]; readonly comment: string } {
+  return {
+    statements: [...portTest(mapping), destination(forwarding, mapping)],
+    comment: recordText(forwarding, mapping),
+  };
+}
+
+/** The rules that mark packets for masquerading, without the conditions. */
+export function markStatements(forwarding: PortForwarding): NftStatement[][] {
+  const bits = 2 ** forwarding.settings.markMasqBit;
+  return markedSources(forwarding).map((source) => [...source, { kind: 'set mark bits', bits }]);
 }
 
 /** The map elements of a mapping, one per port. */

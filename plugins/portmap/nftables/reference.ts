@@ -6,7 +6,7 @@ import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftab
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from '../backend.ts';
 import { resolveConflicts } from '../conflicts.ts';
-import { hostPortsOf, overlap, type Protocol } from '../mapping.ts';
+import { HostPortIndex, hostPortsOf, type Protocol } from '../mapping.ts';
 import type { Removal } from './requests.ts';
 
 /**
@@ -32,11 +32,11 @@ export function referenceReplacement(
 ): NetlinkRequest[] {
   const { family, containerId, settings } = forwarding;
   const all = rulesOf(reader, family);
-  const wanted = forwarding.mappings.map(hostPortsOf);
+  const wanted = new HostPortIndex(forwarding.mappings.map(hostPortsOf));
   const conflicts = all.flatMap((rule) => {
     const used = forwardedPorts(rule);
     if (used === undefined || rule.comment === undefined || rule.comment === containerId) return [];
-    if (!wanted.some((ports) => overlap(ports, used))) return [];
+    if (!wanted.overlaps(used)) return [];
     return [{ ...used, owner: { containerId: rule.comment } }];
   });
   const dead = settings.portConflict === 'reference' ? [] : resolveConflicts(forwarding, conflicts, warn);

@@ -16,7 +16,7 @@ import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts'
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from '../backend.ts';
 import { resolveConflicts, type PortConflict } from '../conflicts.ts';
-import { hostPortsOf, overlap, type HostPorts } from '../mapping.ts';
+import { HostPortIndex, hostPortsOf, type HostPorts } from '../mapping.ts';
 import {
   addressPortsMap,
   baseChain,
@@ -93,49 +93,34 @@ export function deadChains(
   return resolveConflicts(forwarding, conflictsOf(reader, forwarding), warn).map(({ chain }) => chain);
 }
 
-/** For CHECK: the first object that is missing, as a phrase for the error. */
-export function missingObject(reader: NftReader, given: PortForwarding): string | undefined {
-  const forwarding = { ...given, mappings: splitShifted(given.mappings) };
-  const { family } = forwarding;
-  const chain = containerChain(forwarding, family);
-  const table = `table ${tableOf(family).family} ${tableOf(family).name}`;
-  if (!reader.hasTable(tableOf(family))) return `${table} is missing`;
-  if (skeletonRequests(reader, family).length > 0) return `lookup rule is missing from ${table}`;
-  if (masqueradeRequests(reader, forwarding).length > 0) return `masquerade rule is missing from ${table}`;
-  if (!hasContainerRules(reader, forwarding)) return `chain ${chain.name} of ${table} has different rules`;
-  const wanted = wantedElements(forwarding);
-  const states = portStates(reader, family, wanted);
-  const lost = wanted.find((_, at) => states[at]?.chains.includes(chain.name) !== true);
-  if (lost === undefined) return undefined;
-  return `element ${lost.key.join(' . ')} is missing from map ${lost.set.name} of ${table}`;
-}
-
 /** Chains of other containers that forward a port of this one, found by looking up exactly those ports. */
 function conflictsOf(reader: NftReader, forwarding: PortForwarding): (PortConflict & { chain: string })[] {
   const { family } = forwarding;
   // Most hosts use one back end only, and there may be ten thousand ports to look up.
   if (!reader.hasTable(tableOf(family))) return [];
   const own = containerChain(forwarding, family).name;
-  const wanted = forwarding.mappings.map(hostPortsOf);
-  const keys = wanted.flatMap((ports) => conflictingKeys(ports, family));
+  const ports = forwarding.mappings.map(hostPortsOf);
+  const wanted = new HostPortIndex(ports);
+  const keys = conflictingKeys(ports, family);
   const chains = new Set(portStates(reader, family, keys).flatMap((state) => state.chains));
   chains.delete(own);
   return [...chains].flatMap((chain) => {
     const owner = ownerOf(reader.chainComment({ table: tableOf(family), name: chain }));
     if (owner?.containerId === forwarding.containerId) return [];
-    const used = forwardedBy(reader, family, chain).find((one) =>
-      wanted.some((ports) => overlap(one, ports)),
-    );
+    const used = forwardedBy(reader, family, chain).find((one) => wanted.overlaps(one));
     return used === undefined ? [] : [{ ...used, chain, owner }];
   });
 }
 
 /** A port of one address conflicts with the same port of all addresses, and the reverse. */
-function conflictingKeys(ports: HostPorts, family: Family): PortKey[] {
-  const everywhere = { ...ports, address: undefined };
-  const single =
-    ports.address === undefined ? hostAddresses(family).map((address) => ({ ...ports, address })) : [ports];
-  return [everywhere, ...single].flatMap((one) => keysOf(one, family));
+function conflictingKeys(wanted: readonly HostPorts[], family: Family): PortKey[] {
+  const addresses = wanted.some(({ address }) => address === undefined) ? hostAddresses(family) : [];
+  return wanted.flatMap((ports) => {
+    const everywhere = { ...ports, address: undefined };
+    const single =
+      ports.address === undefined ? addresses.map((address) => ({ ...ports, address })) : [ports];
+    return [everywhere, ...single].flatMap((one) => keysOf(one, family));
+  });
 }
 
 /** RT_SCOPE_LINK of linux/rtnetlink.h */
@@ -153,7 +138,7 @@ function hostAddresses(family: Family): string[] {
 }
 
 /** Table, maps and base chains, which all containers share. */
-function skeletonRequests(reader: NftReader, family: Family): NetlinkRequest[] {
+export function skeletonRequests(reader: NftReader, family: Family): NetlinkRequest[] {
   const table = tableOf(family);
   const lookups = (['prerouting', 'output'] as const).map((name) => baseChain(family, name));
   const complete = lookups.every((chain) => {
@@ -236,7 +221,7 @@ function entriesOf(family: Family, chain: string, ports: readonly HostPorts[]): 
   return ports.flatMap((one) => keysOf(one, family)).map((port) => ({ port, chain }));
 }
 
-function hasContainerRules(reader: NftReader, forwarding: PortForwarding): boolean {
+export function hasContainerRules(reader: NftReader, forwarding: PortForwarding): boolean {
   const chain = containerChain(forwarding, forwarding.family);
   const present = reader.rules(chain);
   const wanted = containerRules(forwarding);
@@ -244,7 +229,7 @@ function hasContainerRules(reader: NftReader, forwarding: PortForwarding): boole
 }
 
 /** One per port: with "portConflict": "reference" a container's mappings may overlap. */
-function wantedElements(forwarding: PortForwarding): NftElement[] {
+export function wantedElements(forwarding: PortForwarding): NftElement[] {
   const all = forwarding.mappings.flatMap((mapping) => elementsOf(forwarding, mapping));
   return [...new Map(all.map((element) => [keyText(element), element])).values()];
 }

@@ -205,6 +205,15 @@ export class StandingRule {
     );
   }
 
+  /** Whether these statements are the last ones of the rule, whatever precedes them. */
+  endsWith(statements: NftRule['statements']): boolean {
+    const ours = encodeTree(encodeStatements(this.#chain.table.family, statements));
+    const last = attributesOf(this.#list).at(-attributesOf(ours).length)?.[1];
+    if (last === undefined) return false;
+    // The payload is a view of the list; its attribute header of four bytes precedes it.
+    return sameExpressions(ours, this.#list.subarray(last.byteOffset - this.#list.byteOffset - 4));
+  }
+
   /** NFTA_RULE_EXPRESSIONS, for those who look into rules of others. */
   get expressions(): Buffer {
     return this.#list;

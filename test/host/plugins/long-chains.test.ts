@@ -101,7 +101,7 @@ const STEPS: Record<string, Record<'add' | 'check' | 'del', (one: Allocation) =>
   },
   portmap: {
     add: (one) => portmap.add(forwarding(one), warn),
-    check: (one) => portmap.missing([forwarding(one)]),
+    check: (one) => portmap.missing([forwarding(one)], new Set()),
     del: (one) => portmap.remove(one, ['ipv4', 'ipv6'], warn),
   },
 };

@@ -26,7 +26,7 @@ export function configCases(filter: Filter): void {
       [config(s.c1, [{ hostPort: 1, containerPort: 1, protocol: '' }]), 7, /must be tcp, udp or sctp/],
       [config(s.c1, [{ ...tcp(1), hostIP: 'localhost' }]), 7, /hostIP" must be an IPv4 or IPv6 address/],
       [config(s.c1, [{ ...tcp(65530), range: 10 }]), 7, /range" must end at port 65535 or before, got 10/],
-      [config(s.c1, [tcp(1, 80), tcp(1, 81)]), 7, /claim the same host port: 1\/tcp to 80 and 1\/tcp to 81/],
+      [config(s.c1, [tcp(1, 80), tcp(1, 81)]), 7, /use the same host port: 1\/tcp to 80 and 1\/tcp to 81/],
       [
         config(s.c1, [tcp(0)], { markMasqBit: 32 }),
         7,

@@ -52,7 +52,7 @@ s.test('CHECK names each thing that is missing, and changes nothing', () => {
     ['flush chain ip weft_hostports postrouting', /masquerade rule is missing from table ip weft_hostports/],
     [
       `delete rule ip weft_hostports ${CHAIN} handle HANDLE`,
-      new RegExp(`chain ${CHAIN} of .* has different rules`),
+      new RegExp(`rule "tcp 9002-9002 .*" is missing from chain ${CHAIN}`),
     ],
     [
       'delete element ip weft_hostports ports { tcp . 9002 }',

@@ -66,7 +66,7 @@ function life(containerId: string): Record<'add' | 'again' | 'check' | 'del' | '
   return {
     add: step(() => nftablesBackend.add(one, warn)),
     again: step(() => nftablesBackend.add(one, warn)),
-    check: step(() => assert.is(nftablesBackend.missing([one]), undefined)),
+    check: step(() => assert.is(nftablesBackend.missing([one], new Set()), undefined)),
     del: step(del),
     gone: step(del),
   };

@@ -1,0 +1,3 @@
+import { changedSettingsCases } from './changed-settings.cases.ts';
+
+changedSettingsCases('nftables');

@@ -1,0 +1,3 @@
+import { ineffectiveCases } from './ineffective.cases.ts';
+
+ineffectiveCases('nftables');

@@ -1,0 +1,3 @@
+import { switchedVariantCases } from './switched-variant.cases.ts';
+
+switchedVariantCases('legacy');
