@@ -12,8 +12,8 @@ import { FAMILIES, withoutPrefixLength, type FirewallPlan } from './plan.ts';
 const OURS = `table ${TABLE.family} ${TABLE.name}`;
 
 /**
- * Tells of every chain of others that drops what the container sends, or what it is answered: an accept of our table ends our
- * table only, the packet meets the others all the same. Nothing of this fails the ADD; a look that fails is told, too.
+ * Warns of every chain of another table that drops what the container sends, or the replies: an accept in the plugin's table ends that
+ * table only. Never fails the ADD; a failed lookup is a warning, too.
  */
 export function warnOfDrops(plan: FirewallPlan, warn: (line: string) => void): void {
   try {
@@ -28,7 +28,7 @@ export function warnOfDrops(plan: FirewallPlan, warn: (line: string) => void): v
 }
 
 const FAMILY_WORDS = { ipv4: 'ip', ipv6: 'ip6' } as const;
-/** Documentation addresses, which nobody routes but with the default route; nothing is sent there. */
+/** Documentation addresses, which only a default route covers; nothing is sent to them. */
 const ANYWHERE = { ipv4: '203.0.113.1', ipv6: '2001:db8:ffff::1' } as const;
 
 /** A first packet of the container to the outside, and an answer to it. */

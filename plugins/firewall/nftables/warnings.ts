@@ -11,7 +11,7 @@ import { TABLE } from './objects.ts';
 import { FORWARD_CHAIN } from '../iptables/rules.ts';
 import { FAMILIES, type FirewallPlan } from '../plan.ts';
 
-/** Tells of what the operator wants and this backend alone cannot give. Nothing of this fails the ADD. */
+/** Warns of what the operator wants but the nftables back end alone cannot do. Never fails the ADD. */
 export function warnOfIneffective(plan: FirewallPlan, warn: (line: string) => void): void {
   try {
     if (plan.ingressPolicy === 'isolated') warnOfBridging(plan, warn);
@@ -54,16 +54,16 @@ function hasIsolatedPort(hostInterfaces: readonly string[]): boolean {
   return hostInterfaces.some((name) => linkByName(rtnetlink, name)?.port?.isolated === true);
 }
 
-/** An operator's chain of iptables that the iptables backend would have asked, and that holds more than acceptance. */
+/** The operator's chain of iptables, which only the iptables back end jumps to, if it does more than accept. */
 function warnOfUnusedChain(reader: NftReader, name: string, warn: (line: string) => void): void {
   for (const family of ['ip', 'ip6'] as const) {
     const table = { family, name: 'filter' } as const;
     const rules = reader.rules({ table, name });
     if (rules.every(accepts) || isUsed(reader, family, name)) continue;
     warn(
-      `the rules in chain ${name} of ${family === 'ip' ? 'iptables' : 'ip6tables'} are asked by nobody while the firewall ` +
-        `plugin works with nftables: move them to chain ${name} of table ${TABLE.family} ${TABLE.name}, ` +
-        `or lead packets to them: ${family === 'ip' ? 'iptables' : 'ip6tables'} -I FORWARD -j ${name}`,
+      `the rules in chain ${name} of ${family === 'ip' ? 'iptables' : 'ip6tables'} have no effect while the firewall ` +
+        `plugin uses nftables; move them to chain ${name} of table ${TABLE.family} ${TABLE.name}, ` +
+        `or jump to them: ${family === 'ip' ? 'iptables' : 'ip6tables'} -I FORWARD -j ${name}`,
     );
   }
 }

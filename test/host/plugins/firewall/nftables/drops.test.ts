@@ -123,7 +123,7 @@ s.test('rules of the operator’s in iptables’ chain that nobody asks any more
   sh(`iptables -A NOMAD-ADMIN -d ${OUTSIDE.ipv4} -j DROP`);
   assert.match(
     call('ADD', s.c1),
-    /the rules in chain NOMAD-ADMIN of iptables are asked by nobody .*: iptables -I FORWARD -j NOMAD-ADMIN/,
+    /the rules in chain NOMAD-ADMIN of iptables have no effect .*: iptables -I FORWARD -j NOMAD-ADMIN/,
   );
   assert.equal(arrives(), [true, true]);
   sh('iptables -I FORWARD -j NOMAD-ADMIN');
