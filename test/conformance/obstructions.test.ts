@@ -116,7 +116,7 @@ function call(
   command: string,
   prefix: readonly string[],
 ): { exitCode: number | null; stdout: string; stderr: string } {
-  const [file = '', ...args] = [...prefix, executable(name)];
+  const [file, ...args] = [...prefix, executable(name)];
   const { status, stdout, stderr } = spawnSync(file, args, {
     env: { ...variables({ id: 'blocked', netns: NETNS }), CNI_COMMAND: command, PATH },
     input: JSON.stringify({ cniVersion: '1.0.0', name: 'blocked', type: name, ...CONFIGS[name] }),
