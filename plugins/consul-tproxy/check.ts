@@ -18,7 +18,7 @@ import type { ProxyRequest } from './request.ts';
 export interface CheckInput {
   readonly request: ProxyRequest;
   readonly options: TproxyOptions;
-  readonly plan: (request: ProxyRequest) => readonly TablePlan[];
+  readonly plan: (request: ProxyRequest, options: TproxyOptions) => readonly TablePlan[];
   readonly warn: (line: string) => void;
 }
 
@@ -37,19 +37,50 @@ export function checkRules(backends: Backends, input: CheckInput): void {
   const damage = strict
     ? broken
     : broken.filter(({ required }) => required.identifiesProxy !== true || !servesAnotherProxy(tables));
-  const drift = [
-    ...differences(input.plan(request), tables).map(({ text }) => text),
-    ...duplicates(backends, backend),
-  ];
+  const drift = [...configurationDrift(input, request, tables), ...duplicates(backends, backend)];
   if (damage.length > 0 || (strict && drift.length > 0)) {
     throw checkError(backend, damage, strict ? drift : []);
   }
-  for (const text of drift) input.warn(`rules differ from the job's current configuration: ${text}`);
+  for (const text of drift) input.warn(`rules differ from the current configuration: ${text}`);
   const bypassing = processesBypassingProxy(processesHere(), {
     uid: request.proxyUid,
     ports: [request.inboundPort, request.outboundPort],
   });
   if (bypassing.length > 0) input.warn(bypassWarning(bypassing));
+}
+
+/** One text per option that has changed since ADD, if that explains all differences; else one per chain that differs. */
+function configurationDrift(
+  { options, plan }: CheckInput,
+  request: ProxyRequest,
+  tables: readonly OwnTable[],
+): string[] {
+  const found = differences(plan(request, options), tables);
+  if (found.length === 0) return [];
+  const explanation = OPTION_COMBINATIONS.map((combination) => changedKeys(combination, options))
+    .sort((one, other) => one.length - other.length)
+    .find(
+      (keys) => differences(plan(request, { ...options, ...Object.fromEntries(keys) }), tables).length === 0,
+    );
+  return explanation === undefined
+    ? found.map(({ text }) => text)
+    : explanation.map(([key, before]) => `"${key}" is "${options[key]}", but was "${before}" at ADD`);
+}
+
+type RuleOptions = Pick<TproxyOptions, 'exemptions' | 'ipv6' | 'udp' | 'dnsCapture'>;
+
+/** Every combination of the options that change rules. */
+const OPTION_COMBINATIONS: readonly RuleOptions[] = (['full', 'consul'] as const).flatMap((exemptions) =>
+  (['reject', 'redirect', 'bypass'] as const).flatMap((ipv6) =>
+    (['bypass', 'reject'] as const).flatMap((udp) =>
+      (['consul', 'all'] as const).map((dnsCapture) => ({ exemptions, ipv6, udp, dnsCapture })),
+    ),
+  ),
+);
+
+function changedKeys(combination: RuleOptions, options: TproxyOptions): [keyof RuleOptions, string][] {
+  const keys = ['exemptions', 'ipv6', 'udp', 'dnsCapture'] as const;
+  return keys.filter((key) => combination[key] !== options[key]).map((key) => [key, combination[key]]);
 }
 
 interface RulesInForce {

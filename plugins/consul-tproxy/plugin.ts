@@ -8,6 +8,7 @@ import { addRules, removeRules, requireIpv6Support, supportedTables, withBackend
 import { checkRules } from './check.ts';
 import { configure, withNodeDefaults, withValidNodeDefaults, type OwnOptions } from './config.ts';
 import { removeResolvConf, removeStaleResolvConf, writeResolvConf } from './dns/netns-resolv-conf.ts';
+import { requireSingleLines } from './dns/resolv-conf.ts';
 import { planDns, planRules } from './plan.ts';
 import { readProxyRequest, type ProxyRequest } from './request.ts';
 
@@ -41,6 +42,7 @@ function add(call: Invocation<OwnOptions>): CniResult {
   const request = readProxyRequest(call.environment['CNI_ARGS'], warn);
   const options = withNodeDefaults(call.config);
   const plan = planRules(request, options);
+  if (prevResult !== undefined) requireSingleLines(prevResult.dns);
   inNamespace(call.netns, () => {
     requireIpv6Support(plan, options, prevResult, warn);
     withBackends(options.backend, warn, (backends) =>
@@ -60,7 +62,8 @@ function del(call: Invocation<OwnOptions>): void {
   runAll([() => delRules(call), () => removeResolvConf(call)], call.warn);
 }
 
-function delRules({ netns, warn }: Invocation<OwnOptions>): void {
+function delRules(call: Invocation<OwnOptions>): void {
+  const { netns, warn } = call;
   const found = netns === '' ? undefined : findNamespace(netns);
   if (found?.is !== 'open') return;
   using namespace = found.namespace;
@@ -76,7 +79,7 @@ function check(call: Invocation<OwnOptions>): void {
       checkRules(backends, {
         request,
         options,
-        plan: (wanted) => supportedTables(planRules(wanted, options), options),
+        plan: (wanted, chosen) => supportedTables(planRules(wanted, chosen), options),
         warn: call.warn,
       }),
     ),

@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs';
 import * as z from 'zod/mini';
 import { readArgs } from '../../shared/cni/environment.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { foldKeys } from '../../shared/config/decode.ts';
 import { parseJson } from '../../shared/config/json.ts';
 import { joinProblems, sentences } from '../../shared/config/messages.ts';
+import { readRegularFile } from '../../shared/kernel/files.ts';
 import type { Family, PortRange } from '../../shared/packetfilter/ruleset.ts';
 import {
   readCidrs,
@@ -212,11 +212,14 @@ function distinct<Range extends { first: number; last: number }>(
   return [...found.values()];
 }
 
+/** With the users of a large directory exported into it. */
+const LONGEST_FILE_BYTES = 64 * 1024 * 1024;
+
 function readIfPossible(file: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    return readRegularFile(file, { limitBytes: LONGEST_FILE_BYTES }) ?? '';
   } catch {
-    // Without the file the name is unknown, and the error names the file.
+    // A name that cannot be looked up is unknown, and the error names the file.
     return '';
   }
 }

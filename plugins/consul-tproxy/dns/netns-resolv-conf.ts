@@ -5,6 +5,7 @@ import {
   fchmodSync,
   mkdirSync,
   openSync,
+  lstatSync,
   readdirSync,
   renameSync,
   rmdirSync,
@@ -125,15 +126,32 @@ export function removeNetnsResolvConf(name: string, isOwner: (owner: ResolvConfO
   });
 }
 
-/** The same for every named namespace: for a DEL that does not know its namespace, and for GC. */
+/**
+ * The same for every named namespace: for a DEL that does not know its namespace, and for GC. Also removes what a call that was killed
+ * while writing left: a temporary file of the owner, or an empty one that is too old to be in use.
+ */
 export function removeEveryNetnsResolvConf(isOwner: (owner: ResolvConfOwner) => boolean): void {
   const names = ifDirectoryExists(() => inDirectory('/etc', ['netns'], false, (netns) => readdirSync(netns)));
   for (const name of names ?? []) {
-    const owner = ifDirectoryExists(() =>
-      inDirectory('/etc', ['netns', name], false, (directory) => readOwner(`${directory}/${FILE}`)),
+    const isAffected = ifDirectoryExists(() =>
+      inDirectory('/etc', ['netns', name], false, (directory) =>
+        [FILE, TEMPORARY].some((file) => {
+          const owner = readOwner(`${directory}/${file}`);
+          if (typeof owner === 'object') return isOwner(owner);
+          return file === TEMPORARY && owner === 'unmanaged' && isOld(`${directory}/${file}`);
+        }),
+      ),
     );
-    if (typeof owner === 'object' && isOwner(owner)) removeNetnsResolvConf(name, isOwner);
+    if (isAffected === true) removeNetnsResolvConf(name, isOwner);
   }
+}
+
+/** A call writes its file within seconds. */
+const OLD_MS = 60_000;
+
+function isOld(file: string): boolean {
+  const modifiedMs = lstatSync(file, { throwIfNoEntry: false })?.mtimeMs;
+  return modifiedMs !== undefined && Date.now() - modifiedMs > OLD_MS;
 }
 
 const FILE = 'resolv.conf';

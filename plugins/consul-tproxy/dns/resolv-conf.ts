@@ -1,4 +1,6 @@
-import { CniError } from '../../../shared/cni/errors.ts';
+import { CniCode, CniError } from '../../../shared/cni/errors.ts';
+import type { CniDns } from '../../../shared/cni/results.ts';
+import { show } from '../../../shared/config/json.ts';
 import { readRegularFile } from '../../../shared/kernel/files.ts';
 
 /** The contents of a resolv.conf(5), in file order. `sortlist` and unknown keywords are left out. */
@@ -34,6 +36,34 @@ export function renderResolvConf({ nameservers, search, options }: ResolvConf): 
   ];
   return lines.map((line) => `${line}\n`).join('');
 }
+
+/**
+ * Refuses values that would add lines to a resolv.conf: the one that this plugin writes, and the one that the runtime writes from the result.
+ * @param dns of prevResult
+ * @throws CniError 7 naming the first such value
+ */
+export function requireSingleLines(dns: CniDns): void {
+  const values = [
+    ...(dns.nameservers ?? []).map((value) => ['nameservers', value] as const),
+    ...(dns.domain === undefined ? [] : [['domain', dns.domain] as const]),
+    ...(dns.search ?? []).map((value) => ['search', value] as const),
+    ...(dns.options ?? []).map((value) => ['options', value] as const),
+  ];
+  for (const [key, value] of values) {
+    if (!CONTROL_CHARACTER.test(value)) continue;
+    throw new CniError(
+      CniCode.InvalidNetworkConfig,
+      `dns.${key} in prevResult must not contain line breaks or control characters, got ${show(value)}`,
+      {
+        details:
+          'the plugin before consul-tproxy in the list reported it; check its resolvConf or dns setting',
+      },
+    );
+  }
+}
+
+/** A tab only separates values in resolv.conf(5). */
+const CONTROL_CHARACTER = /[\0-\x08\x0a-\x1f\x7f\x85\u2028\u2029]/u;
 
 /**
  * The resolver configuration of the host; empty where there is none. Where /etc/resolv.conf has only systemd's stub, which listens on the

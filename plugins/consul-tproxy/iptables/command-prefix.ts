@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
+import { readRegularFile } from '../../../shared/kernel/files.ts';
 import { findProgram } from '../../../shared/process/run.ts';
 import { withOwner, type Owner } from '../user-namespace.ts';
 
@@ -52,7 +52,7 @@ function withoutNameServices(): string[] {
 
 function readNameServices(): string {
   try {
-    return readFileSync('/etc/nsswitch.conf', 'utf8');
+    return readRegularFile('/etc/nsswitch.conf') ?? '';
   } catch {
     // Without it the C library uses local files only.
     return '';

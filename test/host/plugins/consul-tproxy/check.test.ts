@@ -57,13 +57,34 @@ for (const on of BACKENDS) {
       const warnings = succeeds('CHECK', { netns, on, request });
       assert.ok(warnings.length > 0, what);
       for (const line of warnings)
-        assert.match(line, /^consul-cni: rules differ from the job's current configuration: /);
+        assert.match(line, /^consul-cni: rules differ from the current configuration: /);
       assert.match(
         fails('CHECK', { netns, on, request, config: { check: 'strict' } }).msg,
         /the transparent-proxy rules are not as configured/,
       );
     }
   });
+
+  for (const [key, before, now] of [
+    ['exemptions', 'full', 'consul'],
+    ['ipv6', 'reject', 'bypass'],
+    ['ipv6', 'redirect', 'reject'],
+    ['udp', 'reject', 'bypass'],
+    ['dnsCapture', 'consul', 'all'],
+  ] as const) {
+    test(`${on.name}: "${key}" changed from ${before} to ${now} is a warning that names the key; damage fails`, () => {
+      const netns = newNamespace();
+      succeeds('ADD', { netns, on, config: { [key]: before } });
+      const config = { [key]: now };
+      assert.equal(succeeds('CHECK', { netns, on, config }), [
+        `consul-cni: rules differ from the current configuration: "${key}" is "${now}", but was "${before}" at ADD`,
+      ]);
+      const [damage] = DAMAGES;
+      assert.ok(damage);
+      harm(netns, on, damage);
+      assert.is(fails('CHECK', { netns, on, config }).code, 999);
+    });
+  }
 
   test(`${on.name}: lost DNS rules and lost refusals are warnings`, () => {
     const netns = newNamespace();

@@ -32,7 +32,7 @@ const vectors = JSON.parse(
 
 /**
  * What our error says for each, upstream's own phrase wherever it has one that people search for; null where we accept what upstream
- * refuses (docs/reference/plugins/consul-tproxy.md, "What is accepted").
+ * refuses (docs/reference/plugins/consul-tproxy.md, "Request").
  */
 const PHRASES: Readonly<Record<string, RegExp | null>> = {
   'missing-proxy-uid': /ProxyUserID is required to set up traffic redirection/,

@@ -1,0 +1,105 @@
+/** CNI_NETNS that is no namespace, a DEL whose configuration ADD would reject, and DNS of prevResult that would add lines to resolv.conf. */
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { suite } from '../../../support/suite.ts';
+import {
+  BACKENDS,
+  call,
+  fails,
+  leftovers,
+  makeLegacyFolder,
+  newNamespace,
+  PREVIOUS,
+  sh,
+  succeeds,
+} from '../../../support/tproxy.ts';
+
+const test = suite('consul-tproxy: wrong namespace or configuration', { limit: 90 });
+
+test.before(makeLegacyFolder);
+for (const on of BACKENDS) {
+  test(`${on.name}: DEL removes rules and resolv.conf whatever options, arguments and weft.json say`, () => {
+    const broken: Record<string, unknown>[] = [
+      { exemptions: 5, ipv6: [], udp: {}, dnsCapture: null, check: 'never', backend: 'pf' },
+      { backend: ['iptables'] },
+      { prevResult: 'none' },
+      { prevResult: { cniVersion: '0.4.0', ips: [{ address: 'x' }] } },
+      { dns: { nameservers: 'x' } },
+    ];
+    for (const config of broken) {
+      const netns = newNamespace();
+      succeeds('ADD', { netns, on });
+      succeeds('DEL', { netns, on, config });
+      assert.is(leftovers(netns), '', JSON.stringify(config));
+      assert.not.ok(existsSync(`/etc/netns/${netns}`));
+    }
+    mkdirSync('/etc/weft', { recursive: true });
+    try {
+      for (const text of ['{', '[]', '{"tproxy":5}', '{"backend":"pf"}', '{"unknown":1}']) {
+        const netns = newNamespace();
+        rmSync('/etc/weft/weft.json', { force: true });
+        succeeds('ADD', { netns, on });
+        writeFileSync('/etc/weft/weft.json', text);
+        succeeds('DEL', { netns, on });
+        assert.is(leftovers(netns), '', text);
+      }
+    } finally {
+      rmSync('/etc/weft', { recursive: true });
+    }
+  });
+}
+
+test('DEL succeeds for a path that is no network namespace', () => {
+  sh(
+    'mkdir -p /run/odd; mkfifo /run/odd/fifo; mkdir /run/odd/directory; touch /run/odd/file; ln -s loop /run/odd/loop; mknod /run/odd/zero c 1 5 || true',
+  );
+  sh('ip netns add dead && umount -l /run/netns/dead');
+  const paths = [
+    '/run/odd/fifo',
+    '/run/odd/directory',
+    '/run/odd/file',
+    '/run/odd/loop',
+    '/run/odd/zero',
+    '/run/netns/dead',
+    '/run/odd/file/ns',
+    '/proc/self/ns/mnt',
+    '/proc/999999999/ns/net',
+  ];
+  for (const netns of paths) {
+    const { exitCode, stdout, stderr } = call('DEL', { netns });
+    assert.equal([exitCode, stdout, stderr], [0, '', ''], netns);
+  }
+});
+
+test('a line break in the DNS of an earlier plugin is refused before anything changes', () => {
+  for (const dns of [
+    { search: ['example.org\nnameserver 192.0.2.66'] },
+    { options: ['ndots:2\nnameserver 192.0.2.66'] },
+    { domain: 'example.org\nnameserver 192.0.2.66' },
+    { nameservers: ['192.0.2.1\nsearch evil.example'] },
+    { search: ['example.org\r'] },
+  ]) {
+    const netns = newNamespace();
+    const { code, msg } = fails('ADD', { netns, config: { prevResult: { ...PREVIOUS, dns } } });
+    assert.is(code, 7, JSON.stringify(dns));
+    assert.match(
+      msg,
+      new RegExp(`dns\\.${Object.keys(dns)[0] ?? ''} in prevResult must not contain line breaks`),
+    );
+    assert.is(leftovers(netns), '');
+    assert.not.ok(existsSync(`/etc/netns/${netns}`));
+  }
+});
+
+test('an empty temporary resolv.conf of a killed call is removed when it is old, by a DEL without the namespace', () => {
+  const [old, fresh] = ['old', 'fresh'].map((name) => {
+    sh(`mkdir -p /etc/netns/${name}; touch /etc/netns/${name}/.resolv.conf.weft`);
+    return `/etc/netns/${name}`;
+  });
+  sh('touch -d "2 hours ago" /etc/netns/old/.resolv.conf.weft');
+  succeeds('DEL', { netns: '', id: 'gone' });
+  assert.equal([existsSync(old ?? ''), existsSync(fresh ?? '')], [false, true]);
+  sh('rm -r /etc/netns');
+});
+
+test.run();
