@@ -1,16 +1,9 @@
-import { otherOwnerOf, type OtherOwner } from '../../shared/attachments/namespace-owner.ts';
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll } from '../../shared/cni/undo.ts';
-import {
-  findNamespace,
-  inNamespace,
-  inScratchNamespace,
-  openNamespace,
-  type NetworkNamespace,
-} from '../../shared/kernel/namespace.ts';
+import { findNamespace, inNamespace, inScratchNamespace } from '../../shared/kernel/namespace.ts';
 import { addRules, removeRules, requireIpv6Support, supportedTables, withBackends } from './backends.ts';
 import { checkRules } from './check.ts';
 import { configure, withNodeDefaults, withValidNodeDefaults, type OwnOptions } from './config.ts';
@@ -50,9 +43,7 @@ function add(call: Invocation<OwnOptions>): CniResult {
   const options = withNodeDefaults(call.config);
   const plan = planRules(request, options);
   if (prevResult !== undefined) requireSingleLines(prevResult.dns);
-  using namespace = openNamespace(call.netns);
-  requireOwnNamespace(namespace, call);
-  inNamespace(namespace, () => {
+  inNamespace(call.netns, () => {
     requireIpv6Support(plan, options, prevResult, warn);
     withBackends(options.backend, warn, (backends) =>
       addRules(backends, supportedTables(plan, options), warn),
@@ -76,50 +67,7 @@ function delRules(call: Invocation<OwnOptions>): void {
   const found = netns === '' ? undefined : findNamespace(netns);
   if (found?.is !== 'open') return;
   using namespace = found.namespace;
-  const other = otherOwnerIfKnown(namespace, call);
-  if (other !== undefined) {
-    warn(
-      `${netns}: not changed, because it is the network namespace of another container: ${otherOwnerText(other)}`,
-    );
-    return;
-  }
   inNamespace(namespace, () => withBackends(undefined, warn, (backends) => removeRules(backends, warn)));
-}
-
-function otherOwner(namespace: NetworkNamespace, call: Invocation<OwnOptions>): OtherOwner | undefined {
-  const { network, containerId, ifname, prevResult } = call;
-  const given = (prevResult?.ips ?? []).map(({ address }) => address);
-  return otherOwnerOf(namespace, { network, containerId, ifname, addresses: given });
-}
-
-/** For DEL, which must make progress when leases or addresses cannot be read. */
-function otherOwnerIfKnown(
-  namespace: NetworkNamespace,
-  call: Invocation<OwnOptions>,
-): OtherOwner | undefined {
-  try {
-    return otherOwner(namespace, call);
-  } catch (thrown) {
-    call.warn(`cannot verify the owner of ${call.netns}: ${toCniError(thrown).message}`);
-    return undefined;
-  }
-}
-
-function otherOwnerText(other: OtherOwner): string {
-  return other.by === 'lease'
-    ? `its address ${other.address} is leased to ${other.containerId}`
-    : `it has the address ${other.address} and none of this container's`;
-}
-
-/** For ADD only a lease counts, and only where the namespace has none of prevResult's addresses: a refusal must be certain. */
-function requireOwnNamespace(namespace: NetworkNamespace, call: Invocation<OwnOptions>): void {
-  const other = otherOwner(namespace, call);
-  if (other?.by !== 'lease' || other.hasGivenAddress || call.prevResult === undefined) return;
-  throw new CniError(
-    CniCode.InvalidNetworkNamespace,
-    `network namespace ${call.netns} belongs to another container: ${otherOwnerText(other)}`,
-    { details: 'CNI_NETNS must be the namespace of CNI_CONTAINERID; its process may have ended' },
-  );
 }
 
 function check(call: Invocation<OwnOptions>): void {
