@@ -29,9 +29,9 @@ export interface Scene {
 }
 
 /** A suite in a world of its own, without rules and leases before each test. */
-export function scene(title: string, filter: Filter): Scene {
+export function scene(title: string, filter: Filter, limit = 90): Scene {
   const onNftables = filter === 'nftables';
-  const test = suite(`portmap on ${onNftables ? filter : `iptables-${filter}`}: ${title}`, { limit: 90 });
+  const test = suite(`portmap on ${onNftables ? filter : `iptables-${filter}`}: ${title}`, { limit });
   const servers: ChildProcess[] = [];
   const containers = new Map<string, Container>();
   test.before(async () => {

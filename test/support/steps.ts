@@ -178,6 +178,7 @@ function stepsOf({ lines }: Traced): Step[] {
 function concerns(syscall: string, line: string): boolean {
   // Of Node itself: waking up its helper threads, reading libraries.
   if (syscall === 'write' && /^write\(\d+, ("\*", 1|".*", (8|16))\)/.test(line)) return false;
+  if (syscall === 'setsockopt') return isTableReplacement(line);
   if (syscall === 'openat' && !/"\/(proc\/sys|run|sys\/class)\//.test(line)) return false;
   // iptables-legacy replaces a table; other options of sockets change nothing.
   if (syscall === 'setsockopt') return line.includes('SO_SET_REPLACE');
@@ -189,4 +190,9 @@ function changes(syscall: string, line: string): boolean {
   if (syscall === 'sendto') return !/nlmsg_type=(RTM_GET|0x(12|16|1a) )/.test(line);
   if (syscall === 'openat') return /O_CREAT/.test(line);
   return ['write', 'setsockopt', 'link', 'unlink', 'rename', 'mkdir', 'rmdir', 'setns'].includes(syscall);
+}
+
+/** IPT_SO_SET_REPLACE and IP6T_SO_SET_REPLACE (64): how iptables-legacy writes a table. */
+function isTableReplacement(line: string): boolean {
+  return /^setsockopt\(\d+, SOL_IP(V6)?, (0x40|IP6?T_SO_SET_REPLACE)\b/.test(line);
 }

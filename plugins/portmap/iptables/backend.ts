@@ -172,6 +172,8 @@ function staleChains(
 ): string[] {
   const live = new Set(valid.map(({ containerID }) => portmapChain({ network, containerId: containerID })));
   const ownComment = portmapComment({ network, containerId: '' }).slice(0, -1);
+  // Truncated within the network's name: it could be another network's.
+  if (!ownComment.endsWith('id: "')) return [];
   const chains = (state.chains.get(DNAT_CHAIN) ?? []).flatMap((rule) => {
     if (isUnmanaged(rule) || rule.target.kind !== 'jump') return [];
     return commentOf(rule)?.startsWith(ownComment) === true && !live.has(rule.target.chain)

@@ -8,8 +8,8 @@ import { startupSnapshot } from 'node:v8';
 import { main } from '../../../cli/main.ts';
 import { prewarm } from '../../../build/prewarm.ts';
 
-prewarm();
-const inSnapshot = new Set(moduleList());
+let inSnapshot = new Set<string>();
+void prewarm().then(() => (inSnapshot = new Set(moduleList())));
 startupSnapshot.setDeserializeMainFunction(() => void probe());
 
 async function probe(): Promise<void> {

@@ -1,0 +1,3 @@
+import { badInputCases } from './bad-input.cases.ts';
+
+badInputCases('legacy');
