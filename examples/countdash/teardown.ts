@@ -53,6 +53,8 @@ export function tearDown(state: State, warn: (line: string) => void): void {
   attempt(() => removeSharedTables(state.before.rules));
   attempt(() => restoreSettings(state));
   attempt(() => removeEmptyFolder(state, '/etc/netns'));
+  attempt(() => removeEmptyFolder(state, '/run/weft/locks'));
+  attempt(() => removeEmptyFolder(state, '/run/weft'));
   attempt(() => removeNetnsFolder(state));
   attempt(() => removeEmptyTables(state.before.tables));
   attempt(removeState);
