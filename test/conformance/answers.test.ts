@@ -55,7 +55,7 @@ const hasCheck = (version: string): boolean => !/^0\.[123]/.test(version);
 
 for (const name of PLUGIN_NAMES) {
   for (const version of CNI_VERSIONS) {
-    test(`${name}: A17 A18 ADD, CHECK, ADD again, DEL, DEL again with ${version}`, () => {
+    test(`${name}: ADD, CHECK, ADD again, DEL, DEL again with ${version}`, () => {
       const first = call(name, 'ADD', version);
       assert.equal([first.exitCode, first.stderr], [0, ''], first.stdout);
       const document = assertShape(version, first.stdout);
@@ -80,7 +80,7 @@ for (const name of PLUGIN_NAMES) {
     }
   });
 
-  test(`${name}: A14 A17 STATUS and A25 GC print nothing; keys in any case`, () => {
+  test(`${name}: STATUS and GC print nothing; keys in any case`, () => {
     silent(call(name, 'STATUS', '1.1.0'), 'STATUS');
     silent(call(name, 'GC', '1.1.0', { more: { 'cni.dev/valid-attachments': [] } }), 'GC');
     silent(
@@ -94,12 +94,12 @@ for (const name of PLUGIN_NAMES) {
     );
   });
 
-  test(`${name}: A25 GC with a list that cannot be read is refused`, () => {
+  test(`${name}: GC with a list that cannot be read is refused`, () => {
     const more = { 'cni.dev/valid-attachments': [{ containerID: 'a' }] };
     assert.is(errorOf(call(name, 'GC', '1.1.0', { more })).code, 7);
   });
 
-  test(`${name}: A15 its own namespace is refused before any work, in one document`, () => {
+  test(`${name}: its own namespace is refused before any work, in one document`, () => {
     for (const command of ['ADD', 'DEL']) {
       const error = errorOf(call(name, command, '0.4.0', { netns: OWN }));
       assert.equal([error.code, error.cniVersion], [8, '0.4.0']);
@@ -108,14 +108,14 @@ for (const name of PLUGIN_NAMES) {
     assert.not(execFileSync('ip', ['-o', 'link'], { encoding: 'utf8' }).includes('eth0'));
   });
 
-  test(`${name}: A16 CNI_NETNS_OVERRIDE allows it`, () => {
+  test(`${name}: CNI_NETNS_OVERRIDE allows it`, () => {
     for (const override of ['1', 'true', 'TRUE']) {
       silent(call(name, 'DEL', '0.4.0', { netns: OWN, override }), override);
     }
   });
 
   if (CASES[name].readsArgs) {
-    test(`${name}: A24 CNI_ARGS are judged`, () => {
+    test(`${name}: CNI_ARGS are judged`, () => {
       const own = CASES[name].args?.replace('IgnoreUnknown=true', '') ?? '';
       const add = (args: string): ProcessOutcome => call(name, 'ADD', '1.0.0', { args });
       assert.match(errorOf(add(`${own};none`)).msg, 'ARGS: invalid pair "none"');
@@ -125,7 +125,7 @@ for (const name of PLUGIN_NAMES) {
       silent(call(name, 'DEL', '1.0.0'), 'DEL');
     });
   } else {
-    test(`${name}: A24 CNI_ARGS are not looked at`, () => {
+    test(`${name}: CNI_ARGS are not looked at`, () => {
       const outcome = call(name, 'ADD', '1.0.0', { args: 'none' });
       assert.is(outcome.exitCode, 0, outcome.stdout);
       silent(call(name, 'DEL', '1.0.0', { args: 'none' }), 'DEL');

@@ -39,7 +39,7 @@ function bridge(
 const containerLinks = (): string => execFileSync('ip', ['-n', 'pod', '-o', 'link'], { encoding: 'utf8' });
 const ports = (): string => execFileSync('ip', ['-o', 'link', 'show', 'type', 'veth'], { encoding: 'utf8' });
 
-test('A23 an IPAM plugin of another vendor gets the same stdin and environment, and its result is used', () => {
+test('an IPAM plugin of another vendor gets the same stdin and environment, and its result is used', () => {
   ipam(
     `cat > ${FOREIGN}/stdin.$CNI_COMMAND; env > ${FOREIGN}/env.$CNI_COMMAND\n` +
       `echo '{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.97.0.5/24","gateway":"10.97.0.1"}],"dns":{"domain":"d"}}'`,
@@ -70,7 +70,7 @@ test('A23 an IPAM plugin of another vendor gets the same stdin and environment, 
   }
 });
 
-test('A23 its error comes through with code, message and details, and nothing is left', () => {
+test('its error comes through with code, message and details, and nothing is left', () => {
   ipam(`echo '{"code":104,"msg":"the pool is dry","details":"d"}'; exit 1`);
   const { code, msg, details, cniVersion } = errorOf(bridge('ADD'));
   assert.equal([code, msg, details, cniVersion], [104, 'the pool is dry', 'd', '1.0.0']);
@@ -78,14 +78,14 @@ test('A23 its error comes through with code, message and details, and nothing is
   assert.is(ports(), '');
 });
 
-test('A23 one that is not there is named with the folders searched', () => {
+test('one that is not there is named with the folders searched', () => {
   const path = '/nowhere:/run';
   const error = errorOf(bridge('ADD', CONFIG, path));
   assert.match(error.msg, 'failed to find plugin "dispenser" in path [/nowhere /run]');
   assert.not.match(containerLinks(), 'eth0');
 });
 
-test('A19 a layer-2 network cannot be told in 0.1.0 and 0.2.0: refused, and nothing is left in the container', () => {
+test('a layer-2 network cannot be told in 0.1.0 and 0.2.0: refused, and nothing is left in the container', () => {
   for (const cniVersion of ['0.1.0', '0.2.0']) {
     const stdin = JSON.stringify({ cniVersion, name: 'n', type: 'bridge', bridge: 'foreign0' });
     const { msg } = errorOf(bridge('ADD', stdin));

@@ -165,10 +165,10 @@ for (const name of PLUGIN_NAMES) {
     }
   }
 
-  test(`${name}: A1 no CNI_COMMAND prints the version and exits 0, whatever the arguments`, () =>
+  test(`${name}: no CNI_COMMAND prints the version and exits 0, whatever the arguments`, () =>
     answersVersion(name));
 
-  test(`${name}: A2 VERSION`, () => {
+  test(`${name}: VERSION`, () => {
     const outcome = runPluginProcess(name, { command: 'VERSION', env: { CNI_CONTAINERID: '../x' } });
     const supported = CNI_VERSIONS.map((one) => `"${one}"`).join(',');
     assert.equal(outcome, {

@@ -22,7 +22,7 @@ test.after(cleanHost);
 const add = (config: object, id = 'cont1', own: object = {}): CniResult =>
   succeed('bridge', 'ADD', { id, netns: '/run/netns/c1', ...own }, config) as CniResult;
 
-test("D13 a foreign interface of that name is the reference's error; nothing is reserved or left", () => {
+test("a foreign interface of that name is the reference's error; nothing is reserved or left", () => {
   makeNamespace('c1');
   sh('ip -n c1 link add eth0 type veth peer name other');
   const before = hostState();
@@ -35,7 +35,7 @@ test("D13 a foreign interface of that name is the reference's error; nothing is 
   assert.ok(link('eth0', 'c1'));
 });
 
-test('D13 an interface of another container in the same namespace is foreign, too', () => {
+test('an interface of another container in the same namespace is foreign, too', () => {
   makeNamespace('c1');
   add(network(), 'cont1');
   const before = hostState();
@@ -44,7 +44,7 @@ test('D13 an interface of another container in the same namespace is foreign, to
   assert.equal(hostState(), before);
 });
 
-test('D14 a bad namespace is told, and leaves no trace', () => {
+test('a bad namespace is told, and leaves no trace', () => {
   const before = hostState();
   const gone = fail('bridge', 'ADD', { id: 'cont1', netns: '/run/netns/nope' }, network());
   assert.equal(

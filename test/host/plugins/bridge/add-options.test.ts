@@ -23,7 +23,7 @@ test.after(cleanHost);
 const add = (config: object, id = 'cont1', own: object = {}): CniResult =>
   succeed('bridge', 'ADD', { id, netns: '/run/netns/c1', ...own }, config) as CniResult;
 
-test('D7 the MTU is that of a new bridge and of both ends; 1.1.0 reports it', () => {
+test('the MTU is that of a new bridge and of both ends; 1.1.0 reports it', () => {
   makeNamespace('c1');
   const { interfaces } = add(network({ cniVersion: '1.1.0', mtu: 1400 }));
   assert.equal(
@@ -36,7 +36,7 @@ test('D7 the MTU is that of a new bridge and of both ends; 1.1.0 reports it', ()
   );
 });
 
-test('D7 an existing bridge keeps its MTU as far as the kernel lets it', () => {
+test('an existing bridge keeps its MTU as far as the kernel lets it', () => {
   makeNamespace('c1');
   sh('ip link add br0 type bridge');
   sh('ip link set br0 mtu 1300');
@@ -79,7 +79,7 @@ test('an MTU too small for IPv6 is refused before the kernel switches IPv6 off i
   assert.equal(hostState(), before);
 });
 
-test('D8 the MAC that was asked for: runtimeConfig before args.cni before CNI_ARGS', () => {
+test('the MAC that was asked for: runtimeConfig before args.cni before CNI_ARGS', () => {
   const mac = (last: string): string => `02:00:00:00:00:${last}`;
   const asked: [object, string, string][] = [
     [{ runtimeConfig: { mac: mac('0a') }, args: { cni: { mac: mac('0b') } } }, `MAC=${mac('0c')}`, mac('0a')],
@@ -96,7 +96,7 @@ test('D8 the MAC that was asked for: runtimeConfig before args.cni before CNI_AR
   }
 });
 
-test('D8 what is no MAC is refused, and so is an unknown key, before anything is made', () => {
+test('what is no MAC is refused, and so is an unknown key, before anything is made', () => {
   makeNamespace('c1');
   const before = hostState();
   const at = { id: 'cont1', netns: '/run/netns/c1' };
@@ -121,7 +121,7 @@ test('a name that the kernel would number is refused before anything is made', (
   assert.equal(hostState(), before);
 });
 
-test('D10 hairpin and isolation on the port, promiscuous mode on the bridge', () => {
+test('hairpin and isolation on the port, promiscuous mode on the bridge', () => {
   makeNamespace('c1');
   const { interfaces } = add(network({ hairpinMode: true, portIsolation: true }));
   const port = link(interfaces[1]?.name ?? '')?.linkinfo?.info_slave_data;
@@ -135,7 +135,7 @@ test('D10 hairpin and isolation on the port, promiscuous mode on the bridge', ()
   assert.equal([off?.['hairpin'], off?.['isolated']], [false, false]);
 });
 
-test('D10 every contradiction of the configuration is told at once, and nothing is made', () => {
+test('every contradiction of the configuration is told at once, and nothing is made', () => {
   makeNamespace('c1');
   const before = hostState();
   const config = network({ hairpinMode: true, promiscMode: true, disableContainerInterface: true });
@@ -146,7 +146,7 @@ test('D10 every contradiction of the configuration is told at once, and nothing 
   assert.equal(hostState(), before);
 });
 
-test('D12 layer 2: up, no address; disableContainerInterface: not even up', () => {
+test('layer 2: up, no address; disableContainerInterface: not even up', () => {
   makeNamespace('c1');
   const result = add(network({ ipam: {}, isGateway: false }));
   assert.equal([result.ips, result.interfaces.length], [undefined, 3]);
@@ -160,7 +160,7 @@ test('D12 layer 2: up, no address; disableContainerInterface: not even up', () =
   assert.not.ok(link('eth0', 'c1')?.flags.includes('UP'));
 });
 
-test('D16 sysctls of the container, the bridge and the port', () => {
+test('sysctls of the container, the bridge and the port', () => {
   makeNamespace('c1');
   sh('ip netns exec c1 sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1');
   const host = add(network({ ipam: ipam(DUAL) })).interfaces[1]?.name ?? '';
@@ -180,14 +180,14 @@ test('D16 sysctls of the container, the bridge and the port', () => {
   assert.not.match(sh('ip -6 addr show dev br0 scope link'), /tentative/);
 });
 
-test('D16 a bridge that was there keeps its own duplicate address detection', () => {
+test('a bridge that was there keeps its own duplicate address detection', () => {
   sh('ip link add br0 type bridge; ip link set br0 up');
   makeNamespace('c1');
   add(network({ ipam: ipam(DUAL) }));
   assert.is(readSysctl('net/ipv6/conf/br0/accept_dad'), '1');
 });
 
-test('D16 D17 enabledad keeps duplicate address detection, and ADD waits for it', () => {
+test('enabledad keeps duplicate address detection, and ADD waits for it', () => {
   makeNamespace('c1');
   const began = Date.now();
   add(network({ enabledad: true, ipam: ipam(DUAL) }));
@@ -214,7 +214,7 @@ test('enabledad: an address that another container already has fails ADD, and al
   assert.equal(hostState(), before);
 });
 
-test('D19 dns of the configuration takes the place of what IPAM found, as a whole', () => {
+test('dns of the configuration takes the place of what IPAM found, as a whole', () => {
   sh('printf "nameserver 192.0.2.53\\nsearch a.example\\n" > /run/resolv.conf');
   const withResolv = { ipam: ipam(['10.88.0.0/16'], { resolvConf: '/run/resolv.conf' }) };
   makeNamespace('c1');

@@ -24,7 +24,7 @@ test.after(cleanHost);
 const add = (config: object, id = 'cont1', own: object = {}): CniResult =>
   succeed('bridge', 'ADD', { id, netns: '/run/netns/c1', ...own }, config) as CniResult;
 
-test('D1 an interface, its end on the bridge, addresses, and a result that says so', async () => {
+test('an interface, its end on the bridge, addresses, and a result that says so', async () => {
   makeNamespace('c1');
   const result = add(network({ ipam: ipam(DUAL) }));
   const [bridge, host, container] = result.interfaces;
@@ -60,13 +60,13 @@ test('D1 an interface, its end on the bridge, addresses, and a result that says 
   assert.match(await prober.ask('fd00:88::2 1000'), / fd00:88::1$/);
 });
 
-test('D1 the broadcast address is the last one of the subnet', () => {
+test('the broadcast address is the last one of the subnet', () => {
   makeNamespace('c1');
   add(network());
   assert.match(sh('ip -n c1 addr show eth0'), /inet 10\.88\.0\.2\/16 brd 10\.88\.255\.255/);
 });
 
-test('D3 the bridge is the gateway, the first address of the network by default, and the host forwards', () => {
+test('the bridge is the gateway, the first address of the network by default, and the host forwards', () => {
   makeNamespace('c1');
   assert.is(readSysctl('net/ipv4/ip_forward'), '0');
   add(network({ ipam: ipam(DUAL) }));
@@ -75,7 +75,7 @@ test('D3 the bridge is the gateway, the first address of the network by default,
   assert.is(readSysctl('net/ipv6/conf/all/forwarding'), '1');
 });
 
-test('D3 a gateway that the configuration names', () => {
+test('a gateway that the configuration names', () => {
   makeNamespace('c1');
   const ranges = [[{ subnet: '10.88.0.0/16', gateway: '10.88.0.254' }]];
   add(network({ ipam: ipam([], { ranges, routes: [{ dst: '0.0.0.0/0' }] }) }));
@@ -83,14 +83,14 @@ test('D3 a gateway that the configuration names', () => {
   assert.is(routesOf('c1').find(({ dst }) => dst === 'default')?.gateway, '10.88.0.254');
 });
 
-test('D3 without isGateway the bridge gets no address and forwarding stays off', () => {
+test('without isGateway the bridge gets no address and forwarding stays off', () => {
   makeNamespace('c1');
   add(network({ isGateway: false }));
   assert.equal(addressesOf('br0'), []);
   assert.is(readSysctl('net/ipv4/ip_forward'), '0');
 });
 
-test('D3 switching IPv6 forwarding on leaves the host its own default route from router advertisements', () => {
+test('switching IPv6 forwarding on leaves the host its own default route from router advertisements', () => {
   makeNamespace('c1');
   sh('ip link add up0 type veth peer name up1; ip link set up0 up; ip link set up1 up');
   sh('ip -6 route add default via fe80::1 dev up0 proto ra');
@@ -100,7 +100,7 @@ test('D3 switching IPv6 forwarding on leaves the host its own default route from
   assert.is(readSysctl('net/ipv6/conf/up1/accept_ra'), '1');
 });
 
-test('D4 isDefaultGateway gives a default route in every family, also in the result', () => {
+test('isDefaultGateway gives a default route in every family, also in the result', () => {
   makeNamespace('c1');
   const config = network({ isGateway: false, isDefaultGateway: true, ipam: ipam(DUAL, { routes: [] }) });
   const { routes } = add(config);
@@ -113,7 +113,7 @@ test('D4 isDefaultGateway gives a default route in every family, also in the res
   assert.equal(addressesOf('br0'), ['10.88.0.1/16', 'fd00:88::1/64']);
 });
 
-test('D5 isDefaultGateway together with a default route of IPAM is one route', () => {
+test('isDefaultGateway together with a default route of IPAM is one route', () => {
   makeNamespace('c1');
   const { routes } = add(network({ isDefaultGateway: true, ipam: ipam(DUAL) }));
   assert.equal(routes, [
@@ -175,7 +175,7 @@ test('table 0 is the main one, as for the kernel: no second default route, and C
   succeed('bridge', 'CHECK', { id: 'cont1', netns: '/run/netns/c1' }, { ...config, prevResult });
 });
 
-test('D17 IPv6 addresses of container and bridge are usable on return', () => {
+test('IPv6 addresses of container and bridge are usable on return', () => {
   makeNamespace('c1');
   add(network({ ipam: ipam(DUAL) }));
   assert.not.match(sh('ip -n c1 -6 addr show dev eth0 scope global'), /tentative/);

@@ -28,7 +28,7 @@ const add = (attachment: object, config: object): CniResult =>
   succeed('bridge', 'ADD', attachment as { id: string }, config) as CniResult;
 const assignType = (name: string): string => sh(`cat /sys/class/net/${name}/addr_assign_type`).trim();
 
-test('D2 an existing bridge is used as it is', () => {
+test('an existing bridge is used as it is', () => {
   sh('ip link add br0 address 02:11:22:33:44:55 type bridge');
   const before = link('br0');
   add(at(1), network());
@@ -37,7 +37,7 @@ test('D2 an existing bridge is used as it is', () => {
   assert.ok(link('br0')?.flags.includes('UP'), 'it was down');
 });
 
-test('D2 something else of that name is refused, and nothing is made', () => {
+test('something else of that name is refused, and nothing is made', () => {
   sh('ip link add br0 type veth peer name br0p');
   const before = hostState();
   const error = fail('bridge', 'ADD', at(1), network());
@@ -46,7 +46,7 @@ test('D2 something else of that name is refused, and nothing is made', () => {
   assert.equal(hostState(), before);
 });
 
-test('D6 another IPv4 address on the bridge is in the way; forceAddress replaces it', () => {
+test('another IPv4 address on the bridge is in the way; forceAddress replaces it', () => {
   add(at(1), network());
   const before = hostState();
   const other = network({ name: 'net2', ipam: ipam(['10.99.0.0/16']) });
@@ -59,7 +59,7 @@ test('D6 another IPv4 address on the bridge is in the way; forceAddress replaces
   assert.equal(addressesOf('br0'), ['10.99.0.1/16']);
 });
 
-test('D6 the same address with another prefix length is in the way, too', () => {
+test('the same address with another prefix length is in the way, too', () => {
   sh('ip link add br0 type bridge; ip link set br0 up; ip addr add 10.88.0.1/24 dev br0');
   assert.match(
     fail('bridge', 'ADD', at(1), network()).msg,
@@ -69,7 +69,7 @@ test('D6 the same address with another prefix length is in the way, too', () => 
   assert.equal(addressesOf('br0'), ['10.88.0.1/16']);
 });
 
-test('D6 IPv6 networks share a bridge as long as their prefixes do not overlap, also with forceAddress', () => {
+test('IPv6 networks share a bridge as long as their prefixes do not overlap, also with forceAddress', () => {
   const v6 = (name: string, subnet: string, own = {}): object =>
     network({ name, ipam: ipam([subnet]), ...own });
   add(at(1), v6('net1', 'fd00:88::/64'));
@@ -90,7 +90,7 @@ test('two IPv4 ranges of one network are two gateways on one bridge', () => {
   assert.equal(addressesOf('br0'), ['10.88.0.1/16', '10.99.0.1/16']);
 });
 
-test('D9 the MAC of a new bridge is its own and stays through ADD and DEL', () => {
+test('the MAC of a new bridge is its own and stays through ADD and DEL', () => {
   const first = at(1);
   const result = add(first, network());
   const mac = link('br0')?.address;
@@ -103,7 +103,7 @@ test('D9 the MAC of a new bridge is its own and stays through ADD and DEL', () =
   assert.is(result.interfaces[0]?.mac, mac);
 });
 
-test('D9 a bridge whose MAC was taken from a port that left gets one, and keeps it', () => {
+test('a bridge whose MAC was taken from a port that left gets one, and keeps it', () => {
   sh(
     'ip link add br0 type bridge; ip link set br0 up; ip link add v0 type veth peer name v1; ip link set v0 master br0; ip link del v0',
   );
@@ -118,7 +118,7 @@ test('D9 a bridge whose MAC was taken from a port that left gets one, and keeps 
   assert.is(link('br0')?.address, mac);
 });
 
-test('D9 a bridge that has the MAC of a port in use keeps it for good', () => {
+test('a bridge that has the MAC of a port in use keeps it for good', () => {
   sh(
     'ip link add br0 type bridge; ip link set br0 up; ip link add v0 type veth peer name v1; ip link set v0 master br0 up',
   );
@@ -130,7 +130,7 @@ test('D9 a bridge that has the MAC of a port in use keeps it for good', () => {
   assert.is(link('br0')?.address, mac);
 });
 
-test('D9 a layer-2 bridge does not change its MAC with its ports either', () => {
+test('a layer-2 bridge does not change its MAC with its ports either', () => {
   const config = network({ isGateway: false, ipam: {} });
   sh('ip link add br0 type bridge; ip link set br0 up');
   const mac = link('br0')?.address;

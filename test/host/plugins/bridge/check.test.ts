@@ -45,7 +45,7 @@ const check = (config: object, own: object = {}): unknown =>
 const complaint = (config: object, own: object = {}): string =>
   fail('bridge', 'CHECK', { ...c1, ...own }, config).msg;
 
-test('D27 all is well after ADD, of every kind and version; and CHECK changes nothing', () => {
+test('all is well after ADD, of every kind and version; and CHECK changes nothing', () => {
   const kinds: Record<string, unknown>[] = [
     full(),
     full({ ipMasqBackend: 'nftables', cniVersion: '1.1.0' }),
@@ -63,7 +63,7 @@ test('D27 all is well after ADD, of every kind and version; and CHECK changes no
   }
 });
 
-test('D28 layer-2 networks pass, up or disabled', () => {
+test('layer-2 networks pass, up or disabled', () => {
   for (const own of [{ ipam: {} }, { ipam: undefined, disableContainerInterface: true }]) {
     const config = added(network({ isGateway: false, ...own }));
     check(config);
@@ -178,7 +178,7 @@ const DAMAGE: readonly { what: string; harm: string; says: RegExp; mend?: string
 ];
 
 for (const { what, harm, says } of DAMAGE) {
-  test(`D27 ${what}`, () => {
+  test(`${what}`, () => {
     const config = added(full());
     const host = config.prevResult.interfaces[1]?.name ?? '';
     sh(harm.replaceAll('HOST', host));
@@ -188,7 +188,7 @@ for (const { what, harm, says } of DAMAGE) {
   });
 }
 
-test('D27 nftables rules flushed', () => {
+test('nftables rules flushed', () => {
   const config = added(full({ ipMasqBackend: 'nftables' }));
   sh('nft flush chain inet cni_plugins_masquerade masq_checks');
   assert.match(
@@ -201,7 +201,7 @@ test('D27 nftables rules flushed', () => {
   assert.match(complaint(config), /table inet cni_plugins_masquerade is missing/);
 });
 
-test('D27 promiscuous mode that was asked for and is off; switched on by somebody else it is no harm', () => {
+test('promiscuous mode that was asked for and is off; switched on by somebody else it is no harm', () => {
   const config = added(network({ promiscMode: true }));
   sh('ip link set br0 promisc off');
   assert.match(complaint(config), /br0 is not in promiscuous mode/);
@@ -209,7 +209,7 @@ test('D27 promiscuous mode that was asked for and is off; switched on by somebod
   check(config);
 });
 
-test('D27 what prevResult says that cannot be', () => {
+test('what prevResult says that cannot be', () => {
   const config = added(full());
   const { prevResult } = config;
   assert.match(complaint({ ...config, prevResult: undefined }), /Required prevResult missing/);

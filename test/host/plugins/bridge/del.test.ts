@@ -40,7 +40,7 @@ function assertNothingLeft(): void {
 }
 
 for (const backend of ['iptables', 'nftables']) {
-  test(`D23 ${backend}: both ends, lease, masquerading and checks are gone; twice is fine; the bridge stays`, () => {
+  test(`${backend}: both ends, lease, masquerading and checks are gone; twice is fine; the bridge stays`, () => {
     makeNamespace('c1');
     const config = full({ ipMasqBackend: backend });
     const prevResult = add(c1, config);
@@ -54,7 +54,7 @@ for (const backend of ['iptables', 'nftables']) {
     assert.equal([link('br0')?.address, addressesOf('br0')], shared);
   });
 
-  test(`D24 ${backend}: without a namespace, with one that is gone, empty, or no namespace at all`, () => {
+  test(`${backend}: without a namespace, with one that is gone, empty, or no namespace at all`, () => {
     const config = full({ ipMasqBackend: backend });
     const ways: [string, string][] = [
       ['', 'ip netns del c1'],
@@ -75,7 +75,7 @@ for (const backend of ['iptables', 'nftables']) {
   });
 }
 
-test('D23 what was never added', () => {
+test('what was never added', () => {
   makeNamespace('c1');
   const before = hostState();
   del(c1, full());

@@ -99,7 +99,7 @@ test('the interface is there before IPAM is asked: dhcp works on it', () => {
   assert.match(readFileSync('/run/ipam.calls/link', 'utf8'), /eth0@/);
 });
 
-test('D15 the error of IPAM is the error of bridge, code, text and details; nothing is left', () => {
+test('the error of IPAM is the error of bridge, code, text and details; nothing is left', () => {
   makeForeign('acme-ipam');
   makeNamespace('c1');
   const before = hostState();
@@ -111,7 +111,7 @@ test('D15 the error of IPAM is the error of bridge, code, text and details; noth
   assert.equal(hostState(), before);
 });
 
-test('D15 whatever fails later, the addresses are given back', () => {
+test('whatever fails later, the addresses are given back', () => {
   makeForeign('acme-ipam');
   sh(
     'ip link add br0 address 02:11:22:33:44:55 type bridge; ip link set br0 up; ip addr add 10.1.1.1/24 dev br0',
@@ -132,14 +132,14 @@ test('D15 whatever fails later, the addresses are given back', () => {
   }
 });
 
-test('D15 in process: a conflict on the bridge gives the lease back', () => {
+test('in process: a conflict on the bridge gives the lease back', () => {
   sh('ip link add br0 type bridge; ip link set br0 up; ip addr add 10.1.1.1/24 dev br0');
   makeNamespace('c1');
   assert.match(fail('bridge', 'ADD', c1, network()).msg, /already has an IP address/);
   assert.equal(leases(), {});
 });
 
-test('D15 in process: a pool without addresses', () => {
+test('in process: a pool without addresses', () => {
   makeNamespace('c1');
   makeNamespace('c2');
   const small = network({ ipam: ipam([], { ranges: [[{ subnet: '10.88.0.0/30' }]] }) });
@@ -172,7 +172,7 @@ test("DEL does the rest and then tells IPAM's error", () => {
   assert.not.match(sh('iptables-save -t nat'), /cont1/);
 });
 
-test('D29 STATUS asks IPAM; a missing one is an error', () => {
+test('STATUS asks IPAM; a missing one is an error', () => {
   makeForeign('acme-ipam');
   const config = foreign({ cniVersion: '1.1.0' });
   succeed('bridge', 'STATUS', at, config);

@@ -20,7 +20,7 @@ async function reaches(from: string, to: string): Promise<boolean> {
   return (await probe.ask(`${to} 700`)) !== 'none';
 }
 
-test('D26 frames under another MAC are dropped, from the one container that is checked', async () => {
+test('frames under another MAC are dropped, from the one container that is checked', async () => {
   for (const name of ['c1', 'c2']) makeNamespace(name);
   succeed('bridge', 'ADD', c1, config);
   succeed('bridge', 'ADD', c2, network());
@@ -36,14 +36,14 @@ test('D26 frames under another MAC are dropped, from the one container that is c
   assert.ok(await reaches('c1', '10.88.0.1'));
 });
 
-test('D26 a MAC that was asked for is the one that passes', async () => {
+test('a MAC that was asked for is the one that passes', async () => {
   makeNamespace('c1');
   succeed('bridge', 'ADD', c1, { ...config, args: { cni: { mac: SPOOFED } } });
   await startHelper('echo.ts', undefined);
   assert.ok(await reaches('c1', '10.88.0.1'));
 });
 
-test('D26 table, chains and comments of the reference; a second ADD doubles nothing; DEL takes all', () => {
+test('table, chains and comments of the reference; a second ADD doubles nothing; DEL takes all', () => {
   makeNamespace('c1');
   const { interfaces } = succeed('bridge', 'ADD', c1, config) as CniResult;
   const [, host, container] = interfaces;
@@ -80,7 +80,7 @@ test('D26 table, chains and comments of the reference; a second ADD doubles noth
   assert.equal(shown(), [...expected.slice(0, 3), '}', '}']);
 });
 
-test('D26 an id too long for a comment still gets its own chains', () => {
+test('an id too long for a comment still gets its own chains', () => {
   makeNamespace('c1');
   const long = { ...c1, id: 'y'.repeat(200) };
   succeed('bridge', 'ADD', long, config);

@@ -58,7 +58,7 @@ async function makePeers(config: object): Promise<void> {
 const MASQUERADED = { world4: '192.0.2.1', world6: '2001:db8::1', peer4: '10.88.0.2', peer6: 'fd00:88::2' };
 
 for (const variant of ['nft', 'legacy'] as const) {
-  test(`D20 iptables-${variant}: the world sees the host, neighbours see the container; names and order of the reference`, async () => {
+  test(`iptables-${variant}: the world sees the host, neighbours see the container; names and order of the reference`, async () => {
     chooseIptables(variant);
     await makePeers(masq());
     assert.equal(await seen(), MASQUERADED);
@@ -96,7 +96,7 @@ test('without ipMasq the world sees the container', async () => {
   assert.equal(natRules(), []);
 });
 
-test("D21 nftables: the reference's table, chains and comments; the same traffic", async () => {
+test("nftables: the reference's table, chains and comments; the same traffic", async () => {
   const config = masq({ ipMasqBackend: 'nftables' });
   await makePeers(config);
   assert.equal(await seen(), MASQUERADED);
@@ -128,7 +128,7 @@ test("D21 nftables: the reference's table, chains and comments; the same traffic
   assert.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont2/);
 });
 
-test('D21 rules of the reference for the same interface are replaced, and a long comment is cut to what nft takes', () => {
+test('rules of the reference for the same interface are replaced, and a long comment is cut to what nft takes', () => {
   const long = 'x'.repeat(100);
   makeNamespace('c1');
   const config = masq({ ipMasqBackend: 'nftables' });
@@ -149,7 +149,7 @@ test('D21 rules of the reference for the same interface are replaced, and a long
   assert.not.match(sh('nft list table inet cni_plugins_masquerade'), /masquerade comment/);
 });
 
-test('D22 iptables unless only nft is there; then nft; what is named is taken or refused', () => {
+test('iptables unless only nft is there; then nft; what is named is taken or refused', () => {
   makeNamespace('c1');
   add(c1, masq());
   assert.is(natRules().length > 0, true);
@@ -181,7 +181,7 @@ test("the node's backend counts where the network names none", () => {
 });
 
 for (const backend of ['iptables', 'nftables']) {
-  test(`D25 ${backend}: two interfaces of one container on one network; DEL of either leaves the other masqueraded`, async () => {
+  test(`${backend}: two interfaces of one container on one network; DEL of either leaves the other masqueraded`, async () => {
     await makeWorld();
     for (const [gone, stays] of [
       ['eth0', 'eth1'],

@@ -19,13 +19,13 @@ function run(
   return runPluginProcess('bridge', { command, env, stdin: own });
 }
 
-test('D31 refused without CNI_NETNS_OVERRIDE, before anything is made', () => {
+test('refused without CNI_NETNS_OVERRIDE, before anything is made', () => {
   const before = hostState();
   assert.is(errorOf(run('ADD', config)).code, 8);
   assert.equal(hostState(), before);
 });
 
-test('D31 with CNI_NETNS_OVERRIDE=1: the host gets a foot on the bridge; CHECK, ADD again and DEL work', () => {
+test('with CNI_NETNS_OVERRIDE=1: the host gets a foot on the bridge; CHECK, ADD again and DEL work', () => {
   const override = { CNI_NETNS_OVERRIDE: '1' };
   const added = run('ADD', config, override);
   assert.is(added.exitCode, 0, added.stdout);

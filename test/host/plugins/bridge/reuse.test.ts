@@ -29,7 +29,7 @@ function cachedMac(address: string, namespace?: string): string | undefined {
   return ip<Neighbour>('neigh show', namespace).find(({ dst }) => dst === address)?.lladdr;
 }
 
-test(`D18 host and peer reach the new owner within ${LIMIT_MS} ms, although their caches name the old one`, async () => {
+test(`host and peer reach the new owner within ${LIMIT_MS} ms, although their caches name the old one`, async () => {
   const slowest: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     cleanHost();

@@ -34,7 +34,7 @@ const c1 = { id: 'cont1', netns: '/run/netns/c1' };
 /** A trunk written as a list of VLANs. */
 const trunk = (...vlanTrunk: number[]): { vlan: number; vlanTrunk: number[] } => ({ vlan: 0, vlanTrunk });
 
-test('D11 what a port carries: its own VLAN untagged, the trunk tagged and in ranges, VLAN 1 native when it has none', () => {
+test('what a port carries: its own VLAN untagged, the trunk tagged and in ranges, VLAN 1 native when it has none', () => {
   assert.equal(wantedVlans({ vlan: 0, vlanTrunk: undefined }), []);
   assert.equal(wantedVlans({ vlan: 100, vlanTrunk: undefined }), [{ vid: 100, pvid: true, untagged: true }]);
   assert.equal(wantedVlans(trunk(5, 10, 11, 12, 20)), [
@@ -60,7 +60,7 @@ test('D11 what a port carries: its own VLAN untagged, the trunk tagged and in ra
  *   ifinfomsg { family 7, index 5 }  [26 AF_SPEC] [2 VLAN_INFO { u16 flags, u16 vid }] ...
  *   flags: 2 PVID, 4 UNTAGGED, 8 RANGE_BEGIN, 16 RANGE_END
  */
-test('D11 the messages: add to the port, range by range; delete what was there', () => {
+test('the messages: add to the port, range by range; delete what was there', () => {
   const head = '07000000' + '05000000' + '00000000' + '00000000';
   const add = addPortVlansRequest(5, wantedVlans(trunk(10, 11, 12)));
   assert.is(
@@ -74,7 +74,7 @@ test('D11 the messages: add to the port, range by range; delete what was there',
   assert.equal(decodePortVlans(Buffer.from(add.body)), wantedVlans(trunk(10, 11, 12)));
 });
 
-test('D11 a new bridge is asked to filter VLANs, others are not', () => {
+test('a new bridge is asked to filter VLANs, others are not', () => {
   const filtering = Buffer.from([5, 0, 7, 0, 1]);
   const body = (vlanFiltering?: boolean): Buffer =>
     Buffer.from(
@@ -84,7 +84,7 @@ test('D11 a new bridge is asked to filter VLANs, others are not', () => {
   assert.not.ok(body().includes(Buffer.from([5, 0, 7, 0])));
 });
 
-test('D11 the gateway of a VLAN: a pair of the same name everywhere, with MACs that no other host has', () => {
+test('the gateway of a VLAN: a pair of the same name everywhere, with MACs that no other host has', () => {
   const [one, other] = [vlanGatewayPair('br0.100', 7), vlanGatewayPair('br0.100', 7)];
   assert.equal([one.name, one.master, one.peer.name], [other.name, 7, 'br0.100']);
   assert.is.not(vlanGatewayPair('br0.200', 7).name, one.name);
@@ -117,9 +117,9 @@ if (filters) withFiltering();
 else withoutFiltering();
 
 function withoutFiltering(): void {
-  test.skip('D11 VLANs with traffic', 'this kernel has no VLAN filtering for bridges');
+  test.skip('VLANs with traffic', 'this kernel has no VLAN filtering for bridges');
 
-  test('D11 a kernel without VLAN filtering says so in the error, and nothing stays', () => {
+  test('a kernel without VLAN filtering says so in the error, and nothing stays', () => {
     makeNamespace('c1');
     const before = hostState();
     for (const own of [{ vlan: 100 }, { vlanTrunk: [{ id: 100 }] }]) {
@@ -131,7 +131,7 @@ function withoutFiltering(): void {
     }
   });
 
-  test('D11 also where the bridge is there already, and the port is what cannot be done', () => {
+  test('also where the bridge is there already, and the port is what cannot be done', () => {
     sh('ip link add br0 address 02:11:22:33:44:55 type bridge; ip link set br0 up');
     makeNamespace('c1');
     const before = hostState();
@@ -174,7 +174,7 @@ function withFiltering(): void {
     ...own,
   });
 
-  test('D11 one VLAN sees itself and its gateway, not the other', async () => {
+  test('one VLAN sees itself and its gateway, not the other', async () => {
     const results = [add(at(1), vlan(100)), add(at(2), vlan(100)), add(at(3), vlan(200))];
     const port = results[0]?.interfaces[1]?.name ?? '';
     assert.equal(vlansOf(port), [{ vlan: 100, flags: ['PVID', 'Egress Untagged'] }]);
@@ -196,7 +196,7 @@ function withFiltering(): void {
     assert.is(await probe.ask('10.88.100.9 1500'), 'none');
   });
 
-  test('D11 a trunk carries its VLANs tagged, and VLAN 1 untagged; preserveDefaultVlan keeps VLAN 1', () => {
+  test('a trunk carries its VLANs tagged, and VLAN 1 untagged; preserveDefaultVlan keeps VLAN 1', () => {
     const trunked = add(at(1), {
       isGateway: false,
       ipam: {},
@@ -214,7 +214,7 @@ function withFiltering(): void {
     ]);
   });
 
-  test('D11 CHECK, ADD again and DEL; the gateway of the VLAN stays, as the bridge does', () => {
+  test('CHECK, ADD again and DEL; the gateway of the VLAN stays, as the bridge does', () => {
     const first = at(1);
     const prevResult = add(first, vlan(100));
     const config = network(vlan(100) as Record<string, unknown>);
@@ -228,7 +228,7 @@ function withFiltering(): void {
     assert.equal(addressesOf('br0.100'), ['10.88.100.1/24']);
   });
 
-  test('D11 a failed ADD takes the gateway of the VLAN back', () => {
+  test('a failed ADD takes the gateway of the VLAN back', () => {
     const first = at(1);
     const before = hostState();
     const routes = [{ dst: '192.0.2.0/24', gw: '172.16.0.1' }];
