@@ -144,7 +144,7 @@ test('GC and STATUS have nothing to do', () => {
   succeed('loopback', 'STATUS', { id: '' }, config('1.1.0'));
 });
 
-test(": on the host's own namespace only with CNI_NETNS_OVERRIDE", () => {
+test("on the host's own namespace only with CNI_NETNS_OVERRIDE", () => {
   const own = { id: 'c1', netns: '/proc/self/ns/net' };
   for (const command of ['ADD', 'DEL']) assert.is(fail('loopback', command, own, config('1.0.0')).code, 8);
   const env = { ...variables(own), CNI_NETNS_OVERRIDE: 'true' };
