@@ -44,7 +44,7 @@ for (const version of ['1.0.0', '1.1.0']) {
 }
 
 for (const [version, expected] of Object.entries(SHAPES)) {
-  test(`: ADD with cniVersion "${version}" brings lo up and tells it in that version's shape, also the second time`, () => {
+  test(`ADD with cniVersion "${version}" brings lo up and tells it in that version's shape, also the second time`, () => {
     assert.not(isUp());
     assert.equal(succeed('loopback', 'ADD', pod, config(version)), expected);
     assert.ok(isUp());
@@ -52,7 +52,7 @@ for (const [version, expected] of Object.entries(SHAPES)) {
   });
 }
 
-test(': traffic flows to 127.0.0.1 and ::1 afterwards, whatever CNI_IFNAME says', () => {
+test('traffic flows to 127.0.0.1 and ::1 afterwards, whatever CNI_IFNAME says', () => {
   succeed('loopback', 'ADD', { ...pod, ifname: 'eth7' }, config('1.0.0'));
   for (const address of ['127.0.0.1', '::1']) talkToSelf(address);
   assert.not.match(ip('-n', 'pod', 'link'), 'eth7');
@@ -65,13 +65,13 @@ test(": the host's own lo is not touched", () => {
   assert.is(ip('-o', 'addr', 'show', 'lo') + ip('-o', 'link', 'show', 'lo'), before);
 });
 
-test(': without IPv6 in the namespace there is one address', () => {
+test('without IPv6 in the namespace there is one address', () => {
   ip('netns', 'exec', 'pod', 'sysctl', '-qw', 'net.ipv6.conf.lo.disable_ipv6=1');
   const result = succeed('loopback', 'ADD', pod, config('1.0.0')) as { ips: unknown };
   assert.equal(result.ips, [{ interface: 0, address: '127.0.0.1/8' }]);
 });
 
-test(': further loopback addresses are fine, the first one is told', () => {
+test('further loopback addresses are fine, the first one is told', () => {
   ip('-n', 'pod', 'addr', 'add', '127.0.0.9/8', 'dev', 'lo');
   const result = succeed('loopback', 'ADD', pod, config('1.0.0')) as { ips: { address: string }[] };
   assert.is(result.ips.length, 2);
@@ -85,11 +85,11 @@ test('an address on lo that is no loopback address is refused, and lo left as it
   assert.not(isUp());
 });
 
-test(': CNI_ARGS is not looked at', () => {
+test('CNI_ARGS is not looked at', () => {
   succeed('loopback', 'ADD', { ...pod, args: 'none' }, config('1.0.0'));
 });
 
-test(': a prevResult goes through, in its own version, and lo comes up all the same', () => {
+test('a prevResult goes through, in its own version, and lo comes up all the same', () => {
   const prevResult = {
     cniVersion: '0.4.0',
     interfaces: [{ name: 'eth0', mac: '02:00:00:00:00:01', sandbox: NS }],
@@ -102,7 +102,7 @@ test(': a prevResult goes through, in its own version, and lo comes up all the s
   assert.ok(isUp());
 });
 
-test(': DEL brings lo down; again, with an empty, missing or half-deleted namespace it has nothing to do', () => {
+test('DEL brings lo down; again, with an empty, missing or half-deleted namespace it has nothing to do', () => {
   succeed('loopback', 'ADD', pod, config('1.0.0'));
   assert.is(succeed('loopback', 'DEL', pod, config('1.0.0')), undefined);
   assert.not(isUp());
@@ -112,14 +112,14 @@ test(': DEL brings lo down; again, with an empty, missing or half-deleted namesp
   succeed('loopback', 'DEL', { id: 'c1', netns: '/etc/hosts/none' }, config('1.0.0'));
 });
 
-test(': DEL with a path that is no network namespace', () => {
+test('DEL with a path that is no network namespace', () => {
   writeFileSync('/run/netns/plain', '');
   for (const netns of ['/run/netns/plain', '/proc/self/ns/mnt', '/dev/null']) {
     assert.is(fail('loopback', 'DEL', { id: 'c1', netns }, config('1.0.0')).code, 8);
   }
 });
 
-test(': CHECK tells whether lo is up and changes nothing', () => {
+test('CHECK tells whether lo is up and changes nothing', () => {
   const before = fail('loopback', 'CHECK', pod, config('1.0.0'));
   assert.equal([before.code, before.msg], [999, 'loopback interface is down']);
   assert.not(isUp());
@@ -127,7 +127,7 @@ test(': CHECK tells whether lo is up and changes nothing', () => {
   assert.is(succeed('loopback', 'CHECK', pod, config('1.0.0')), undefined);
 });
 
-test(': ADD and CHECK with a missing path, and with one that is no namespace', () => {
+test('ADD and CHECK with a missing path, and with one that is no namespace', () => {
   writeFileSync('/run/netns/plain', '');
   for (const command of ['ADD', 'CHECK']) {
     const missing = fail('loopback', command, { id: 'c1', netns: '/run/netns/none' }, config('1.0.0'));
