@@ -127,7 +127,7 @@ test('requested addresses from three places, and what cannot be served leaves no
   assert.equal(leases(dataDir), ['10.1.2.60', '10.1.2.61', '10.1.2.62']);
 });
 
-test(': what CNI_ARGS says to bridge does not keep an address from being given', () => {
+test('what CNI_ARGS says to bridge does not keep an address from being given', () => {
   const args = 'MAC=02:00:00:00:00:07;IP=10.1.2.63;K8S_POD_NAME=x';
   assert.equal(addresses(add(configFor(newDataDir()), { ...attachment, args })), ['10.1.2.63/24']);
 });
