@@ -107,8 +107,17 @@ function changedKeys(setup: BridgeConfig, now: BridgeConfig): string[] {
   });
   const [before, after] = [comparable(setup), comparable(now)];
   return [...new Set([...Object.keys(before), ...Object.keys(after)])].filter(
-    (key) => JSON.stringify(before[key]) !== JSON.stringify(after[key]),
+    (key) => sortedJson(before[key]) !== sortedJson(after[key]),
   );
+}
+
+/** Runtimes written in Go sort the keys of a configuration that they cache. */
+function sortedJson(value: unknown): string | undefined {
+  return JSON.stringify(value, (_, member: unknown) =>
+    typeof member === 'object' && member !== null && !Array.isArray(member)
+      ? Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : member,
+  ) as string | undefined;
 }
 
 /** The bridge that ADD used: of its configuration, else the one that prevResult lists. */
