@@ -140,7 +140,11 @@ test('help and version', () => {
     assert.match(stdout, /countdash .*\n.*run /);
     assert.not.match(stdout, 'countdash-child');
     const names = [...stdout.matchAll(/^ {2}(\S+) {2}/gm)].map(([, name]) => name);
-    assert.equal(names, ['countdash', 'run', 'leases', 'show', 'render'], 'each sub-command once');
+    assert.equal(
+      names,
+      ['countdash', 'run', 'leases', 'show', 'render', 'licenses'],
+      'each sub-command once',
+    );
   }
   assert.match(weft('version').stdout, /^weft \d+\.\d+\.\d+\n$/);
   assert.match(weft('run', '--help').stdout, /usage: weft run <verb>/);

@@ -116,7 +116,7 @@ test('a part of a path that no test file has is refused, also beside one that so
     spawnSync(process.execPath, ['--no-warnings', resolve(import.meta.dirname, '../../run.ts'), ...parts], {
       encoding: 'utf8',
     });
-  for (const parts of [['no-such-test'], ['shared/cni/args', 'no-such-test']]) {
+  for (const parts of [['no-such-test'], ['shared/cni/network', 'no-such-test']]) {
     const { status, stderr } = run(...parts);
     assert.is(status, 1);
     assert.is(stderr, 'no test file matches no-such-test\n');

@@ -37,12 +37,15 @@ const TYPES: Readonly<Record<string, string>> = {
   '0x18': 'RTM_NEWROUTE',
 };
 
-test('with the bridge there: ten messages, none of which deletes or moves anything, and no program', () => {
+test('with the bridge there: twelve messages, none of which deletes or moves anything, and no program', () => {
   const config = network({ ipam: ipam(['10.88.0.0/16']) });
   for (const number of [1, 2]) makeNamespace(`c${number}`);
   succeed('bridge', 'ADD', { id: 'cont1', netns: '/run/netns/c1' }, config);
   assert.equal(requests('ADD', 2, config), [
     // the bridge
+    'RTM_GETLINK',
+    // whether the subnet contains an address of an uplink
+    'RTM_GETADDR',
     'RTM_GETLINK',
     // the pair, in one write; its label
     'RTM_NEWLINK',
@@ -60,10 +63,10 @@ test('with the bridge there: ten messages, none of which deletes or moves anythi
   ]);
 });
 
-test('the first one on a host makes the bridge and gives it its address with three more', () => {
+test('the first one on a host makes the bridge and gives it its address with five more', () => {
   makeNamespace('c1');
   const sent = requests('ADD', 1, network({ ipam: ipam(['10.88.0.0/16']) }));
-  assert.is(sent.length, 13, sent.join(' '));
+  assert.is(sent.length, 17, sent.join(' '));
   assert.equal(
     sent.filter((type) => type === 'RTM_DELLINK'),
     [],

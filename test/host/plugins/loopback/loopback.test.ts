@@ -112,10 +112,10 @@ test('DEL brings lo down; again, with an empty, missing or half-deleted namespac
   succeed('loopback', 'DEL', { id: 'c1', netns: '/etc/hosts/none' }, config('1.0.0'));
 });
 
-test('DEL with a path that is no network namespace', () => {
+test('DEL with a path that is no network namespace succeeds and changes nothing', () => {
   writeFileSync('/run/netns/plain', '');
   for (const netns of ['/run/netns/plain', '/proc/self/ns/mnt', '/dev/null']) {
-    assert.is(fail('loopback', 'DEL', { id: 'c1', netns }, config('1.0.0')).code, 8);
+    succeed('loopback', 'DEL', { id: 'c1', netns }, config('1.0.0'));
   }
 });
 

@@ -59,6 +59,7 @@ test('cached results of one container on one network, and nothing else that the 
       addresses: ['10.0.0.2/24'],
       hostInterfaces: ['veth1'],
       dataDirs: [],
+      plugins: [],
     },
     {
       network: 'net1',
@@ -68,6 +69,7 @@ test('cached results of one container on one network, and nothing else that the 
       addresses: [],
       hostInterfaces: [],
       dataDirs: [],
+      plugins: [],
     },
   ]);
 });
