@@ -117,7 +117,7 @@ function sortedJson(value: unknown): string | undefined {
     typeof member === 'object' && member !== null && !Array.isArray(member)
       ? Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
       : member,
-  ) as string | undefined;
+  );
 }
 
 /** The bridge that ADD used: of its configuration, else the one that prevResult lists. */

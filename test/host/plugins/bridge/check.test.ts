@@ -178,7 +178,7 @@ const DAMAGE: readonly { what: string; harm: string; says: RegExp; mend?: string
 ];
 
 for (const { what, harm, says } of DAMAGE) {
-  test(`${what}`, () => {
+  test(what, () => {
     const config = added(full());
     const host = config.prevResult.interfaces[1]?.name ?? '';
     sh(harm.replaceAll('HOST', host));
