@@ -16,6 +16,24 @@ const TASKS = { build, countdash, test, unit, host, lint, typecheck, coverage, b
 /** Every package that lint checks for import cycles. */
 const PRODUCT = ['build.mjs', 'build', 'cli', 'conflist', 'examples', 'plugins', 'shared', 'scripts'];
 
+/** @typedef {{ what: string, script: string, options: readonly string[] }} Check */
+/** @type {Check} */
+const ESLINT = { what: 'lint', script: 'eslint/bin/eslint.js', options: ['.'] };
+/** @type {Check} */
+const CYCLES = {
+  what: 'import cycles',
+  script: 'dependency-cruiser/bin/dependency-cruise.mjs',
+  options: ['--config', '.dependency-cruiser.cjs', ...PRODUCT],
+};
+/** @type {Check} */
+const PRETTIER = {
+  what: 'format',
+  script: 'prettier/bin/prettier.cjs',
+  options: ['--check', '--log-level=warn', '.'],
+};
+/** @type {Check} */
+const TYPES = { what: 'types', script: 'typescript/bin/tsc', options: ['-p', '.'] };
+
 const [name = '', ...args] = process.argv.slice(2);
 const task = Object.entries(TASKS).find(([key]) => key === name)?.[1];
 if (task === undefined) {
@@ -87,24 +105,6 @@ async function coverage() {
     ...[node, '--no-warnings', resolve(root, 'test/run.ts'), 'test/unit/'],
   ]);
 }
-
-/** @typedef {{ what: string, script: string, options: readonly string[] }} Check */
-/** @type {Check} */
-const ESLINT = { what: 'lint', script: 'eslint/bin/eslint.js', options: ['.'] };
-/** @type {Check} */
-const CYCLES = {
-  what: 'import cycles',
-  script: 'dependency-cruiser/bin/dependency-cruise.mjs',
-  options: ['--config', '.dependency-cruiser.cjs', ...PRODUCT],
-};
-/** @type {Check} */
-const PRETTIER = {
-  what: 'format',
-  script: 'prettier/bin/prettier.cjs',
-  options: ['--check', '--log-level=warn', '.'],
-};
-/** @type {Check} */
-const TYPES = { what: 'types', script: 'typescript/bin/tsc', options: ['-p', '.'] };
 
 async function checkSources() {
   return runAll([ESLINT, CYCLES, PRETTIER, TYPES], 'no test was started');
