@@ -19,8 +19,11 @@ export const CALL_LIMIT_MS = 10_000;
 /** What a call may wait in addition, to undo its steps and to report the error after its deadline has passed. */
 const ROLLBACK_LIMIT_MS = 3_000;
 
+/** What a call may take when it queues for a lock that other calls hand on, each within its own {@link CALL_LIMIT_MS}. */
+const QUEUE_LIMIT_MS = 60_000;
+
 /** The running call; undefined between calls (`weft`, tests), where each wait has its own limit. */
-let call: { readonly end: number; readonly rollbackEnd: number } | undefined;
+let call: { readonly start: number; readonly end: number; readonly rollbackEnd: number } | undefined;
 
 /**
  * Runs one plugin call: no wait in `work` goes beyond `limitMs` from now. Several calls may follow each other in one process.
@@ -37,6 +40,15 @@ export function withRollbackTime<T>(work: () => T): T {
 /** Starts the running call's time again: after input typed at a terminal. */
 export function restartCallDeadline(limitMs: number = CALL_LIMIT_MS): void {
   if (call !== undefined) call = callOf(limitMs);
+}
+
+/**
+ * Starts the running call's time again, up to {@link QUEUE_LIMIT_MS} after its start: a queue of calls moves on, so nothing blocks the node.
+ * @returns the new deadline of the wait that began with `wait`
+ */
+export function restartInQueue(wait: Deadline): Deadline {
+  if (call !== undefined) call = callOf(CALL_LIMIT_MS, call.start);
+  return deadlineIn(Math.min(CALL_LIMIT_MS, QUEUE_LIMIT_MS - wait.elapsedMs()));
 }
 
 /**
@@ -91,9 +103,9 @@ export function waitUntil(milliseconds: number, isTrue: () => boolean): boolean 
   }
 }
 
-function callOf(limitMs: number): NonNullable<typeof call> {
-  const end = now() + limitMs;
-  return { end, rollbackEnd: end + ROLLBACK_LIMIT_MS };
+function callOf(limitMs: number, start: number = now()): NonNullable<typeof call> {
+  const end = Math.min(now() + limitMs, start + QUEUE_LIMIT_MS);
+  return { start, end, rollbackEnd: end + ROLLBACK_LIMIT_MS };
 }
 
 function during<T>(limits: typeof call, work: () => T): T {

@@ -14,7 +14,7 @@ import {
   type Stats,
 } from 'node:fs';
 import { CniCode, CniError } from '../cni/errors.ts';
-import { deadlineIn, sleep, timeoutError } from './deadline.ts';
+import { deadlineIn, restartInQueue, sleep, timeoutError } from './deadline.ts';
 import { isErrno } from './errno.ts';
 import { requireRegular } from './files.ts';
 import { checked, libc } from './libc.ts';
@@ -79,6 +79,8 @@ export interface FileLockOptions {
   readonly followLinks?: boolean;
   /** Default: all that the call has left. */
   readonly timeoutMs?: number;
+  /** Whether each holder removes the file: a new file then shows that the lock was handed on, and the call's time starts again. */
+  readonly removed?: boolean;
 }
 
 /**
@@ -109,7 +111,7 @@ export function withFreeFileLock<T>(file: string, options: FileLockOptions, work
   }
 }
 
-const OWN_FILE: FileLockOptions = { mode: 0o600 };
+const OWN_FILE: FileLockOptions = { mode: 0o600, removed: true };
 /** sys/file.h */
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -140,13 +142,24 @@ function removeAndRelease(file: string, fd: number): void {
 }
 
 function lockWithin(file: string, options: FileLockOptions): number {
-  const wait = deadlineIn(options.timeoutMs);
+  const first = deadlineIn(options.timeoutMs);
+  let wait = first;
+  let inode = inodeOf(file);
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
     const fd = tryToLock(file, options);
     if (fd !== undefined) return fd;
-    if (wait.passed()) throw timeoutError(`waiting for lock ${file}`, wait, { holder: holderOf(file) });
+    const inodeNow = inodeOf(file);
+    if (options.removed === true && inodeNow !== inode) {
+      inode = inodeNow;
+      wait = restartInQueue(first);
+    }
+    if (wait.passed()) throw timeoutError(`waiting for lock ${file}`, first, { holder: holderOf(file) });
     sleep(Math.min(pauseMs, Math.max(wait.remainingMs(), 0)));
   }
+}
+
+function inodeOf(file: string): number | undefined {
+  return statSync(file, { throwIfNoEntry: false })?.ino;
 }
 
 /** @returns the descriptor that holds the lock; undefined when another process has it */

@@ -10,6 +10,7 @@ import {
   withLock,
   withNamespaceLock,
 } from '../../../../shared/kernel/locks.ts';
+import { withCallDeadline } from '../../../../shared/kernel/deadline.ts';
 import { openNamespace } from '../../../../shared/kernel/namespace.ts';
 import { suite } from '../../../support/suite.ts';
 import { cniError, makeNamespace, run } from '../../../support/kernel.ts';
@@ -281,6 +282,17 @@ test('no update is lost although each holder removes the lock file', async () =>
   assert.equal(codes, [0, 0, 0, 0]);
   assert.is(run('cat', '/run/lock-test/counter'), '400');
   assert.equal(readdirSync(LOCK_DIRECTORY), []);
+});
+
+test('a call that queues has its time again whenever the lock is handed on', async () => {
+  mkdirSync(LOCK_DIRECTORY, { recursive: true, mode: 0o700 });
+  const script = `exec 9>queue; flock 9; echo held
+    for turn in 1 2 3; do sleep 0.2; exec 8>next; flock 8; mv next queue; exec 9>&8 8>&-; done; rm queue`;
+  const holders = spawn('sh', ['-c', script], { cwd: LOCK_DIRECTORY, stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(holders.stdout, 'data');
+  const began = Date.now();
+  withCallDeadline(() => withLock('queue', () => undefined), 300);
+  assert.ok(Date.now() - began > 500, 'all three held it before');
 });
 
 test.run();
