@@ -1,43 +1,42 @@
-import type { Attachment } from '../conflist/attachment.ts';
-import { loadNetworkList } from '../conflist/load.ts';
-import type { NetworkList } from '../conflist/network-list.ts';
-import { parsePortMapping, type PortMapping } from '../conflist/port-mapping.ts';
-import { cachedAttachments, DEFAULT_CACHE_DIR, readCachedAttachment } from '../conflist/result-cache.ts';
+import { type Attachment, parsePortMapping, type PortMapping } from '../conflist/attachment.ts';
+import { loadNetworkList, type NetworkList } from '../conflist/network-list.ts';
+import { DEFAULT_CACHE_DIR, readCachedAttachment } from '../conflist/result-cache.ts';
 import {
   addNetwork,
   checkNetwork,
   collectGarbage,
   deleteNetwork,
   networkStatus,
+  presentAttachments,
   type Runtime,
+  pluginFolder,
+  USUAL_FOLDER,
 } from '../conflist/runtime.ts';
 import { renderResult } from '../shared/cni/results.ts';
-import { isNetworkNamespace } from '../shared/kernel/namespace.ts';
-import { pluginFolder, USUAL_FOLDER } from '../conflist/plugin-folder.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { readOptions, UsageError } from '../shared/config/command-line.ts';
 
 const HELP = `usage: weft run <verb> --conflist FILE [options]
 
-Runs a network list as libcni, and so Nomad, runs it.
+Runs the plugins of a network list, as libcni and Nomad do.
 
-  add       connect a container; prints the result
-  check     verify a connection made earlier
-  del       disconnect, plugins in reverse order; works when the namespace is gone
-  gc        drop what belongs to no valid attachment
-  status    ask whether the plugins are ready (lists of version 1.1.0 and newer)
+  add       connect a container and print the result
+  check     check an attachment made earlier
+  del       disconnect a container, plugins in reverse order; the namespace may be gone
+  gc        run del for every known attachment that is not valid, then GC (cniVersion 1.1.0 and newer)
+  status    check that the plugins are ready (cniVersion 1.1.0 and newer)
 
   --conflist FILE     a network list (.conflist) or a lone plugin configuration (.conf)
-  --id ID             container id; Nomad takes the allocation's
-  --netns PATH|NAME   network namespace; a name stands for /var/run/netns/NAME. It must exist: ip netns add NAME
+  --id ID             container id; for Nomad, the allocation id
+  --netns PATH|NAME   network namespace; NAME means /var/run/netns/NAME. For add it must exist: ip netns add NAME
   --ifname NAME       interface inside (default eth0)
-  --port MAPPING      [hostIP:]hostPort[:containerPort][/tcp|/udp|/sctp], repeatable; without a protocol tcp and udp, as Nomad does.
-                      check and del without --port use what add was given
+  --port MAPPING      [hostIP:]hostPort[:containerPort][/tcp|/udp|/sctp], repeatable; default tcp and udp, as Nomad does.
+                      check and del default to the mappings of add
   --cni-args K=V;...  CNI_ARGS, repeatable
-  --bin-dir FOLDER    where the plugins are, repeatable (default: CNI_PATH, else this executable's folder, else ${USUAL_FOLDER})
-  --cache-dir FOLDER  results of earlier adds (default ${DEFAULT_CACHE_DIR})
+  --bin-dir DIR       directory of the plugins, repeatable (default: CNI_PATH, this executable's directory, ${USUAL_FOLDER})
+  --cache-dir DIR     cached results (default ${DEFAULT_CACHE_DIR})
   --valid ID[/IFNAME] gc: an attachment to keep, repeatable
-  --valid-present     gc: keep the cached attachments whose namespace still exists
+  --valid-present     gc: keep the attachments whose container may be running
 `;
 
 const OPTIONS = {
@@ -63,7 +62,7 @@ const VERBS: Readonly<Record<string, (runtime: Runtime, list: NetworkList, optio
   },
   check: (runtime, list, options) => {
     checkNetwork(runtime, list, asAdded(list, options));
-    return list.disableCheck ? 'not checked: the list says "disableCheck"\n' : '';
+    return list.disableCheck ? 'not checked: the list has "disableCheck"\n' : '';
   },
   del: (runtime, list, options) => {
     deleteNetwork(runtime, list, asAdded(list, options));
@@ -71,10 +70,10 @@ const VERBS: Readonly<Record<string, (runtime: Runtime, list: NetworkList, optio
   },
   gc: (runtime, list, options) => {
     collectGarbage(runtime, list, validAttachments(list, options));
-    return list.disableGC ? 'nothing collected: the list says "disableGC"\n' : '';
+    return list.disableGC ? 'nothing collected: the list has "disableGC"\n' : '';
   },
   status: (runtime, list) =>
-    networkStatus(runtime, list) ? '' : `nobody asked: lists of version ${list.cniVersion} have no STATUS\n`,
+    networkStatus(runtime, list) ? '' : `not checked: cniVersion ${list.cniVersion} has no STATUS\n`,
 };
 
 export function run(argv: readonly string[]): number {
@@ -85,8 +84,7 @@ export function run(argv: readonly string[]): number {
   if (verb === undefined || !Object.hasOwn(VERBS, name ?? '')) {
     throw new UsageError(`the verb must be one of ${Object.keys(VERBS).join(', ')}, got ${name ?? 'none'}`);
   }
-  if (surplus.length > 0)
-    throw new UsageError(`what is "${surplus[0]}"? Only the verb stands without an option`);
+  if (surplus.length > 0) throw new UsageError(`unexpected argument "${surplus[0]}"`);
   if (values.conflist === undefined) throw new UsageError('--conflist is required');
   const list = loadNetworkList(values.conflist);
   return finish(verb(runtimeOf(values), list, values));
@@ -119,7 +117,7 @@ function attachment(options: Options): Attachment {
   };
 }
 
-/** Runtimes repeat on DEL and CHECK what they gave to ADD; a person need not. */
+/** DEL and CHECK need the arguments of ADD; those that are not given come from the cached result. */
 function asAdded(list: NetworkList, options: Options): Attachment {
   const given = attachment(options);
   const added = readCachedAttachment(options['cache-dir'], list.name, given);
@@ -132,7 +130,7 @@ function asAdded(list: NetworkList, options: Options): Attachment {
   };
 }
 
-/** Without any word about what is valid, everything would be garbage: that must be said, not forgotten. */
+/** Without valid attachments, GC would remove everything: that must be requested explicitly. */
 function validAttachments(list: NetworkList, options: Options): { containerID: string; ifname: string }[] {
   const named = (options.valid ?? []).map((text) => {
     const [containerID = '', ifname = options.ifname] = text.split('/');
@@ -140,12 +138,9 @@ function validAttachments(list: NetworkList, options: Options): { containerID: s
   });
   if (options['valid-present'] !== true) {
     if (named.length > 0) return named;
-    throw new UsageError('gc needs to know what is valid: --valid ID[/IFNAME], or --valid-present');
+    throw new UsageError('gc needs --valid ID[/IFNAME] or --valid-present');
   }
-  const present = cachedAttachments(options['cache-dir'], list.name)
-    .filter(({ netns }) => netns !== '' && isNetworkNamespace(netns))
-    .map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
-  return [...named, ...present];
+  return [...named, ...presentAttachments(options['cache-dir'], list)];
 }
 
 function namespacePath(text: string): string {

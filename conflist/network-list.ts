@@ -1,16 +1,19 @@
+import { readdirSync } from 'node:fs';
+import { dirname, extname, join } from 'node:path';
+import * as z from 'zod/mini';
 import { decodeConfig } from '../shared/config/decode.ts';
-import { CniCode, CniError } from '../shared/cni/errors.ts';
 import { parseJson } from '../shared/config/json.ts';
+import { CniCode, CniError } from '../shared/cni/errors.ts';
 import {
+  CNI_VERSIONS,
   isAtLeast,
   isCniVersion,
   NEWEST_VERSION,
-  CNI_VERSIONS,
   type CniVersion,
 } from '../shared/cni/versions.ts';
-import { EXACT_KEYS, listSchema, pluginSchema, singleSchema } from './schema.ts';
+import { readRegularFile } from '../shared/kernel/files.ts';
 
-/** One plugin of a list: what the runtime reads, and the whole object as it was written. */
+/** One plugin of a list: what the runtime reads, and the whole object as written. */
 export interface ListedPlugin {
   readonly type: string;
   readonly capabilities: Readonly<Record<string, boolean>>;
@@ -22,11 +25,28 @@ export interface NetworkList {
   readonly cniVersion: CniVersion;
   readonly disableCheck: boolean;
   readonly disableGC: boolean;
-  /** Plugins may also lie in a folder beside the list's file (CNI SPEC "loadOnlyInlinedPlugins"). */
+  /** No plugins from the directory beside the list's file (CNI SPEC "loadOnlyInlinedPlugins"). */
   readonly onlyInlined: boolean;
   readonly plugins: readonly ListedPlugin[];
-  /** The list as it came, byte for byte: libcni's result cache keeps it. */
+  /** The list byte for byte: libcni's result cache keeps it. */
   readonly text: string;
+}
+
+/**
+ * A network list from its file, with the plugins of the directory `<the file's directory>/<network name>/*.conf` after its own, unless
+ * `loadOnlyInlinedPlugins` is set. Throws CniError 5 when it cannot be read, else as {@link parseNetworkList}.
+ */
+export function loadNetworkList(file: string): NetworkList {
+  const list = parseNetworkList(read(file), file);
+  const beside = list.onlyInlined ? [] : pluginsBeside(join(dirname(file), list.name));
+  const plugins = [...list.plugins, ...beside];
+  if (plugins.length === 0) {
+    throw new CniError(
+      CniCode.InvalidNetworkConfig,
+      `invalid network list ${file}: it has no "plugins", and there is no directory "${list.name}" of plugins beside it`,
+    );
+  }
+  return { ...list, plugins };
 }
 
 /**
@@ -49,7 +69,7 @@ function isList(document: Readonly<Record<string, unknown>>): boolean {
 }
 
 function fromList(document: Readonly<Record<string, unknown>>, text: string, what: string): NetworkList {
-  refuseOtherSpellings(document, what);
+  rejectOtherSpellings(document, what);
   const decoded = decodeConfig(listSchema, document, what);
   const entries = (document['plugins'] ?? []) as Record<string, unknown>[];
   const onlyInlined = isTrue(decoded.loadOnlyInlinedPlugins);
@@ -87,8 +107,8 @@ function listedPlugin(raw: Readonly<Record<string, unknown>>, what: string): Lis
   return { type, capabilities: capabilities ?? {}, raw };
 }
 
-/** libcni looks these up by their exact spelling and overlooks any other; a typo must not pass for "absent". */
-function refuseOtherSpellings(document: Readonly<Record<string, unknown>>, what: string): void {
+/** libcni reads these keys only in their exact spelling; a wrong one must not pass for an absent key. */
+function rejectOtherSpellings(document: Readonly<Record<string, unknown>>, what: string): void {
   const exact = new Map(EXACT_KEYS.map((key) => [key.toLowerCase(), key]));
   const wrong = Object.keys(document).filter((key) => (exact.get(key.toLowerCase()) ?? key) !== key);
   if (wrong.length === 0) return;
@@ -96,7 +116,7 @@ function refuseOtherSpellings(document: Readonly<Record<string, unknown>>, what:
   throw invalid(what, hints.join('; '));
 }
 
-/** The newest version that the list offers and this runtime speaks; none at all means 0.1.0, as in the specification. */
+/** The newest version that the list offers and this runtime supports; a list without one has 0.1.0, as in the specification. */
 function chooseVersion(single: string, several: readonly string[], what: string): CniVersion {
   const offered = several.length === 0 ? [single] : [...several, single].filter((text) => text !== '');
   const usable =
@@ -109,8 +129,8 @@ function chooseVersion(single: string, several: readonly string[], what: string)
   if (isCniVersion(version)) return version;
   throw new CniError(
     CniCode.IncompatibleVersion,
-    `${what}: cniVersion ${offered.map((text) => JSON.stringify(text)).join(', ')} is none that this runtime speaks`,
-    { details: `it speaks ${CNI_VERSIONS.join(', ')}` },
+    `${what}: unsupported cniVersion ${offered.map((text) => JSON.stringify(text)).join(', ')}`,
+    { details: `supported: ${CNI_VERSIONS.join(', ')}` },
   );
 }
 
@@ -130,3 +150,78 @@ function objectOf(value: unknown, what: string): Readonly<Record<string, unknown
 function invalid(what: string, rule: string): CniError {
   return new CniError(CniCode.InvalidNetworkConfig, `invalid ${what}: ${rule}`);
 }
+
+function pluginsBeside(folder: string): ListedPlugin[] {
+  return filesOf(folder)
+    .filter((name) => extname(name) === '.conf')
+    .sort()
+    .map((name) => join(folder, name))
+    .map((file) => parsePlugin(read(file), file));
+}
+
+function filesOf(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => !entry.isDirectory())
+      .map(({ name }) => name);
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return [];
+    throw new CniError(CniCode.IoFailure, `cannot read directory ${folder}: ${(thrown as Error).message}`, {
+      cause: thrown,
+    });
+  }
+}
+
+function read(file: string): string {
+  const text = readRegularFile(file, { limitBytes: LIMIT_BYTES });
+  if (text !== undefined) return text;
+  throw new CniError(CniCode.IoFailure, `network list ${file} does not exist`, {
+    details: 'give the path of a .conflist or .conf file with --conflist',
+  });
+}
+
+/** As much as a plugin reads of its configuration. */
+const LIMIT_BYTES = 4 * 1024 * 1024;
+
+/**
+ * The keys of a network list that the runtime itself reads: CNI SPEC 1.1.0 "Configuration format". All other keys, and the
+ * plugins' own, pass through unread as with libcni: each plugin validates its part.
+ */
+const flag = z.union([z.boolean(), z.string().check(z.regex(/^(true|false)$/i, 'must be true or false'))]);
+
+const networkName = z
+  .string()
+  .check(
+    z.regex(
+      /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/,
+      'must start with a letter or digit and contain only letters, digits, "_", "." and "-" (it becomes part of file names)',
+    ),
+  );
+
+const pluginType = z
+  .string()
+  .check(z.regex(/^[^/]+$/, 'must be the name of a plugin executable, not empty and without "/"'));
+
+const pluginSchema = z.looseObject({
+  type: pluginType,
+  name: z.optional(z.string()),
+  cniVersion: z.optional(z.string()),
+  capabilities: z.optional(z.record(z.string(), z.boolean())),
+});
+
+const listSchema = z.looseObject({
+  name: networkName,
+  cniVersion: z.optional(z.string()),
+  cniVersions: z.optional(z.array(z.string())),
+  disableCheck: z.optional(flag),
+  disableGC: z.optional(flag),
+  loadOnlyInlinedPlugins: z.optional(flag),
+  plugins: z.optional(z.array(pluginSchema).check(z.minLength(1, 'must name at least one plugin'))),
+});
+
+/** A lone plugin configuration (`.conf`): a list of one, whose name and version stand beside the plugin's own keys. */
+const singleSchema = z.extend(pluginSchema, { name: networkName });
+
+/** The keys of {@link listSchema} that libcni knows in this spelling only, unlike keys inside a plugin's configuration. */
+const EXACT_KEYS = Object.keys(listSchema.shape);

@@ -1,5 +1,5 @@
 import { type Server, createServer } from 'node:net';
-import { pluginFolder } from '../../conflist/plugin-folder.ts';
+import { pluginFolder } from '../../conflist/runtime.ts';
 import { assertExample } from './assertions.ts';
 import { Children } from './children.ts';
 import { type Plan, exampleList, groupsOf, makePlan } from './plan.ts';

@@ -1,4 +1,4 @@
-import { USUAL_FOLDER } from '../../conflist/plugin-folder.ts';
+import { USUAL_FOLDER } from '../../conflist/runtime.ts';
 import { readOptions, UsageError } from '../../shared/config/command-line.ts';
 
 export const HELP = `usage: weft countdash [options]

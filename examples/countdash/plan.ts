@@ -1,7 +1,6 @@
 import { randomInt, randomUUID } from 'node:crypto';
-import type { Attachment } from '../../conflist/attachment.ts';
+import { type Attachment, bothProtocols } from '../../conflist/attachment.ts';
 import { type NetworkList, parseNetworkList } from '../../conflist/network-list.ts';
-import { bothProtocols } from '../../conflist/port-mapping.ts';
 import type { HostFacts } from './host.ts';
 import { DNS_PORT, type Options } from './options.ts';
 import { readAsset } from '../../shared/assets.ts';

@@ -3,15 +3,15 @@ import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
-import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';
+import { findNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses, type AddressInfo } from '../../shared/kernel/rtnetlink/addresses.ts';
-import { linkByName, setLink, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
+import { linkByName, links, setLink, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 
-/** The kernel's own name for it: CNI_IFNAME is not looked at. */
+/** The kernel's name for it; CNI_IFNAME is ignored. */
 const NAME = 'lo';
 
-/** The configuration has no keys of loopback's own. */
+/** loopback has no configuration keys. */
 type Config = Readonly<Record<string, never>>;
 
 /** Brings the loopback interface of a namespace up, and down again. See docs/reference/plugins/loopback.md. */
@@ -26,23 +26,30 @@ export const plugin: Plugin<Config> = {
   status: () => undefined,
 };
 
-/** The same call again changes nothing and tells the same. */
+/** Idempotent: a second ADD changes nothing and gives the same result. */
 function add(call: Invocation<Config>): CniResult {
   using rtnetlink = Rtnetlink.openIn(call.netns);
   const link = loopback(rtnetlink, call);
   const before = loopbackAddresses(rtnetlink, link);
   if (!link.up) setLink(rtnetlink, link.index, { up: true });
   if (call.prevResult !== undefined) return call.prevResult;
-  // The kernel gives 127.0.0.1/8 and ::1/128 when the interface comes up, unless they are there already.
+  // The kernel adds 127.0.0.1/8 and ::1/128 when the interface comes up, unless it has them already.
   return describe(call, link, link.up ? before : loopbackAddresses(rtnetlink, link));
 }
 
-/** A namespace that is gone took its interface along. */
-function del(call: Invocation<Config>): void {
-  if (call.netns === '' || !isNetworkNamespace(call.netns)) return;
-  using rtnetlink = Rtnetlink.openIn(call.netns);
-  const link = linkByName(rtnetlink, NAME);
-  if (link?.up === true) setLink(rtnetlink, link.index, { up: false });
+/**
+ * When the namespace is gone, so is its interface. DEL of the whole list calls loopback last: if another interface is still up, the path
+ * is now the namespace of another container, or of another network of this one, and both need `lo`.
+ */
+function del(call: Invocation<Partial<Config>>): void {
+  const found = call.netns === '' ? undefined : findNamespace(call.netns);
+  if (found?.is !== 'open') return;
+  using namespace = found.namespace;
+  using rtnetlink = Rtnetlink.openIn(namespace);
+  const all = links(rtnetlink);
+  const loopback = all.find(({ name }) => name === NAME);
+  if (loopback?.up !== true || all.some(({ name, up }) => up && name !== NAME)) return;
+  setLink(rtnetlink, loopback.index, { up: false });
 }
 
 function check(call: Invocation<Config>): void {

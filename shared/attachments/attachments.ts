@@ -164,7 +164,7 @@ const FEW = 8;
 
 function findDataDirs({ network, containerId, config, thorough }: Origin): string[] {
   const own = containerId === undefined ? [] : cachedResults(network, containerId);
-  const others = cachedResults(network, undefined, thorough === true ? Infinity : FEW);
+  const others = cachedResults(network, undefined, { most: thorough === true ? Infinity : FEW });
   const configured = dataDirOf(config);
   const candidates = [
     ...(configured === undefined ? [] : [configured]),

@@ -1,8 +1,9 @@
-import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import * as z from 'zod/mini';
+import { readRegularFile } from '../kernel/files.ts';
 import { parseCidr } from '../net/address.ts';
 
-/** The last ADD of an attachment as libcni caches it, as far as it tells whether the container is alive and where its lease is. */
+/** The last ADD of an attachment as libcni caches it. */
 export interface CachedResult {
   readonly network: string;
   readonly containerId: string;
@@ -17,32 +18,54 @@ export interface CachedResult {
   readonly dataDirs: readonly string[];
   /** The configurations of the plugins, in the order of the list, without what the runtime adds (`runtimeConfig`, `prevResult`). */
   readonly plugins: readonly Readonly<Record<string, unknown>>[];
+  /** CNI_ARGS. */
+  readonly args: readonly (readonly [key: string, value: string])[];
+  /** What the runtime gives to plugins that declare the capability, e.g. `portMappings`. */
+  readonly capabilityArgs: Readonly<Record<string, unknown>>;
 }
 
-/** libcni's folder. Nomad, Podman and CRI-O use it; containerd does not cache results. */
+/** libcni's directory. Nomad, Podman and CRI-O use it; containerd does not cache results. */
 export const RESULTS_DIR = '/var/lib/cni/results';
 
 /**
  * Cached results of the network, or of one container on it. Files that cannot be read, or are no cached results, are skipped.
  * @param most read no more than this many, in the order of the file names
  */
-export function cachedResults(network: string, containerId?: string, most = Infinity): CachedResult[] {
+export function cachedResults(
+  network: string,
+  containerId?: string,
+  { most = Infinity, dir = RESULTS_DIR }: { most?: number; dir?: string } = {},
+): CachedResult[] {
   const found: CachedResult[] = [];
-  for (const file of filesOf(containerId === undefined ? `${network}-` : `${network}-${containerId}-`)) {
+  for (const file of filesOf(dir, containerId === undefined ? `${network}-` : `${network}-${containerId}-`)) {
     if (found.length >= most) break;
-    const result = readCachedFile(file);
+    const result = parseCacheFile(file);
     if (result?.network !== network) continue;
     if (containerId === undefined || result.containerId === containerId) found.push(result);
   }
   return found;
 }
 
+/**
+ * The text of a file in libcni's cache. Neither a FIFO nor a device in its place can block the call or fill the memory.
+ * @returns undefined when it is missing
+ * @throws CniError 5
+ */
+export function readCacheFile(file: string): string | undefined {
+  return readRegularFile(file, { limitBytes: LIMIT_BYTES, followLinks: false });
+}
+
+/** List, capability arguments and result of one attachment: 65,535 port mappings take 6 MB. */
+const LIMIT_BYTES = 16 * 1024 * 1024;
+
 const fileSchema = z.object({
-  containerId: z.string(),
-  ifName: z.string(),
+  containerId: z.string().check(z.minLength(1)),
+  ifName: z.string().check(z.minLength(1)),
   networkName: z.string(),
   netns: z._default(z.string(), ''),
   config: z._default(z.string(), ''),
+  cniArgs: z._default(z.array(z.tuple([z.string(), z.string()])), []),
+  capabilityArgs: z._default(z.record(z.string(), z.unknown()), {}),
   result: z._default(
     z.object({
       ips: z._default(z.array(z.object({ address: z.string() })), []),
@@ -58,11 +81,11 @@ const listSchema = z.extend(ipamSchema, { plugins: z._default(z.array(z.unknown(
 
 const pluginSchema = z.record(z.string(), z.unknown());
 
-function readCachedFile(file: string): CachedResult | undefined {
+function parseCacheFile(file: string): CachedResult | undefined {
   try {
-    const cached = z.safeParse(fileSchema, JSON.parse(readLimited(file)));
+    const cached = z.safeParse(fileSchema, JSON.parse(readCacheFile(file) ?? ''));
     if (!cached.success) return undefined;
-    const { containerId, ifName, networkName, netns, config, result } = cached.data;
+    const { containerId, ifName, networkName, netns, config, cniArgs, capabilityArgs, result } = cached.data;
     return {
       network: networkName,
       containerId,
@@ -72,6 +95,8 @@ function readCachedFile(file: string): CachedResult | undefined {
       hostInterfaces: result.interfaces.flatMap(({ name, sandbox = '' }) => (sandbox === '' ? [name] : [])),
       dataDirs: dataDirsIn(config),
       plugins: pluginsIn(config),
+      args: cniArgs,
+      capabilityArgs,
     };
   } catch {
     return undefined;
@@ -106,26 +131,10 @@ export function dataDirOf(config: unknown): string | undefined {
   return dataDir?.startsWith('/') === true ? dataDir : undefined;
 }
 
-/** More than any list, its capability arguments and its result take; 65,535 port mappings are 6 MB. */
-const LONGEST_FILE = 16 * 1024 * 1024;
-
-/** Neither a FIFO nor a device in the folder can block the call or fill the memory. */
-function readLimited(file: string): string {
-  const fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+function filesOf(dir: string, prefix: string): string[] {
   try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile() || stat.size > LONGEST_FILE) return '';
-    const bytes = Buffer.alloc(stat.size);
-    return bytes.toString('utf8', 0, readSync(fd, bytes, 0, stat.size, 0));
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function filesOf(prefix: string): string[] {
-  try {
-    const names = readdirSync(RESULTS_DIR).filter((name) => name.startsWith(prefix));
-    return names.sort().map((name) => `${RESULTS_DIR}/${name}`);
+    const names = readdirSync(dir).filter((name) => name.startsWith(prefix));
+    return names.sort().map((name) => `${dir}/${name}`);
   } catch {
     return [];
   }

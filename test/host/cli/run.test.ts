@@ -110,7 +110,7 @@ const mistakes: [args: string[], message: RegExp][] = [
   [['run', 'toString', '--conflist', LIST], /verb must be one of/],
   [['run', 'add'], /--conflist is required/],
   [['run', 'add', '--conflist', LIST], /--id is required/],
-  [['run', 'add', 'more', '--conflist', LIST], /what is "more"/],
+  [['run', 'add', 'more', '--conflist', LIST], /unexpected argument "more"/],
   [['run', 'add', '--conflist', LIST, '--id', 'x', '--port', '99999'], /1 to 65535, got 99999/],
   [['run', 'add', '--conflist', LIST, '--id', 'x', '--cni-args', 'novalue'], /KEY=VALUE/],
   [['run', 'add', '--nonsense'], /--nonsense/],

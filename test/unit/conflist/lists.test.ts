@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { loadNetworkList } from '../../../conflist/load.ts';
+import { loadNetworkList } from '../../../conflist/network-list.ts';
 import { suite } from '../../support/suite.ts';
 
 /**

@@ -1,7 +1,6 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { loadNetworkList } from '../../../conflist/load.ts';
-import { parseNetworkList } from '../../../conflist/network-list.ts';
+import { loadNetworkList, parseNetworkList } from '../../../conflist/network-list.ts';
 import { suite } from '../../support/suite.ts';
 import { thrown } from '../../support/thrown.ts';
 
@@ -49,7 +48,7 @@ test('an unknown version is refused with the ones that are known', () => {
   for (const over of [{ cniVersion: '9.9.9' }, { cniVersion: '', cniVersions: ['7.0.0'] }]) {
     const error = thrown(() => parse(list(over)));
     assert.is(error.code, 1);
-    assert.match(error.message, /list\.json: cniVersion "[79]/);
+    assert.match(error.message, /list\.json: unsupported cniVersion "[79]/);
     assert.match(error.details ?? '', /0\.1\.0.*1\.1\.0/);
   }
 });
@@ -133,7 +132,7 @@ test('a file that is not there, and a list without any plugin', () => {
   writeFileSync(`${folder}/net.conflist`, '{"name":"net"}');
   assert.match(
     thrown(() => loadNetworkList(`${folder}/net.conflist`)).message,
-    /no "plugins" and no folder "net"/,
+    /no "plugins", and there is no directory "net"/,
   );
 });
 

@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import { parseNetworkList } from '../../../conflist/network-list.ts';
-import { pluginInput } from '../../../conflist/plugin-input.ts';
+import { pluginInput } from '../../../conflist/attachment.ts';
 import { suite } from '../../support/suite.ts';
 
 const test = suite('what a plugin reads');

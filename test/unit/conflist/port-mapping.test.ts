@@ -1,6 +1,5 @@
 import * as assert from 'uvu/assert';
-import { joinArgs } from '../../../conflist/attachment.ts';
-import { parsePortMapping } from '../../../conflist/port-mapping.ts';
+import { joinArgs, parsePortMapping } from '../../../conflist/attachment.ts';
 import { suite } from '../../support/suite.ts';
 import { thrown } from '../../support/thrown.ts';
 

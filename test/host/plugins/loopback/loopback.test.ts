@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { errorOf, fail, runPluginProcess, succeed, variables } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
 
-/** Checklist B, on the executable and real namespaces. */
+/** The executable in real namespaces. */
 const test = suite('loopback');
 
 const NS = '/run/netns/pod';
@@ -58,7 +58,7 @@ test('traffic flows to 127.0.0.1 and ::1 afterwards, whatever CNI_IFNAME says', 
   assert.not.match(ip('-n', 'pod', 'link'), 'eth7');
 });
 
-test(": the host's own lo is not touched", () => {
+test("the host's own lo is not touched", () => {
   const before = ip('-o', 'addr', 'show', 'lo') + ip('-o', 'link', 'show', 'lo');
   succeed('loopback', 'ADD', pod, config('1.0.0'));
   succeed('loopback', 'DEL', pod, config('1.0.0'));
@@ -112,11 +112,25 @@ test('DEL brings lo down; again, with an empty, missing or half-deleted namespac
   succeed('loopback', 'DEL', { id: 'c1', netns: '/etc/hosts/none' }, config('1.0.0'));
 });
 
-test('DEL with a path that is no network namespace succeeds and changes nothing', () => {
+test('DEL succeeds when the namespace path is a file, a directory, a dead mount or another kind of namespace', () => {
   writeFileSync('/run/netns/plain', '');
-  for (const netns of ['/run/netns/plain', '/proc/self/ns/mnt', '/dev/null']) {
-    succeed('loopback', 'DEL', { id: 'c1', netns }, config('1.0.0'));
+  ip('netns', 'add', 'dead');
+  execFileSync('umount', ['/run/netns/dead']);
+  const paths = ['/run/netns/plain', '/run/netns', '/run/netns/dead', '/proc/self/ns/mnt', '/dev/null'];
+  for (const netns of paths) {
+    assert.is(succeed('loopback', 'DEL', { id: 'c1', netns }, config('1.0.0')), undefined, netns);
   }
+});
+
+test("DEL whose path is now another container's namespace leaves its lo up", () => {
+  ip('-n', 'pod', 'link', 'set', 'lo', 'up');
+  ip('-n', 'pod', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'peer0');
+  ip('-n', 'pod', 'link', 'set', 'eth0', 'up');
+  succeed('loopback', 'DEL', { id: 'earlier', netns: NS }, config('1.0.0'));
+  assert.ok(isUp());
+  ip('-n', 'pod', 'link', 'del', 'eth0');
+  succeed('loopback', 'DEL', { id: 'earlier', netns: NS }, config('1.0.0'));
+  assert.not(isUp());
 });
 
 test('CHECK tells whether lo is up and changes nothing', () => {

@@ -60,6 +60,8 @@ test('cached results of one container on one network, and nothing else that the 
       hostInterfaces: ['veth1'],
       dataDirs: [],
       plugins: [],
+      args: [],
+      capabilityArgs: {},
     },
     {
       network: 'net1',
@@ -70,6 +72,8 @@ test('cached results of one container on one network, and nothing else that the 
       hostInterfaces: [],
       dataDirs: [],
       plugins: [],
+      args: [],
+      capabilityArgs: {},
     },
   ]);
 });
