@@ -1,7 +1,8 @@
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { KnownAttachments } from '../../shared/attachments/attachments.ts';
+import { RESULTS_DIR } from '../../shared/attachments/cached-results.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByIndex, linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
@@ -54,6 +55,9 @@ export function addressesOf(call: Call): ContainerAddresses {
  * Reads the result that the runtime cached, if there is one.
  */
 export function earlierAddresses(call: Call): ContainerAddresses {
+  // The usual ADD is the first one: one system call, whatever the number of containers.
+  if (!existsSync(`${RESULTS_DIR}/${call.network}-${call.containerId}-${call.ifname}`))
+    return { known: [], own: [] };
   const attachments = new KnownAttachments({ network: call.network, containerId: call.containerId });
   const present = new Set(call.prevResult?.ips.map(({ address }) => withoutPrefixLength(address)));
   const known = cachedAddresses(call, attachments)

@@ -1,29 +1,56 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import { BACKENDS, chosenBackend, possibleBackends } from './backends.ts';
+import type { ConfigurationChange } from './backend.ts';
+import { BACKENDS, chosenBackend, possibleBackends, type BackendName } from './backends.ts';
 import type { FirewallSettings } from './config.ts';
-import { planFirewall } from './plan.ts';
+import { planFirewall, type FirewallPlan } from './plan.ts';
 
 /**
- * The container must be complete in the back end that an ADD would use now, or in another one: the node may have been moved to
- * another back end since this container's ADD.
+ * Whether the container is let through as it was set up. The network's configuration, or the node's, may have changed since its ADD:
+ * that is a warning which names the key, because Nomad rebuilds the network of every allocation whose CHECK fails.
  */
 export function check(call: Invocation<FirewallSettings>): void {
   const plan = planFirewall(call, call.config);
   const chosen = chosenBackend(call.config);
-  const missing = BACKENDS[chosen].missing(plan);
-  if (missing === undefined) return;
-  const others = possibleBackends(call.config).filter((name) => name !== chosen);
-  if (others.some((name) => isComplete(() => BACKENDS[name].missing(plan)))) return;
-  throw new CniError(CniCode.Internal, `firewall rules are not complete: ${missing}`);
+  const now = lookIn(chosen, plan);
+  if (now.missing === undefined) {
+    warnOf(now.changes, call);
+    return;
+  }
+  for (const other of possibleBackends(call.config)) {
+    if (other === chosen) continue;
+    const there = lookIn(other, plan);
+    if (there.missing !== undefined) continue;
+    call.warn(
+      `firewall: "backend" is now ${chosen}, but the rules of container ${call.containerId} are in ${other}; they still work`,
+    );
+    warnOf(there.changes, call);
+    return;
+  }
+  throw now.missing instanceof CniError
+    ? now.missing
+    : new CniError(CniCode.Internal, `firewall rules are not complete: ${now.missing}`);
 }
 
-/** A back end that this host cannot use holds nothing. */
-function isComplete(missing: () => string | undefined): boolean {
+interface Found {
+  /** What is missing, or why this host cannot use the back end. */
+  readonly missing: string | CniError | undefined;
+  readonly changes: readonly ConfigurationChange[];
+}
+
+function lookIn(name: BackendName, plan: FirewallPlan): Found {
+  const changes: ConfigurationChange[] = [];
   try {
-    return missing() === undefined;
+    const missing = BACKENDS[name].missing(plan, (change) => void changes.push(change));
+    return { missing, changes };
   } catch (thrown) {
-    if (thrown instanceof CniError) return false;
+    if (thrown instanceof CniError) return { missing: thrown, changes: [] };
     throw thrown;
   }
+}
+
+/** One line a key: IPv4 and IPv6 differ in the same way. */
+function warnOf(changes: readonly ConfigurationChange[], { warn, containerId }: Invocation<unknown>): void {
+  for (const { key, found } of new Map(changes.map((change) => [change.key, change])).values())
+    warn(`firewall: "${key}" has changed since ADD of container ${containerId}: ${found}`);
 }

@@ -32,11 +32,15 @@ export const firewalldBackend: FirewallBackend = {
       ),
     ),
 
-  missing: (plan) => {
+  missing: (plan, changed) => {
     const firewalld = requireFirewalld();
-    const lost = sourcesOf(plan.addresses).find((source) => firewalld.zoneOf(source) !== plan.zone);
-    if (lost !== undefined) return `source ${lost} is missing from zone ${plan.zone} of firewalld`;
-    return ingressPolicy.missing(plan);
+    for (const source of sourcesOf(plan.addresses)) {
+      const zone = firewalld.zoneOf(source);
+      if (zone === undefined) return `source ${source} is missing from zone ${plan.zone} of firewalld`;
+      if (zone === plan.zone) continue;
+      changed({ key: 'firewalldZone', found: `source ${source} is in zone ${zone} and not in ${plan.zone}` });
+    }
+    return ingressPolicy.missing(plan, changed);
   },
 
   /** Sources carry no comment: whose an address is, is found out as for the rules of iptables. */

@@ -13,9 +13,16 @@ import type {
 } from '../../../shared/packetfilter/ruleset.ts';
 import { chooseDriver, missingEverywhere, removeEverywhere } from '../../../shared/packetfilter/select.ts';
 import { staleAddresses } from '../addresses.ts';
-import type { FirewallBackend } from '../backend.ts';
+import type { ConfigurationChange, FirewallBackend } from '../backend.ts';
 import { FAMILIES, hostsByFamily, type FirewallPlan } from '../plan.ts';
-import { FORWARD_CHAIN, acceptedAddress, acceptRules, firewallChange } from './rules.ts';
+import {
+  FORWARD_CHAIN,
+  acceptedAddress,
+  acceptRules,
+  adminChains,
+  firewallChange,
+  policyOfBridge,
+} from './rules.ts';
 
 /** Rules in table filter of iptables, in the reference's chains. Only families in which the container has an address are changed. */
 export const iptablesBackend: FirewallBackend = {
@@ -43,10 +50,15 @@ export const iptablesBackend: FirewallBackend = {
     );
   },
 
-  missing: (plan) => {
+  missing: (plan, changed) => {
     for (const family of familiesOf(plan)) {
-      const missing = missingEverywhere(family, (driver) => missingIn(driver, family, plan));
+      let changes: ConfigurationChange[] = [];
+      const missing = missingEverywhere(family, (driver) => {
+        changes = [];
+        return missingIn(driver, family, plan, (change) => void changes.push(change));
+      });
       if (missing !== undefined) return missing;
+      changes.forEach(changed);
     }
     return undefined;
   },
@@ -67,9 +79,49 @@ function familiesOf({ addresses }: FirewallPlan): Family[] {
   return FAMILIES.filter((family) => addresses[family].length > 0);
 }
 
-function missingIn(driver: PacketFilterDriver, family: Family, plan: FirewallPlan): string | undefined {
+function missingIn(
+  driver: PacketFilterDriver,
+  family: Family,
+  plan: FirewallPlan,
+  changed: (change: ConfigurationChange) => void,
+): string | undefined {
   const change = firewallChange(plan, plan.addresses[family]);
-  return missingFrom(driver.read(family, 'filter', namedChains(change)), change)[0];
+  const state = driver.read(family, 'filter', namedChains(change));
+  const [missing] = missingFrom(state, change);
+  if (missing === undefined) return undefined;
+  const { plan: added, changes } = planAsAdded(state, plan);
+  // Without chains, which were not all read: a rule that jumps to one proves that it exists.
+  const { ensureRules = [] } = firewallChange(added, plan.addresses[family]);
+  const [damaged] = missingFrom(state, { ensureRules });
+  if (damaged !== undefined) return changes.length > 0 ? damaged : missing;
+  changes.forEach(changed);
+  return undefined;
+}
+
+/**
+ * The plan that the container was added with, as far as the table tells: another operator's chain, no ingress policy, or the other
+ * one for this bridge.
+ */
+function planAsAdded(
+  state: TableState,
+  plan: FirewallPlan,
+): { plan: FirewallPlan; changes: ConfigurationChange[] } {
+  const changes: ConfigurationChange[] = [];
+  let added = plan;
+  const chains = adminChains(state);
+  const [first] = chains;
+  if (first !== undefined && !chains.includes(plan.adminChain)) {
+    const found = `${FORWARD_CHAIN} leads to chain ${chains.join(', ')} and not to ${plan.adminChain}`;
+    changes.push({ key: 'iptablesAdminChainName', found });
+    added = { ...added, adminChain: first };
+  }
+  const policy = policyOfBridge(state, plan);
+  if (policy !== plan.ingressPolicy) {
+    const found = `bridge ${plan.bridge ?? ''} has the policy ${policy} and not ${plan.ingressPolicy}`;
+    changes.push({ key: 'ingressPolicy', found });
+    added = { ...added, ingressPolicy: policy, bridge: policy === 'open' ? undefined : plan.bridge };
+  }
+  return { plan: added, changes };
 }
 
 function removal(family: Family, hosts: readonly string[]): TableChange {

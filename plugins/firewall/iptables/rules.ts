@@ -1,4 +1,11 @@
-import type { EnsuredRule, Match, Rule, TableChange } from '../../../shared/packetfilter/ruleset.ts';
+import { isUnmanaged, sameRule } from '../../../shared/packetfilter/compare.ts';
+import type {
+  EnsuredRule,
+  Match,
+  Rule,
+  TableChange,
+  TableState,
+} from '../../../shared/packetfilter/ruleset.ts';
 import type { IngressPolicy } from '../config.ts';
 import type { FirewallPlan } from '../plan.ts';
 
@@ -52,6 +59,33 @@ export function acceptRules(address: string): EnsuredRule[] {
 /** The address that an accept rule is for, as a host; undefined for any other rule. */
 export function acceptedAddress({ source, destination, target }: Rule): string | undefined {
   return target.kind === 'accept' ? (source ?? destination)?.value : undefined;
+}
+
+/** The operators' chains that CNI-FORWARD leads to. */
+export function adminChains(state: TableState): string[] {
+  return (state.chains.get(FORWARD_CHAIN) ?? []).flatMap((rule) =>
+    !isUnmanaged(rule) && rule.target.kind === 'jump' && sameRule(rule, toAdminChain(rule.target.chain))
+      ? [rule.target.chain]
+      : [],
+  );
+}
+
+/**
+ * The ingress policy that a bridge has: the wanted one unless nothing in the isolation chains names the bridge, or the rules of the
+ * other one are complete. (Incomplete rules of the wanted policy are damage.)
+ */
+export function policyOfBridge(
+  state: TableState,
+  { ingressPolicy, bridge }: Pick<FirewallPlan, 'ingressPolicy' | 'bridge'>,
+): IngressPolicy {
+  if (ingressPolicy === 'open' || bridge === undefined) return ingressPolicy;
+  const names = (rule: Rule): boolean =>
+    [rule.inInterface, rule.outInterface].some((one) => one?.value === bridge);
+  const rules = [STAGE_1, STAGE_2].flatMap((chain) => state.chains.get(chain) ?? []);
+  if (!rules.some((rule) => !isUnmanaged(rule) && names(rule))) return 'open';
+  const other = ingressPolicy === 'isolated' ? 'same-bridge' : 'isolated';
+  const isOther = isolationRules(other, bridge).every(({ chain, rule }) => state.holds(chain, rule));
+  return isOther ? other : ingressPolicy;
 }
 
 const toForwardChain: Rule = {

@@ -5,11 +5,18 @@ import { changeNft, readNft, removeFromNft } from '../../../shared/packetfilter/
 import { deleteElements } from '../../../shared/packetfilter/nftables/messages.ts';
 import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
-import type { Collection, FirewallBackend, Removal } from '../backend.ts';
+import type { Collection, ConfigurationChange, FirewallBackend, Removal } from '../backend.ts';
 import { FAMILIES, type FirewallPlan } from '../plan.ts';
 import { warnOfDrops } from '../warnings.ts';
-import { missingFromTable, missingRequests } from './difference.ts';
-import { containerElement, containersSet, networkPrefix, OWN_CHAINS, ownerComment } from './objects.ts';
+import { missingFromTable, missingIngressPolicy, missingRequests } from './difference.ts';
+import {
+  completeOwnerComment,
+  containerElement,
+  containersSet,
+  networkPrefix,
+  OWN_CHAINS,
+  ownerComment,
+} from './objects.ts';
 import { warnOfIneffective } from './warnings.ts';
 
 /** A table of its own in nf_tables (see objects.ts), written over netlink: the host needs no program. */
@@ -28,7 +35,7 @@ export const nftablesBackend: FirewallBackend = {
       FAMILIES.flatMap((family) => elementsOf(reader, family, removal)),
     ),
 
-  missing: (plan) => readNft((reader) => missingFromTable(reader, plan)),
+  missing: (plan, changed) => readNft((reader) => missingFromTable(reader, plan, changed)),
 
   collect: (collection) =>
     removeFromNft({ what: 'remove stale firewall rules' }, (reader) =>
@@ -45,10 +52,10 @@ export const ingressPolicy = {
       missingRequests(reader, withoutAddresses(plan)),
     );
   },
-  missing: (plan: FirewallPlan): string | undefined =>
+  missing: (plan: FirewallPlan, changed: (change: ConfigurationChange) => void): string | undefined =>
     plan.ingressPolicy === 'open'
       ? undefined
-      : readNft((reader) => missingFromTable(reader, withoutAddresses(plan))),
+      : readNft((reader) => missingIngressPolicy(reader, withoutAddresses(plan), changed)),
 };
 
 function withoutAddresses(plan: FirewallPlan): FirewallPlan {
@@ -64,9 +71,17 @@ function rejectOwnChain({ adminChain }: FirewallPlan): void {
   );
 }
 
-/** Elements are looked up by address and removed if their comment names this container. */
+/**
+ * Elements are looked up by address and removed if their comment names this container. If no address is known, all elements are
+ * listed, unless the comment was cut off and may be another container's too.
+ */
 function elementsOf(reader: NftReader, family: Family, removal: Removal): NetlinkRequest[] {
-  return removal.addresses[family]
+  const { ipv4, ipv6 } = removal.known;
+  if (ipv4.length + ipv6.length === 0) {
+    const comment = completeOwnerComment(removal);
+    return comment === undefined ? [] : deletions(reader, family, (other) => other === comment);
+  }
+  return removal.known[family]
     .map((host) => containerElement(removal, family, host))
     .filter(({ set, key, comment }) => {
       const standing = reader.element(set, key);

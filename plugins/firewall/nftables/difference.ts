@@ -12,6 +12,8 @@ import {
 import type { NftElement, NftStatement, NftTable } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingElement } from '../../../shared/packetfilter/nftables/reader.ts';
 import { ruleText } from '../../../shared/packetfilter/nftables/text.ts';
+import type { ConfigurationChange } from '../backend.ts';
+import type { IngressPolicy } from '../config.ts';
 import { FAMILIES, type FirewallPlan } from '../plan.ts';
 import {
   ADMIN_CHAINS,
@@ -36,15 +38,32 @@ export function missingRequests(reader: NftReader, plan: FirewallPlan): NetlinkR
 }
 
 /** For CHECK: a sentence about the first thing that is missing. */
-export function missingFromTable(reader: NftReader, plan: FirewallPlan): string | undefined {
+export function missingFromTable(
+  reader: NftReader,
+  plan: FirewallPlan,
+  changed: (change: ConfigurationChange) => void,
+): string | undefined {
   if (!reader.hasTable(TABLE)) return `table ${nameOf(TABLE)} is missing`;
   for (const chain of FIXED_CHAINS) {
     const missing = missingRule(reader, chain);
     if (missing !== undefined) return missing;
   }
   return (
-    missingJump(reader, plan.adminChain) ?? missingPolicy(reader, plan) ?? missingContainer(reader, plan)
+    missingJump(reader, plan.adminChain, changed) ??
+    missingPolicy(reader, plan, changed) ??
+    missingContainer(reader, plan)
   );
+}
+
+/** As {@link missingFromTable}, for a container without a back end's rules in the table. Without the table there never was a policy. */
+export function missingIngressPolicy(
+  reader: NftReader,
+  plan: FirewallPlan,
+  changed: (change: ConfigurationChange) => void,
+): string | undefined {
+  if (reader.hasTable(TABLE)) return missingFromTable(reader, plan, changed);
+  changed(policyChange(plan, 'open'));
+  return undefined;
 }
 
 function containerElements(plan: FirewallPlan): NftElement[] {
@@ -125,15 +144,43 @@ function missingRule(reader: NftReader, { chain, rules }: FixedChain): string | 
   return `${where} holds rules of other programs, or its own in another order`;
 }
 
-function missingJump(reader: NftReader, name: string): string | undefined {
+function missingJump(
+  reader: NftReader,
+  name: string,
+  changed: (change: ConfigurationChange) => void,
+): string | undefined {
   const statements = jumpTo(name);
-  if (reader.rules(ADMIN_CHAINS).some((rule) => rule.is({ statements }))) return undefined;
+  const rules = reader.rules(ADMIN_CHAINS);
+  if (rules.some((rule) => rule.is({ statements }))) return undefined;
+  if (rules.length > 0) {
+    const found = `chain ${ADMIN_CHAINS.name} of table ${nameOf(ADMIN_CHAINS.table)} does not lead to ${name}`;
+    changed({ key: 'iptablesAdminChainName', found });
+    return undefined;
+  }
   return `rule is missing from chain ${ADMIN_CHAINS.name} of table ${nameOf(ADMIN_CHAINS.table)}: ${ruleText({ statements })}`;
 }
 
-function missingPolicy(reader: NftReader, plan: FirewallPlan): string | undefined {
-  const lost = policyOf(plan).find((element) => !isEnough(element, reader.element(element.set, element.key)));
-  return lost === undefined ? undefined : `${elementText(lost)} is missing from ${setText(lost)}`;
+/** Neither element: the bridge never had a policy. Both, but of the other policy: the policy changed. One alone: damage. */
+function missingPolicy(
+  reader: NftReader,
+  plan: FirewallPlan,
+  changed: (change: ConfigurationChange) => void,
+): string | undefined {
+  const elements = policyOf(plan);
+  const standing = elements.map(({ set, key }) => reader.element(set, key));
+  const lost = elements.find((element, at) => !isEnough(element, standing[at]));
+  if (lost === undefined) return undefined;
+  const count = standing.filter((element) => element !== undefined).length;
+  if (count === 1) return `${elementText(lost)} is missing from ${setText(lost)}`;
+  changed(policyChange(plan, count === 0 ? 'open' : 'same-bridge'));
+  return undefined;
+}
+
+function policyChange({ bridge, ingressPolicy }: FirewallPlan, found: IngressPolicy): ConfigurationChange {
+  return {
+    key: 'ingressPolicy',
+    found: `bridge ${bridge ?? ''} has the policy ${found} and not ${ingressPolicy}`,
+  };
 }
 
 function missingContainer(reader: NftReader, plan: FirewallPlan): string | undefined {

@@ -111,6 +111,12 @@ export function ownerComment(attachment: Attachment): string {
   return Buffer.from(ownerText(attachment)).subarray(0, COMMENT_BYTES).toString();
 }
 
+/** {@link ownerComment}; undefined if it is cut off. */
+export function completeOwnerComment(attachment: Attachment): string | undefined {
+  const text = ownerText(attachment);
+  return Buffer.byteLength(text) > COMMENT_BYTES ? undefined : text;
+}
+
 /** The beginning of the comments of all elements of a network; undefined if the name is too long to be kept completely. */
 export function networkPrefix(network: string): string | undefined {
   const prefix = ownerText({ network, containerId: '' });

@@ -95,9 +95,12 @@ const STEPS: Record<string, Record<'add' | 'check' | 'del', (one: Allocation) =>
   },
   firewall: {
     add: (one) => firewall.add(plan(one), warn),
-    check: (one) => firewall.missing(plan(one)),
+    check: (one) => firewall.missing(plan(one), () => undefined),
     del: ({ network, containerId, address }) =>
-      firewall.remove({ network, containerId, addresses: hostsByFamily([address]), zone: '' }, warn),
+      firewall.remove(
+        { ...plan({ network, containerId, address, port: 0 }), known: hostsByFamily([address]) },
+        warn,
+      ),
   },
   portmap: {
     add: (one) => portmap.add(forwarding(one), warn),

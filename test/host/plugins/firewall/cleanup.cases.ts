@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../support/plugin.ts';
 import { masqueradeChange } from '../../../../plugins/bridge/iptables/masquerade.ts';
@@ -21,6 +21,7 @@ import {
   makeContainer,
   removeContainer,
   resultOf,
+  useHostVariant,
   type Container,
 } from '../../../support/port-host.ts';
 
@@ -107,6 +108,141 @@ export function cleanupCases(variant: Variant): void {
     call('DEL', s.c1);
     assert.equal(accepts(), own('10.88.0.11/32'));
     assert.equal(accepts('ipv6'), []);
+  });
+
+  const ISOLATED = { ingressPolicy: 'isolated' };
+  const SAME_BRIDGE = { ingressPolicy: 'same-bridge' };
+
+  s.test('CHECK after the configuration changed since ADD: a warning that names the key', () => {
+    const rows: [key: string, added: object, now: object][] = [
+      ['iptablesAdminChainName', {}, { iptablesAdminChainName: 'OTHER' }],
+      ['iptablesAdminChainName', { iptablesAdminChainName: '' }, {}],
+      ['ingressPolicy', {}, SAME_BRIDGE],
+      ['ingressPolicy', {}, ISOLATED],
+      ['ingressPolicy', SAME_BRIDGE, ISOLATED],
+      ['ingressPolicy', ISOLATED, SAME_BRIDGE],
+      ['backend', {}, { backend: 'nftables' }],
+    ];
+    for (const [key, added, now] of rows) {
+      clear('filter');
+      add(s.c1, added);
+      commits();
+      const { log } = call('CHECK', s.c1, now);
+      assert.match(log, `"${key}"`);
+      assert.is(log.trim().split('\n').length, 1, log);
+      assert.equal(commits(), []);
+    }
+    clear('filter');
+    add(s.c1, ISOLATED);
+    assert.is(call('CHECK', s.c1).log, '', 'a bridge keeps its policy for the other networks on it');
+  });
+
+  s.test('CHECK after the configuration changed, and a rule is damaged: fails', () => {
+    const rows: [added: object, now: object, damage: string, message: RegExp][] = [
+      [{}, { iptablesAdminChainName: 'OTHER' }, '-D CNI-FORWARD -s 10.88.0.11 -j ACCEPT', /missing/],
+      [{}, { iptablesAdminChainName: 'OTHER' }, '-D CNI-FORWARD 1', /chain OTHER is missing/],
+      [{}, ISOLATED, '-F FORWARD', /missing from chain FORWARD/],
+      [SAME_BRIDGE, ISOLATED, '-F CNI-ISOLATION-STAGE-1', /missing/],
+      [ISOLATED, SAME_BRIDGE, '-F CNI-ISOLATION-STAGE-2', /missing/],
+      [{}, { backend: 'nftables' }, '-F CNI-FORWARD', /table inet weft_firewall is missing/],
+    ];
+    for (const [added, now, damage, message] of rows) {
+      clear('filter');
+      add(s.c1, added);
+      run('iptables', ...damage.split(' '));
+      assert.match(bad('firewall', 'CHECK', s.c1, config(s.c1, now)).msg, message, damage);
+    }
+  });
+
+  s.test(
+    'the host’s iptables was switched to the other variant after ADD: CHECK passes, DEL and GC clean up',
+    () => {
+      const other = variant === 'nft' ? 'legacy' : 'nft';
+      for (const [command, more] of [
+        ['DEL', config(undefined)],
+        ['GC', { ...config(undefined), cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] }],
+      ] as const) {
+        add(s.c1);
+        lease('net1', s.c1.ipv4, 'c1\r\neth0');
+        lease('net1', s.c1.ipv6, 'c1\r\neth0');
+        try {
+          useHostVariant(other);
+          assert.is(call('CHECK', s.c1).log, '');
+          good('firewall', command, s.c1, more);
+        } finally {
+          useHostVariant(variant);
+        }
+        assert.equal([...accepts(), ...accepts('ipv6')], [], command);
+        rmSync('/var/lib/cni', { recursive: true, force: true });
+      }
+    },
+  );
+
+  s.test('a late DEL leaves the rules of the container that Nomad leased the address to', () => {
+    mkdirSync('/var/run/cni/nomad', { recursive: true });
+    writeFileSync('/var/run/cni/nomad/10.88.0.11', 'next\r\neth0');
+    add(s.c1, { name: 'nomad' });
+    call('DEL', s.c1, { name: 'nomad' });
+    assert.equal(accepts(), own('10.88.0.11/32'));
+    assert.equal(accepts('ipv6'), []);
+    rmSync('/var/run/cni', { recursive: true });
+  });
+
+  s.test(
+    'a late DEL leaves the rules of the running container that has the address, without any lease',
+    () => {
+      add(s.c1);
+      good('firewall', 'DEL', { ...s.c1, id: 'late', netns: '' }, config(s.c1));
+      assert.equal(accepts(), own('10.88.0.11/32'));
+      good('firewall', 'DEL', { ...s.c1, id: 'late', netns: '' }, config(undefined));
+      assert.equal(accepts(), own('10.88.0.11/32'));
+      call('DEL', s.c1);
+      assert.equal(accepts(), []);
+    },
+  );
+
+  s.test('DEL with the path of another container’s namespace leaves that container’s rules', () => {
+    add(s.c2);
+    sh('ip link set v-c2 alias weft:net1/c2/eth0');
+    try {
+      good('firewall', 'DEL', { ...s.c2, id: 'gone' }, config(undefined));
+    } finally {
+      sh('ip link set v-c2 alias ""');
+    }
+    assert.equal(accepts(), own('10.88.0.12/32'));
+  });
+
+  s.test('DEL with a namespace path that is a file, a folder or another kind of namespace', () => {
+    writeFileSync('/run/no-namespace', '');
+    for (const netns of ['/run/no-namespace', '/run', '/proc/self/ns/mnt', '/run/missing']) {
+      add(s.c1);
+      lease('net1', s.c1.ipv4, 'c1\r\neth0');
+      lease('net1', s.c1.ipv6, 'c1\r\neth0');
+      good('firewall', 'DEL', { ...s.c1, netns }, config(undefined));
+      assert.equal([...accepts(), ...accepts('ipv6')], [], netns);
+    }
+  });
+
+  s.test('ADD again with another address, after a lost lease: the rules of the old address go', () => {
+    add(s.c1);
+    keep('net1', 'c1', ['10.88.0.11/16', 'fd00:88::11/64']);
+    const prevResult = resultOf(s.c1.netns, ['10.88.0.31/16', 'fd00:88::11/64']);
+    good('firewall', 'ADD', s.c1, config(undefined, { prevResult }));
+    assert.equal(accepts(), own('10.88.0.31/32'));
+    assert.equal(accepts('ipv6'), own('fd00:88::11/128'));
+  });
+
+  s.test('GC finds the leases of Nomad’s networks', () => {
+    mkdirSync('/var/run/cni/nomad', { recursive: true });
+    writeFileSync('/var/run/cni/nomad/10.88.0.11', 'c1\r\neth0');
+    add(s.c1, { name: 'nomad' });
+    good('firewall', 'GC', s.c1, {
+      ...config(undefined, { name: 'nomad' }),
+      cniVersion: '1.1.0',
+      'cni.dev/valid-attachments': [],
+    });
+    assert.equal(accepts(), []);
+    rmSync('/var/run/cni', { recursive: true });
   });
 
   s.test('GC removes what is leased to containers that are not valid, and what nobody has any more', () => {

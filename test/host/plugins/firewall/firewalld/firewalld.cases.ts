@@ -133,6 +133,14 @@ export function firewalldCases(): void {
     );
   });
 
+  test('CHECK with another zone configured since ADD: a warning that names the key', () => {
+    call('ADD', c1);
+    assert.match(call('CHECK', c1, { ...NAMED, firewalldZone: 'internal' }), /"firewalldZone" has changed/);
+    assert.match(call('CHECK', c1, { ...NAMED, ingressPolicy: 'isolated' }), /"ingressPolicy" has changed/);
+    firewallCmd('--zone=trusted', `--remove-source=${c1.ipv4}/32`);
+    bad('firewall', 'CHECK', c1, config(c1, { ...NAMED, firewalldZone: 'internal' }));
+  });
+
   test('chosen where nobody names a backend; what the network or the node names comes first', () => {
     for (const backend of ['', 'auto']) {
       call('ADD', c1, { backend });

@@ -88,6 +88,28 @@ function rulesOf(chain: string): { rule: string; handle: string }[] {
     });
 }
 
+s.test('the configuration changed since ADD: a warning that names the key; damage still fails', () => {
+  const rows: readonly (readonly [key: string, added: object, now: object])[] = [
+    ['iptablesAdminChainName', {}, { iptablesAdminChainName: 'OTHER' }],
+    ['ingressPolicy', {}, { ingressPolicy: 'same-bridge' }],
+    ['ingressPolicy', {}, POLICED],
+    ['ingressPolicy', { ingressPolicy: 'same-bridge' }, POLICED],
+    ['backend', {}, { backend: 'iptables' }],
+  ];
+  for (const [key, added, now] of rows) {
+    nft('flush ruleset');
+    call('ADD', s.c1, added);
+    const log = call('CHECK', s.c1, now);
+    assert.match(log, `"${key}"`);
+    assert.is(log.trim().split('\n').length, 1, log);
+    nft('delete element inet weft_firewall containers4 { 10.88.0.11 }');
+    bad('firewall', 'CHECK', s.c1, config(s.c1, now));
+  }
+  nft('flush ruleset');
+  call('ADD', s.c1, POLICED);
+  assert.is(call('CHECK', s.c1, { ingressPolicy: 'same-bridge' }), '', 'the stricter policy is enough');
+});
+
 s.test('what operators put into their chain is theirs', () => {
   call('ADD', s.c1);
   nft('add rule inet weft_firewall NOMAD-ADMIN tcp dport 25 drop');

@@ -72,9 +72,14 @@ function life(number: number): Record<'add' | 'again' | 'check' | 'del' | 'gone'
   return {
     add: step(() => nftablesBackend.add(one, warn)),
     again: step(() => nftablesBackend.add(one, warn)),
-    check: step(() => assert.is(nftablesBackend.missing(one), undefined)),
-    del: step(() => nftablesBackend.remove({ ...one, zone: '' }, warn)),
-    gone: step(() => nftablesBackend.remove({ ...one, zone: '' }, warn)),
+    check: step(() =>
+      assert.is(
+        nftablesBackend.missing(one, () => undefined),
+        undefined,
+      ),
+    ),
+    del: step(() => nftablesBackend.remove({ ...one, known: one.addresses, zone: '' }, warn)),
+    gone: step(() => nftablesBackend.remove({ ...one, known: one.addresses, zone: '' }, warn)),
   };
 }
 

@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../../support/plugin.ts';
 import {
@@ -163,15 +164,36 @@ s.test('DEL without prevResult finds the address where the host still has it', (
   del({ netns: '' });
   assert.equal(elements(), owned(s.c2), 'from the leases');
 
-  lease('net1', s.c1.ipv4, 'heir\r\neth0');
+  rmSync('/var/lib/cni', { recursive: true });
   call('ADD', s.c1);
-  keep('net1', 'c1', [`${s.c1.ipv6}/64`]);
+  keep('net1', 'c1', [`${s.c1.ipv4}/16`, `${s.c1.ipv6}/64`]);
   del({ netns: '/run/netns/never' });
-  assert.equal(elements(), [owned(s.c1)[0], ...owned(s.c2)].sort(), 'from what the runtime kept');
+  assert.equal(elements(), owned(s.c2), 'from the result that the runtime cached');
 
   del({ netns: '' }, { ingressPolicy: 'foo', backend: 7, iptablesAdminChainName: [] });
   nft('delete table inet weft_firewall');
   del({ netns: '' });
+});
+
+s.test('DEL without any trace of the address finds the elements by the container’s name', () => {
+  for (const container of [s.c1, s.c2]) call('ADD', container);
+  good('firewall', 'DEL', { ...s.c1, netns: '' }, config(undefined));
+  assert.equal(elements(), owned(s.c2));
+});
+
+s.test('DEL removes the container’s own element though the address is leased to another one now', () => {
+  call('ADD', s.c1);
+  lease('net1', s.c1.ipv4, 'next\r\neth0');
+  call('DEL', s.c1);
+  assert.equal(elements(), []);
+});
+
+s.test('ADD again with another address, after a lost lease: the elements of the old address go', () => {
+  call('ADD', s.c1);
+  keep('net1', 'c1', [`${s.c1.ipv4}/16`, `${s.c1.ipv6}/64`]);
+  const prevResult = resultOf(s.c1.netns, ['10.88.0.31/16', `${s.c1.ipv6}/64`]);
+  good('firewall', 'ADD', s.c1, config(undefined, { prevResult }));
+  assert.equal(elements(), [`10.88.0.31 = name: net1 id: c1`, owned(s.c1)[1]].sort());
 });
 
 s.test('GC removes every element of the network whose container is not valid, and no other', () => {
