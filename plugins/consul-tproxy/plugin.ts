@@ -3,12 +3,18 @@ import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll } from '../../shared/cni/undo.ts';
-import { findNamespace, inNamespace, inScratchNamespace } from '../../shared/kernel/namespace.ts';
+import {
+  findNamespace,
+  inNamespace,
+  inScratchNamespace,
+  openNamespace,
+} from '../../shared/kernel/namespace.ts';
 import { addRules, removeRules, requireIpv6Support, supportedTables, withBackends } from './backends.ts';
 import { checkRules } from './check.ts';
 import { configure, withNodeDefaults, withValidNodeDefaults, type OwnOptions } from './config.ts';
 import { removeResolvConf, removeStaleResolvConf, writeResolvConf } from './dns/netns-resolv-conf.ts';
 import { requireSingleLines } from './dns/resolv-conf.ts';
+import { reasonNotToChange, requireOwnNamespace } from './namespace-owner.ts';
 import { planDns, planRules } from './plan.ts';
 import { readProxyRequest, type ProxyRequest } from './request.ts';
 
@@ -43,7 +49,9 @@ function add(call: Invocation<OwnOptions>): CniResult {
   const options = withNodeDefaults(call.config);
   const plan = planRules(request, options);
   if (prevResult !== undefined) requireSingleLines(prevResult.dns);
-  inNamespace(call.netns, () => {
+  using namespace = openNamespace(call.netns);
+  requireOwnNamespace(namespace, call);
+  inNamespace(namespace, () => {
     requireIpv6Support(plan, options, prevResult, warn);
     withBackends(options.backend, warn, (backends) =>
       addRules(backends, supportedTables(plan, options), warn),
@@ -57,7 +65,7 @@ function add(call: Invocation<OwnOptions>): CniResult {
   return withDns;
 }
 
-/** A namespace that is gone took its rules along, and its path may name another file by now. */
+/** Rules end with their namespace; its path may be another container's, or no namespace at all, by now. */
 function del(call: Invocation<OwnOptions>): void {
   runAll([() => delRules(call), () => removeResolvConf(call)], call.warn);
 }
@@ -67,6 +75,11 @@ function delRules(call: Invocation<OwnOptions>): void {
   const found = netns === '' ? undefined : findNamespace(netns);
   if (found?.is !== 'open') return;
   using namespace = found.namespace;
+  const reason = reasonNotToChange(namespace, call);
+  if (reason !== undefined) {
+    warn(`${netns}: not changed, because it is the network namespace of another container: ${reason}`);
+    return;
+  }
   inNamespace(namespace, () => withBackends(undefined, warn, (backends) => removeRules(backends, warn)));
 }
 

@@ -1,4 +1,4 @@
-/** CNI_NETNS that is no namespace, a DEL whose configuration ADD would reject, and DNS of prevResult that would add lines to resolv.conf. */
+/** CNI_NETNS that is another container's namespace, no namespace at all, or a DEL whose configuration ADD would reject. */
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
@@ -17,7 +17,61 @@ import {
 const test = suite('consul-tproxy: wrong namespace or configuration', { limit: 90 });
 
 test.before(makeLegacyFolder);
+test.before(() => {
+  for (const dir of ['/var/run/cni', '/var/lib/cni']) mkdirSync(dir, { recursive: true });
+});
+test.beforeEach(() => {
+  for (const dir of ['/var/run/cni/nomad', '/var/lib/cni/networks'])
+    rmSync(dir, { recursive: true, force: true });
+});
+
 for (const on of BACKENDS) {
+  for (const store of ['/var/run/cni/nomad', '/var/lib/cni/networks/nomad']) {
+    test(`${on.name}: DEL with a path that now leads to another container's namespace changes nothing there (leases in ${store})`, () => {
+      const netns = connected('172.26.64.3/20');
+      lease(store, '172.26.64.3', 'running');
+      succeeds('ADD', { netns, on, id: 'running', config: { prevResult: result('172.26.64.3/20') } });
+      const before = leftovers(netns);
+      const [warning, ...more] = succeeds('DEL', { netns, on, id: 'gone' });
+      assert.match(
+        warning ?? '',
+        /not changed, because it is the network namespace of another container: its address 172\.26\.64\.3 is leased to running/,
+      );
+      assert.equal(more, []);
+      assert.is(leftovers(netns), before);
+      assert.ok(existsSync(`/etc/netns/${netns}/resolv.conf`));
+      assert.equal(succeeds('DEL', { netns, on, id: 'running' }), []);
+      assert.is(leftovers(netns), '');
+    });
+  }
+
+  test(`${on.name}: DEL with a prevResult of other addresses than the namespace's changes nothing there`, () => {
+    const netns = connected('172.26.64.3/20');
+    succeeds('ADD', { netns, on, id: 'running', config: { prevResult: result('172.26.64.3/20') } });
+    const before = leftovers(netns);
+    const config = { prevResult: result('172.26.64.2/20') };
+    assert.match(
+      succeeds('DEL', { netns, on, id: 'gone', config }).join(),
+      /it has the address 172\.26\.64\.3 and none of this container's/,
+    );
+    assert.is(leftovers(netns), before);
+    assert.equal(
+      succeeds('DEL', { netns, on, id: 'running', config: { prevResult: result('172.26.64.3/20') } }),
+      [],
+    );
+    assert.is(leftovers(netns), '');
+  });
+
+  test(`${on.name}: ADD into another container's namespace is refused before anything changes`, () => {
+    const netns = connected('172.26.64.3/20');
+    lease('/var/run/cni/nomad', '172.26.64.3', 'running');
+    const { code, msg } = fails('ADD', { netns, on, id: 'new' });
+    assert.is(code, 8);
+    assert.match(msg, /belongs to another container: its address 172\.26\.64\.3 is leased to running/);
+    assert.is(leftovers(netns), '');
+    assert.not.ok(existsSync(`/etc/netns/${netns}`));
+  });
+
   test(`${on.name}: DEL removes rules and resolv.conf whatever options, arguments and weft.json say`, () => {
     const broken: Record<string, unknown>[] = [
       { exemptions: 5, ipv6: [], udp: {}, dnsCapture: null, check: 'never', backend: 'pf' },
@@ -103,3 +157,19 @@ test('an empty temporary resolv.conf of a killed call is removed when it is old,
 });
 
 test.run();
+
+/** A namespace with this address on eth0. */
+function connected(address: string): string {
+  const netns = newNamespace();
+  sh(`ip -n ${netns} link add eth0 type veth peer name peer0 && ip -n ${netns} addr add ${address} dev eth0`);
+  return netns;
+}
+
+function lease(store: string, address: string, id: string): void {
+  mkdirSync(store, { recursive: true });
+  writeFileSync(`${store}/${address}`, `${id}\r\neth0`);
+}
+
+function result(address: string): object {
+  return { ...PREVIOUS, ips: [{ version: '4', address, interface: 0 }] };
+}
