@@ -8,7 +8,7 @@ import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts'
 import type { Rule, TableChange, TableState } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
 import { thrown as thrownBy } from '../../../../support/thrown.ts';
-import { FILTER_RULES, NAT_RULES } from '../iptables/sample-rules.ts';
+import { FILTER_RULES, NAT_RULES } from '../../../../support/packetfilter/driver-cases.ts';
 import { applyInProcess } from '../iptables/apply-in-process.ts';
 import { clear, rules, run, saved, sh, useVariant, wordsOf, wrap } from '../../../../support/variants.ts';
 

@@ -5,7 +5,7 @@ import { readLegacyTable } from '../../../../../shared/packetfilter/iptables-leg
 import { parseSave } from '../../../../../shared/packetfilter/iptables/save-restore.ts';
 import type { Family, TableName } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
-import { FILTER_RULES, NAT_RULES } from '../iptables/sample-rules.ts';
+import { FILTER_RULES, NAT_RULES } from '../../../../support/packetfilter/driver-cases.ts';
 import { sh } from '../../../../support/variants.ts';
 
 const test = suite('iptables-legacy tables read in process', { limit: 60 });

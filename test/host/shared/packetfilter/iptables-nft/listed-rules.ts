@@ -6,7 +6,7 @@ import { Listing } from '../../../../../shared/kernel/netlink/conversation.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { Message } from '../../../../../shared/packetfilter/nftables/messages.ts';
 import { attributeOf, be64, encodeTree } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
-import { FILTER_RULES, NAT_RULES } from '../iptables/sample-rules.ts';
+import { FILTER_RULES, NAT_RULES } from '../../../../support/packetfilter/driver-cases.ts';
 
 /** What the suite never writes, is spelled in another way, or looks like what is looked for and is not. */
 const FOREIGN = [

@@ -1,3 +1,3 @@
-import { driverCases } from './driver.cases.ts';
+import { kernelDriverCases } from './kernel-driver.cases.ts';
 
-driverCases('legacy', 'in process');
+kernelDriverCases('legacy', 'in process');

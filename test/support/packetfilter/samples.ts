@@ -1,4 +1,12 @@
-/** Tables with one of everything, for the proof of the encoder. */
+/** Tables with one of every statement and object that the plugins write. */
+import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
+import {
+  addChain,
+  addElements,
+  addSet,
+  addTable,
+  ruleRequest,
+} from '../../../shared/packetfilter/nftables/messages.ts';
 import type {
   NftChain,
   NftElement,
@@ -6,9 +14,9 @@ import type {
   NftSet,
   NftStatement,
   NftTable,
-} from '../../../../../shared/packetfilter/nftables/model.ts';
+} from '../../../shared/packetfilter/nftables/model.ts';
 
-export interface World {
+export interface Sample {
   readonly table: NftTable;
   readonly chains: readonly NftChain[];
   readonly sets: readonly NftSet[];
@@ -17,7 +25,7 @@ export interface World {
 }
 
 /** One table with everything in it, in the family's own addresses. */
-export function world(family: 'ip' | 'ip6'): World {
+function sampleOf(family: 'ip' | 'ip6'): Sample {
   const v4 = family === 'ip';
   const table: NftTable = { family, name: 'sample', comment: 'Weft port mappings' };
   const own: NftChain = { table, name: 'own' };
@@ -143,13 +151,13 @@ export function world(family: 'ip' | 'ip6'): World {
       ...inChain(postrouting, source),
       ...inChain(filter, plain),
       ...inChain({ ...own }, local),
-      { chain: own, statements: [{ kind: 'counter' }, { kind: 'return' }], comment: 'name of nobody' },
+      { chain: own, statements: [{ kind: 'counter' }, { kind: 'return' }], comment: 'the last rule' },
     ],
   };
 }
 
 /** What only an inet or a bridge table holds. */
-export function inetWorld(): World {
+function inetSample(): Sample {
   const table: NftTable = { family: 'inet', name: 'both' };
   const output: NftChain = { table, name: 'output', hook: { type: 'nat', hook: 'output', priority: -100 } };
   const filter: NftChain = {
@@ -187,7 +195,7 @@ export function inetWorld(): World {
   };
 }
 
-export function bridgeWorld(): World {
+function bridgeSample(): Sample {
   const table: NftTable = { family: 'bridge', name: 'nat' };
   const prerouting: NftChain = {
     table,
@@ -217,4 +225,25 @@ export function bridgeWorld(): World {
       { chain: own, statements: [{ kind: 'drop' }], comment: 'macspoofchk-x-eth0' },
     ],
   };
+}
+
+export const SAMPLES: readonly (readonly [string, Sample])[] = [
+  ['ip', sampleOf('ip')],
+  ['ip6', sampleOf('ip6')],
+  ['inet', inetSample()],
+  ['bridge', bridgeSample()],
+];
+
+/** A sample as the messages that write it. */
+export function requestsOf({ table, chains, sets, elements, rules }: Sample): NetlinkRequest[] {
+  return [
+    addTable(table),
+    ...sets.map((set, at) => addSet(set, at + 1)),
+    ...chains.map(addChain),
+    ...sets.flatMap((set) => {
+      const own = elements.filter((element) => element.set === set);
+      return own.length === 0 ? [] : [addElements(set, own)];
+    }),
+    ...rules.map(ruleRequest),
+  ];
 }

@@ -1,0 +1,3 @@
+import { kernelDriverCases } from './kernel-driver.cases.ts';
+
+kernelDriverCases('nft', 'in process');

@@ -1,3 +1,0 @@
-import { driverCases } from './driver.cases.ts';
-
-driverCases('nft', 'by programs');
