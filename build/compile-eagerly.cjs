@@ -14,22 +14,9 @@ const { setFlagsFromString } = process.getBuiltinModule('node:v8');
 // esbuild writes ASCII: a string of one byte per character.
 const source = readWithoutStat(join(__dirname, 'bundle.cjs')).toString('latin1');
 setFlagsFromString('--no-lazy-eval');
-const builtin = require;
-const evaluate = (0, eval)(`(function (require, internalBinding) {${source}\n})\n//# sourceURL=plugins.cjs`);
+const evaluate = (0, eval)(`(function (require) {${source}\n})\n//# sourceURL=plugins.cjs`);
 setFlagsFromString('--lazy-eval');
-evaluate(require, bindings());
-
-/**
- * Node's way to its native halves, for shared/kernel/libc.ts; undefined unless this Node runs with --expose-internals.
- * @returns {unknown}
- */
-function bindings() {
-  try {
-    return builtin('internal/test/binding').internalBinding;
-  } catch {
-    return undefined;
-  }
-}
+evaluate(require);
 
 /** readFileSync would leave the file's inode and times in a buffer of Node that the snapshot keeps: no two builds were the same. @param {string} file */
 function readWithoutStat(file) {

@@ -14,9 +14,7 @@ export const DT = {
   SYMTAB: 6,
   RELA: 7,
   RELASZ: 8,
-  FINI: 13,
   JMPREL: 23,
-  INIT_ARRAY: 25,
   FLAGS: 30,
   GNU_HASH: 0x6ffffef5,
   VERSYM: 0x6ffffff0,
@@ -152,8 +150,7 @@ export class Elf {
 /** What the loader fills in when it has loaded the Node binary. */
 
 /** elf.h */
-export const R_X86_64 = { ABSOLUTE: 1, GLOB_DAT: 6, JUMP_SLOT: 7, RELATIVE: 8 };
-export const SHN_UNDEF = 0;
+const SHN_UNDEF = 0;
 
 /**
  * @typedef {object} Relocation
@@ -184,21 +181,6 @@ export function relocations(elf) {
   });
 }
 
-/**
- * The one of a type against a function.
- * @param {readonly Relocation[]} all @param {string} name @param {number} type
- * @throws {import('./elf.mjs').LayoutError} when there are none or several
- */
-export function onlyRelocation(all, name, type) {
-  const found = all.filter((one) => one.type === type && one.symbol?.name === name);
-  const [first] = found;
-  requireLayout(
-    found.length === 1 && first,
-    `${found.length} relocations of type ${type} against ${name} where one was expected`,
-  );
-  return first;
-}
-
 /** @param {import('./elf.mjs').Elf} elf @param {number} at @param {number} symbols @returns {Relocation} */
 function relocation(elf, at, symbols) {
   const index = elf.bytes.readUInt32LE(at + 12);
@@ -221,7 +203,7 @@ function relocation(elf, at, symbols) {
   };
 }
 
-/** Unused space in the Node binary's pages, for small amounts of added code and data. */
+/** Unused space in the Node binary's pages, for a small function. */
 
 const PAGE = 4096;
 
@@ -254,50 +236,4 @@ export function spaceForCode(elf, size) {
     address: segment.address + segment.fileSize + padding,
     take: () => elf.resizeSegment(segment, segment.fileSize + padding + size),
   };
-}
-
-/**
- * Zeroed memory between the end of the writable segment (.bss) and the end of its page: it is there, only not claimed.
- * @param {import('./elf.mjs').Elf} elf @param {number} size
- * @returns {{ address: number, take(): void }} aligned to 16 bytes
- */
-export function spaceForData(elf, size) {
-  const segment = elf
-    .segments()
-    .find(({ type, fileSize, memorySize }) => type === PT.LOAD && memorySize > fileSize);
-  requireLayout(segment, 'no writable segment with zeroed memory');
-  const end = segment.address + segment.memorySize;
-  const address = Math.ceil(end / 16) * 16;
-  requireLayout(address + size <= Math.ceil(end / PAGE) * PAGE, 'no space for data behind .bss');
-  return {
-    address,
-    take: () => elf.resizeSegment(segment, segment.fileSize, address + size - segment.address),
-  };
-}
-
-/** Where the symbols of the Node binary stand; only before it is stripped. */
-
-const SHT_SYMTAB = 2;
-
-/**
- * Symbol, 24 bytes: 0 st_name u32 | 4 st_info u8 | 5 st_other u8 | 6 st_shndx u16 | 8 st_value u64 | 16 st_size u64
- * @param {import('./elf.mjs').Elf} elf @param {string} name mangled
- * @returns {number} its address
- * @throws {import('./elf.mjs').LayoutError} when there is none
- */
-export function symbolAddress(elf, name) {
-  const sections = elf.sections();
-  const table = sections.find((section) => section.readUInt32LE(4) === SHT_SYMTAB);
-  requireLayout(table, 'no symbol table');
-  const names = sections[table.readUInt32LE(40)];
-  requireLayout(names, 'no names of symbols');
-  const from = Number(names.readBigUInt64LE(24));
-  const at = elf.bytes.indexOf(`\0${name}\0`, from, 'latin1');
-  requireLayout(at > 0 && at < from + Number(names.readBigUInt64LE(32)), `${name} is not in the binary`);
-  const [start, size] = [24, 32].map((field) => Number(table.readBigUInt64LE(field)));
-  for (let symbol = start ?? 0; symbol < (start ?? 0) + (size ?? 0); symbol += 24) {
-    if (elf.bytes.readUInt32LE(symbol) === at + 1 - from) return elf.u64(symbol + 8);
-  }
-  requireLayout(false, `${name} has no address`);
-  return 0;
 }

@@ -1,6 +1,6 @@
 /**
- * The Node binary that the build, the tests and the executables use: the one of the npm package `node-linux-<arch>`, without libatomic,
- * without variables of the environment, tuned for start-up and stripped. Runs on Node >= 20 with nothing else installed.
+ * The Node binary that the build, the tests and the executables use: the one of the npm package `node-linux-<arch>`, stripped, and able to
+ * start without libatomic. Runs on Node >= 20 with nothing else installed.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -14,29 +14,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import {
-  SOURCE_POSITIONS,
-  IO_URING_SETUP,
-  ignoreVariables,
-  disableDeadlockDetection,
-  returnImmediately,
-} from './node-patches.mjs';
 import { Elf, LayoutError } from './elf.mjs';
-import { useHugePages, useHugePagesForMalloc } from './huge-pages.mjs';
 import { withoutLibatomic } from './libatomic.mjs';
-import { reduceSymbolLookups } from './dynamic-symbols.mjs';
 import { stripElf } from './strip.mjs';
 
 /** Files whose change makes a prepared binary stale. */
-const PATCHES = [
-  'dynamic-symbols.mjs',
-  'elf.mjs',
-  'huge-pages.mjs',
-  'libatomic.mjs',
-  'node-binary.mjs',
-  'node-patches.mjs',
-  'strip.mjs',
-];
+const PATCHES = ['elf.mjs', 'libatomic.mjs', 'node-binary.mjs', 'strip.mjs'];
 
 /**
  * @param {string} root the repository
@@ -104,18 +87,7 @@ function patch(original) {
     }
   };
   const bytes = Buffer.from(original);
-  attempt('Node still reads its environment variables', () => ignoreVariables(bytes));
-  attempt('source positions are still collected at every start', () =>
-    returnImmediately(new Elf(bytes), SOURCE_POSITIONS),
-  );
-  attempt('io_urings are still created at every start', () =>
-    returnImmediately(new Elf(bytes), IO_URING_SETUP),
-  );
-  attempt('deadlock detection is still enabled', () => disableDeadlockDetection(new Elf(bytes)));
   const freed = attempt('libatomic.so.1 is still needed at run time', () => withoutLibatomic(new Elf(bytes)));
-  attempt('the dynamic loader still looks up all symbols', () => reduceSymbolLookups(new Elf(bytes)));
-  attempt('the heap uses small pages', () => useHugePages(new Elf(bytes)));
-  attempt('malloc uses small pages', () => useHugePagesForMalloc(new Elf(bytes)));
   return {
     bytes: attempt('not stripped', () => stripElf(bytes)) ?? bytes,
     stubAddress: freed?.stubAddress,

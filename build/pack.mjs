@@ -33,9 +33,9 @@ const RUN_FLAGS = [
 ];
 /**
  * Without a random seed (hash seeds come from it) and without absolute paths, the same sources give the same bytes. The seed is the one
- * flag that V8 leaves out when it compares. With Node's internals in reach: shared/kernel/libc.ts.
+ * flag that V8 leaves out when it compares.
  */
-const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--expose-internals', '--no-warnings'];
+const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--no-warnings'];
 /** Late parts that only `weft` uses: compressed, because size matters more than speed there. */
 const COMPRESSED = ['weft.cjs', 'countdash.cjs'];
 
@@ -140,6 +140,9 @@ async function quietly(work) {
 
 /** Built-in modules of Node that plugins load at run time; the compiled code of all others is removed from the snapshot. */
 
+/** Needed by shared/kernel/libc.ts. */
+export const LIBC = ['ffi', 'internal/ffi-shared-buffer', 'internal/ffi/fast-api', 'internal/ffi/vfs'];
+
 /** Needed by load-part.cjs, which evaluates the parts outside the snapshot. */
 const LATE_PARTS = ['sea', 'vm'];
 
@@ -172,4 +175,4 @@ const EXECA = [
   'tty',
 ];
 
-export const LOADED_AT_RUN_TIME = [...LATE_PARTS, ...EXECA];
+export const LOADED_AT_RUN_TIME = [...LIBC, ...LATE_PARTS, ...EXECA];

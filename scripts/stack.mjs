@@ -12,7 +12,7 @@ const MAPS = fileURLToPath(new URL('../dist/maps', import.meta.url));
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 /** The wrappers that build/compile-eagerly.cjs and build/load-part.cjs put before the first line of a bundle. */
 const PREFIX = {
-  plugins: '(function (require, internalBinding) {'.length,
+  plugins: '(function (require) {'.length,
   part: '(function (exports, require, module) {'.length,
 };
 

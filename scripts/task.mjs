@@ -93,8 +93,7 @@ async function typecheck() {
 /** Coverage of the sources by the unit tests: a table, and dist/coverage/index.html. */
 async function coverage() {
   setUp(root, []);
-  // Node as npm ships it: the build's copy ignores NODE_V8_COVERAGE.
-  const { source: node } = nodeBase(root);
+  const { file: node } = nodeBase(root);
   const report = resolve(root, 'dist/coverage');
   mkdirSync(report, { recursive: true });
   return run(node, [

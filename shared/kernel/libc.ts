@@ -85,9 +85,6 @@ export interface Libc {
   umount2(target: string, flags: number): number;
   flock(fd: number, operation: number): number;
   getrandom(data: Uint8Array, length: number, flags: number): number;
-  /** @param params struct io_uring_params, filled in. Returns the ring's descriptor, close-on-exec. */
-  io_uring_setup(entries: number, params: Uint8Array): number;
-  io_uring_register(ring: number, operation: number, argument: Uint8Array, count: number): number;
   _exit(status: number): void;
 }
 
@@ -147,8 +144,6 @@ function functionsOn(call: Caller): Libc {
     umount2: (target, flags) => call('umount2', cString(target), flags),
     flock: (...args) => call('flock', ...args),
     getrandom: (...args) => call('getrandom', ...args),
-    io_uring_setup: (...args) => call('io_uring_setup', ...args),
-    io_uring_register: (...args) => call('io_uring_register', ...args),
     _exit: (status) => void call('exit_group', status),
   };
 }
@@ -166,11 +161,7 @@ function cString(text: string): Buffer {
   return Buffer.from(`${text}\0`);
 }
 
-/**
- * Access to the C library's syscall(2) and errno. The executable uses the native part of node:ffi, which the build makes accessible: the
- * JavaScript part, which checks and converts arguments, takes a millisecond to load and another one in a process with a hundred calls.
- * Elsewhere node:ffi itself is used. Neither may be used while the startup snapshot is built.
- */
+/** Access to the C library's syscall(2) and errno. Not usable while the startup snapshot is built. */
 export interface Ffi {
   /** syscall(2): its number and up to six arguments. */
   syscall(number: number, ...words: readonly [bigint, bigint, bigint, bigint, bigint, bigint]): number;
@@ -180,63 +171,18 @@ export interface Ffi {
   readonly errnoAt: bigint;
 }
 
-/** @returns undefined when this Node has no node:ffi */
-export function openFfi(): Ffi | undefined {
-  const native = typeof internalBinding === 'function' ? fromNative(internalBinding('ffi')) : undefined;
-  return native ?? fromModule();
-}
-
-/** Node's loader of the native parts of its modules: passed to the bundle by build/compile-eagerly.cjs, undefined elsewhere. */
-declare const internalBinding: ((name: 'ffi') => NativeFfi) | undefined;
-
-/** src/node_ffi.cc of Node 26. */
-interface NativeFfi {
-  readonly DynamicLibrary: new (path: null) => {
-    getFunction(name: string, signature: Signature): NativeFunction;
-  };
-  /** The property of a native function that holds the buffer for its arguments and result, 8 bytes each. */
-  readonly kSbSharedBuffer: symbol;
-  getInt32(pointer: bigint): number;
-  getRawPointer(buffer: Uint8Array): bigint;
-}
-
-interface Signature {
-  readonly arguments: readonly string[];
-  readonly return: string;
-}
-type NativeFunction = (() => bigint) & { readonly [property: symbol]: unknown };
-
 const ERRNO_LOCATION = { arguments: [], return: 'pointer' } as const;
 const SYSCALL = {
   arguments: ['int64', 'int64', 'int64', 'int64', 'int64', 'int64', 'int64'],
   return: 'int64',
 } as const;
-const WORDS = 8;
-
-/** @returns undefined when this Node's native part is not as expected */
-function fromNative(native: NativeFfi): Ffi | undefined {
-  const { DynamicLibrary, kSbSharedBuffer, getInt32, getRawPointer } = native;
-  const library = new DynamicLibrary(null);
-  const call = library.getFunction('syscall', SYSCALL);
-  const buffer = call[kSbSharedBuffer];
-  if (!(buffer instanceof ArrayBuffer) || buffer.byteLength !== WORDS * 8) return undefined;
-  // The result, the number, the arguments.
-  const words = new BigInt64Array(buffer);
-  const errnoAt = library.getFunction('__errno_location', ERRNO_LOCATION)();
-  const syscall: Ffi['syscall'] = (number, ...given) => {
-    words[1] = BigInt(number);
-    for (let index = 0; index < given.length; index++) words[index + 2] = given[index] ?? 0n;
-    call();
-    return Number(words[0]);
-  };
-  return { syscall, getInt32, getRawPointer, errnoAt };
-}
 
 /**
  * Only syscall(2) is bound: node:ffi generates machine code for each bound function, which takes 0.1 to 0.2 ms, and a plugin call needs a
  * dozen system calls.
+ * @returns undefined when this Node has no node:ffi
  */
-function fromModule(): Ffi | undefined {
+export function openFfi(): Ffi | undefined {
   const ffi = withoutExperimentalWarning(() => process.getBuiltinModule('node:ffi'));
   if (ffi === undefined) return undefined;
   const library = ffi.dlopen(null).lib;
@@ -288,8 +234,6 @@ const X64 = {
   unshare: 272,
   setns: 308,
   getrandom: 318,
-  io_uring_setup: 425,
-  io_uring_register: 427,
 };
 
 const ARM64: typeof X64 = {
@@ -310,8 +254,6 @@ const ARM64: typeof X64 = {
   getsockopt: 209,
   setns: 268,
   getrandom: 278,
-  io_uring_setup: 425,
-  io_uring_register: 427,
 };
 
 /** Bytes from the kernel's generator (getrandom(2)); `node:crypto` would add twenty modules to the startup snapshot. */

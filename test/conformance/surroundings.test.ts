@@ -28,7 +28,6 @@ const ENVIRONMENTS: Readonly<Record<string, Record<string, string>>> = {
     NODE_PATH: '/run/nowhere',
     NODE_EXTRA_CA_CERTS: '/run/nowhere',
     NODE_DEBUG: 'fs,child_process',
-    NODE_V8_COVERAGE: '/run/nowhere/x',
     FORCE_COLOR: '3',
     HTTP_PROXY: 'http://nowhere:1',
   },

@@ -109,7 +109,7 @@ export class NetlinkSocket {
 
   /**
    * Closing a netfilter socket waits for an RCU grace period (about 15 ms) while deletions of any process are pending: in DEL, each plugin
-   * would wait for the deletions of the one before it. {@link closeLater} leaves that to the kernel.
+   * would wait for the deletions of the one before it, see {@link closeLater}.
    */
   close(): void {
     if (this.#open) this.#closeFd(this.fd);
@@ -262,27 +262,20 @@ export class DatagramArena {
 const BLOCK_DATAGRAMS = 16;
 
 /**
- * Closes a netfilter socket without waiting for the RCU grace period (about 15 ms) that its last close waits for while deletions in nf_tables
- * are pending; the end of the process would wait as well.
- *
- * The socket is registered with a new io_uring, which then holds a reference to it, and both descriptors are closed. The kernel tears a ring
- * down in a worker thread (io_ring_exit_work), which waits instead of this process. Nothing is ever submitted to the ring.
+ * Closes a netfilter socket after the call's answer: while deletions in nf_tables are pending, the last close of one waits for an RCU grace
+ * period (about 15 ms), so that several in one call would wait several times. The end of the process closes them; a process that serves
+ * many calls calls {@link closePending} between two of them.
  */
 export function closeLater(fd: number): void {
-  // Without io_uring (kernel.io_uring_disabled, seccomp, before Linux 5.1) this is an ordinary close.
-  const ring = libc().io_uring_setup(ONE_ENTRY, Buffer.alloc(IO_URING_PARAMS));
-  if (ring >= 0) {
-    const files = Buffer.alloc(4);
-    files.writeInt32LE(fd);
-    libc().io_uring_register(ring, IORING_REGISTER_FILES, files, 1);
-  }
-  closeSync(fd);
-  if (ring >= 0) closeSync(ring);
+  if (pending.length >= MAX_PENDING) closePending();
+  pending.push(fd);
 }
 
-/** The smallest possible ring. */
-const ONE_ENTRY = 1;
-/** linux/io_uring.h: sizeof(struct io_uring_params), all zero: no polling thread, no flags. The kernel fills in its features. */
-const IO_URING_PARAMS = 120;
-/** Its argument is i32 descriptors[]. */
-const IORING_REGISTER_FILES = 2;
+/** Closes what {@link closeLater} was given. */
+export function closePending(): void {
+  for (const fd of pending.splice(0)) closeSync(fd);
+}
+
+const pending: number[] = [];
+/** More than one call opens. */
+const MAX_PENDING = 32;

@@ -13,20 +13,19 @@ import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { nodeBase } from '../../../build/node-binary.mjs';
 import { bundle, textAssets } from '../../../build/bundle.mjs';
-import { LOADED_AT_RUN_TIME, latePartAssets, pack, tune } from '../../../build/pack.mjs';
+import { LIBC, LOADED_AT_RUN_TIME, latePartAssets, pack, tune } from '../../../build/pack.mjs';
 import { executable, PLUGIN_NAMES } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 
 /**
  * A built-in module that is not in the snapshot is compiled at every start, and each costs up to a millisecond; a careless touch of
- * `performance` alone loads eleven. So: what a whole chain of Nomad loads at run time is known, and is the native half of
- * node:ffi.
+ * `performance` alone loads eleven. So: what a whole chain of Nomad loads at run time is known, and is node:ffi.
  */
 const test = suite('build: modules loaded at run time', { limit: 120 });
 
 const ROOT = resolve(import.meta.dirname, '../../..');
 const NOMADS = join(ROOT, 'conflist/nomad-tproxy.conflist');
-const EXPECTED = ['Internal Binding ffi'];
+const EXPECTED = ['Internal Binding ffi', ...LIBC.map((module) => `NativeModule ${module}`)];
 const CHAIN = ['loopback', 'bridge', 'firewall', 'portmap', 'consul-cni'];
 const CONSUL = `IgnoreUnknown=true;CONSUL_IPTABLES_CONFIG={"ConsulDNSIP":"192.0.2.1","ConsulDNSPort":8600,"ProxyUserID":"101","ProxyInboundPort":20000,"ProxyOutboundPort":15001}`;
 
@@ -47,7 +46,7 @@ test.before(async () => {
 });
 
 for (const verb of ['add', 'check', 'del']) {
-  test(`${verb} of Nomad's list for the transparent proxy loads the native half of node:ffi and nothing else`, () => {
+  test(`${verb} of Nomad's list for the transparent proxy loads node:ffi and nothing else`, () => {
     for (const path of ['', `${legacyPrograms()}:`]) {
       for (const [name, loaded] of loadedBy(verb, `${path}${process.env['PATH'] ?? ''}`)) {
         assert.equal(
