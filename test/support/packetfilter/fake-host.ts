@@ -27,10 +27,10 @@ import {
 } from '../../../shared/packetfilter/nftables/messages.ts';
 import { attributeOf, textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
 import type { Family, TableName } from '../../../shared/packetfilter/ruleset.ts';
-import { wordsOf } from '../variants.ts';
+import { VARIANTS, wordsOf } from '../variants.ts';
 import { listRuleset } from './fake-listing.ts';
-import { FakeNftables, type FakeChain, type FakeRule } from './fake-nftables.ts';
-import { answerNetfilterSockets } from './fake-socket.ts';
+import { FakeNftables, type FakeChain, type FakeRule, type FakeTable } from './fake-nftables.ts';
+import { answerNetlinkSockets } from './fake-socket.ts';
 
 export interface FakeHost {
   readonly kernel: FakeNftables;
@@ -42,14 +42,21 @@ export interface FakeHost {
   saved(table: TableName, family?: Family): string;
   /** As `nft -n -s list ruleset` prints it. */
   list(): string;
+  /** All tables, iptables' as iptables-save prints them and the others as nft does; with the same rules the same text. */
+  contents(): string;
 }
 
 /** Turns this process into such a host, for good. */
 export function makeFakeHost(): FakeHost {
   const programs = mkdtempSync(`${tmpdir()}/weft-fake-host-`);
-  writeFileSync(`${programs}/xtables-nft-multi`, '#!/bin/sh\nexit 1\n', { mode: 0o755 });
-  for (const name of ['iptables', 'ip6tables'].flatMap((one) => [`${one}-save`, `${one}-restore`])) {
-    symlinkSync('xtables-nft-multi', `${programs}/${name}`);
+  for (const variant of VARIANTS) {
+    writeFileSync(`${programs}/xtables-${variant}-multi`, '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+    for (const family of ['iptables', 'ip6tables']) {
+      for (const action of ['save', 'restore']) {
+        symlinkSync(`xtables-${variant}-multi`, `${programs}/${family}-${variant}-${action}`);
+        if (variant === 'nft') symlinkSync(`xtables-nft-multi`, `${programs}/${family}-${action}`);
+      }
+    }
   }
   process.env['PATH'] = programs;
   // Root could read the tables of the real iptables-legacy, and would take the locks of the real plugins.
@@ -60,7 +67,7 @@ export function makeFakeHost(): FakeHost {
     rmSync(programs, { recursive: true });
   });
   let kernel = new FakeNftables();
-  answerNetfilterSockets(() => kernel);
+  answerNetlinkSockets(() => kernel);
   return {
     get kernel() {
       return kernel;
@@ -71,6 +78,7 @@ export function makeFakeHost(): FakeHost {
     command: (line) => carryOut(wordsOf(line)),
     saved: (table, family = 'ipv4') => savedText(kernel, table, family),
     list: () => listRuleset(kernel.tables),
+    contents: () => kernel.tables.map((table) => tableContents(kernel, table)).join('\n'),
   };
 }
 
@@ -108,6 +116,17 @@ function carryOut([program = '', ...args]: readonly string[]): void {
       throw new Error(`unknown command: ${program} ${args.join(' ')}`);
   }
 }
+
+/** Chains and sets in the order of their names. */
+function tableContents(kernel: FakeNftables, table: FakeTable): string {
+  const family = FAMILIES.find((one) => FAMILY_NUMBERS[NFT_FAMILIES[one]] === table.family);
+  const isOfIptables = table.name === 'nat' || table.name === 'filter';
+  if (family !== undefined && isOfIptables) return savedText(kernel, table.name, family);
+  const [head = '', ...blocks] = listRuleset([table]).split(/\n+(?=\t(?:chain|set|map) )/);
+  return [head, ...blocks.map((block) => block.replace(/\n}\n*$/, '')).sort(), '}'].join('\n');
+}
+
+const FAMILIES = ['ipv4', 'ipv6'] as const;
 
 /** A rule that the product does not understand is a match with its text, and the jump if it has one. */
 function expressionsOf(family: Family, words: readonly string[]): readonly Expression[] {

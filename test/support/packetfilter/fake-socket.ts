@@ -22,12 +22,10 @@ import {
   type FakeTable,
 } from './fake-nftables.ts';
 
-/** From now on, netfilter sockets of this process lead to what `kernel` returns. */
-export function answerNetfilterSockets(kernel: () => FakeNftables): void {
-  NetlinkSocket.open = (protocol) => {
-    if (protocol !== NETLINK_NETFILTER) throw new Error(`no netlink protocol ${protocol} in a unit test`);
-    return new FakeSocket(kernel()) as unknown as NetlinkSocket;
-  };
+/** From now on, netfilter sockets of this process lead to what `kernel` returns; for rtnetlink, the namespace has no links, addresses and routes. */
+export function answerNetlinkSockets(kernel: () => FakeNftables): void {
+  NetlinkSocket.open = (protocol) =>
+    new FakeSocket(kernel(), protocol === NETLINK_NETFILTER ? QUESTIONS : {}) as unknown as NetlinkSocket;
 }
 
 class FakeSocket implements Pick<
@@ -35,11 +33,13 @@ class FakeSocket implements Pick<
   'send' | 'receive' | 'receiveDatagram' | 'isInNamespaceOf' | 'close'
 > {
   readonly #kernel: FakeNftables;
+  readonly #questions: typeof QUESTIONS;
   #sequence = 1;
   #answers: ReceivedMessage[] = [];
 
-  constructor(kernel: FakeNftables) {
+  constructor(kernel: FakeNftables, questions: typeof QUESTIONS) {
     this.#kernel = kernel;
+    this.#questions = questions;
   }
 
   send(requests: readonly NetlinkRequest[]): number {
@@ -102,7 +102,12 @@ class FakeSocket implements Pick<
     const message = request.type & 0xff;
     const family = request.body[0] ?? 0;
     const isDump = (request.flags & DUMP) === DUMP;
-    const found = (QUESTIONS[message] ?? (() => []))(this.#kernel, family, attributesIn(request), isDump);
+    const found = (this.#questions[message] ?? (() => []))(
+      this.#kernel,
+      family,
+      attributesIn(request),
+      isDump,
+    );
     const messages = found.map((nodes) => ({
       type: (SUBSYSTEM << 8) | message,
       flags: isDump ? MULTI : 0,
