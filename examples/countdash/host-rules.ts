@@ -124,7 +124,7 @@ function isIdle(view: NftReader, { table, chains, rulesOfContainers, maps }: Sha
     view.hasTable(table) &&
     view.chains(table).every(({ name }) => chains.includes(name)) &&
     rulesOfContainers.every((name) => view.rules({ table, name }).length === 0) &&
-    maps.every((name) => view.elements({ table, name, key: [] }).length === 0)
+    maps.every((name) => view.elements({ table, name }).length === 0)
   );
 }
 

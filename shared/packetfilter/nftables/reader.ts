@@ -90,13 +90,8 @@ export class NftReader {
   }
 
   /** Whether a set or map of this name exists. */
-  hasSet({ table, name }: NftSet): boolean {
-    return this.#has(
-      request(`get set ${table.family} ${table.name} ${name}`, Message.getSet, 0, table.family, [
-        [1, table.name],
-        [2, name],
-      ]),
-    );
+  hasSet(set: NftSet): boolean {
+    return this.#has(getSet(set));
   }
 
   /** One element by its key, at the same cost however many there are; undefined when it is not there. */
@@ -119,7 +114,7 @@ export class NftReader {
   }
 
   /** Every element with its key's bytes, at a cost that grows with their number; none when there is no such set. */
-  elements({ table, name }: NftSet): (StandingElement & { readonly key: Buffer })[] {
+  elements({ table, name }: Pick<NftSet, 'table' | 'name'>): (StandingElement & { readonly key: Buffer })[] {
     const what = `list elements of ${table.family} ${table.name} ${name}`;
     const nodes: AttributeNode[] = [
       [1, table.name],
@@ -131,7 +126,7 @@ export class NftReader {
       .map(([, element]) => ({ ...standingElement(element), key: keyOf(element) }));
   }
 
-  /** The element of anybody's set that has these bytes as its key, or whose interval they are in. */
+  /** The element of any program's set that has these bytes as its key, or whose interval they are in. */
   elementByBytes(
     { table, name }: Pick<NftSet, 'table' | 'name'>,
     key: Uint8Array,
@@ -147,15 +142,12 @@ export class NftReader {
     return elementIn(body);
   }
 
-  /** Bytes of a key of anybody's set; undefined when there is no such set. */
-  keyLength({ table, name }: Pick<NftSet, 'table' | 'name'>): number | undefined {
-    const what = `get set ${table.family} ${table.name} ${name}`;
-    const nodes: AttributeNode[] = [
-      [1, table.name],
-      [2, name],
-    ];
-    const body = this.#connection.get(request(what, Message.getSet, 0, table.family, nodes));
-    return body === undefined ? undefined : attributeOf(body, 5)?.readUInt32BE();
+  /** The key of any program's set: its size, and whether elements are ranges; undefined when there is no such set. */
+  keyOfSet(set: Pick<NftSet, 'table' | 'name'>): { sizeBytes: number; isInterval: boolean } | undefined {
+    const body = this.#connection.get(getSet(set));
+    if (body === undefined) return undefined;
+    const [flags = 0, sizeBytes = 0] = [3, 5].map((type) => attributeOf(body, type)?.readUInt32BE());
+    return { sizeBytes, isInterval: (flags & SET_INTERVAL) !== 0 };
   }
 
   #chain({ table, name }: NftChain): Buffer | undefined {
@@ -169,6 +161,16 @@ export class NftReader {
 }
 
 const MOST_QUESTIONS = 500;
+
+/** NFT_SET_INTERVAL */
+const SET_INTERVAL = 4;
+
+function getSet({ table: { family, name: table }, name }: Pick<NftSet, 'table' | 'name'>): NetlinkRequest {
+  return request(`get set ${family} ${table} ${name}`, Message.getSet, 0, family, [
+    [1, table],
+    [2, name],
+  ]);
+}
 
 function getTable({ family, name }: NftTable): NetlinkRequest {
   return request(`get table ${family} ${name}`, Message.getTable, 0, family, [[1, name]]);

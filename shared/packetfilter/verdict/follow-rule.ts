@@ -151,9 +151,18 @@ class RuleInterpreter implements RuleOutcome {
 
   #lookup({ set, register, destination, inverted }: DecodedExpression & { kind: 'lookup' }): boolean {
     const named = { table: this.#table, name: set };
-    const length = this.#reader.keyLength(named);
-    const key = length === undefined ? undefined : this.#registers.read(register, length);
+    const shape = this.#reader.keyOfSet(named);
+    const key = shape === undefined ? undefined : this.#registers.read(register, shape.sizeBytes);
     if (key === undefined || !areKnown(key)) {
+      // One known field of several may exclude every element: { udp . 53 } and a packet of TCP.
+      const isAbsent =
+        shape?.isInterval === false &&
+        key?.some((byte) => byte !== undefined) === true &&
+        this.#reader.elements(named).every((element) => differ(key, [...element.key]));
+      if (isAbsent) {
+        this.#judge(inverted ? 'yes' : 'no');
+        return false;
+      }
       this.#judge('maybe');
       return destination === REGISTER_VERDICT && this.#decide('any');
     }

@@ -209,9 +209,9 @@ export function transactionCases(test: Suite, host: NftHost): void {
       [found([10, 1, 2, 3]), found([10, 2, 0, 0]), found([10, 0, 255, 255])],
       ['net', undefined, undefined],
     );
-    assert.is(
-      readNft((reader) => reader.keyLength(NETWORKS)),
-      4,
+    assert.equal(
+      readNft((reader) => reader.keyOfSet(NETWORKS)),
+      { sizeBytes: 4, isInterval: true },
     );
   });
 
