@@ -1,5 +1,6 @@
 import { allowsOwnNamespace, readVariables, type Environment, splitArgs } from './environment.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
+import { removeUnusedLocks } from '../kernel/locks.ts';
 import { requireSettings, usableSettings } from '../config/decode.ts';
 import { CniCode, CniError, lacksCapability, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
@@ -216,13 +217,18 @@ function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
   }
 }
 
-/** Without a list nothing is known to be stale; with an empty list, everything is. */
+/** Without a list nothing is known to be stale; with an empty list, everything is. Lock files that killed calls left belong to no attachment. */
 function collect<Config>(plugin: Plugin<Config>, call: Invocation<Partial<Config>>): void {
   if (call.validAttachments === undefined) {
     call.warn('GC without "cni.dev/valid-attachments" in the configuration: nothing is removed');
     return;
   }
   plugin.gc(call);
+  try {
+    removeUnusedLocks();
+  } catch (thrown) {
+    call.warn(`could not remove the lock files of killed calls: ${toCniError(thrown).message}`);
+  }
 }
 
 /** A screenful: Nomad and containerd log the whole message. */

@@ -2,6 +2,7 @@ import {
   chmodSync,
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   lstatSync,
   mkdirSync,
@@ -63,10 +64,9 @@ export function withNamespaceLock<T>(work: () => T, namespace?: NetworkNamespace
 
 /** Removes lock files that killed processes left behind; those in use stay. */
 export function removeUnusedLocks(): void {
-  const directory = lockDirectory();
-  if (directory === undefined) return;
-  for (const name of readdirSync(directory)) {
-    const file = `${directory}/${name}`;
+  if (!existsSync(LOCK_DIRECTORY) || lockDirectory() === undefined) return;
+  for (const name of readdirSync(LOCK_DIRECTORY)) {
+    const file = `${LOCK_DIRECTORY}/${name}`;
     const fd = tryToLock(file, OWN_FILE);
     if (fd !== undefined) removeAndRelease(file, fd);
   }

@@ -13,6 +13,7 @@ import {
 import { withCallDeadline } from '../../../../shared/kernel/deadline.ts';
 import { openNamespace } from '../../../../shared/kernel/namespace.ts';
 import { suite } from '../../../support/suite.ts';
+import { runPluginProcess } from '../../../support/plugin.ts';
 import { cniError, makeNamespace, run } from '../../../support/kernel.ts';
 
 const test = suite('locks', { limit: 60 });
@@ -257,10 +258,15 @@ test('a directory that another user owns is not used', () => {
   rmSync(LOCK_DIRECTORY);
 });
 
-test('lock files of killed processes are removed, those in use are not', () => {
+test('lock files of killed processes are removed, also by GC; those in use are not', () => {
   withLock('used', () => {
     writeFileSync(`${LOCK_DIRECTORY}/netns-4-1`, '', { mode: 0o600 });
     removeUnusedLocks();
+    assert.equal(readdirSync(LOCK_DIRECTORY), ['used']);
+    writeFileSync(`${LOCK_DIRECTORY}/netns-4-2`, '', { mode: 0o600 });
+    const stdin = { cniVersion: '1.1.0', name: 'net1', type: 'loopback', 'cni.dev/valid-attachments': [] };
+    const gc = runPluginProcess('loopback', { command: 'GC', env: { CNI_PATH: '/opt/cni/bin' }, stdin });
+    assert.equal(gc, { exitCode: 0, stdout: '', stderr: '' });
     assert.equal(readdirSync(LOCK_DIRECTORY), ['used']);
   });
 });
