@@ -15,9 +15,6 @@ export type DelegateCall = Pick<
   'command' | 'path' | 'stdin' | 'environment' | 'cniVersion' | 'warn'
 >;
 
-/** Runtimes wait for as long as a plugin takes (Nomad with its global lock held): a delegate is killed after this time. */
-const TIME_LIMIT_MS = 60_000;
-
 /** Milliseconds before each further attempt on a program that is being replaced; about 5 s in all. */
 const BUSY_PAUSES = [20, 80, 300, 1000, 1600, 2000];
 
@@ -64,7 +61,6 @@ function run(name: string, command: string, call: DelegateCall): RunResult {
   const result = runWhenFree(findPlugin(name, call.path), {
     input: call.stdin,
     env: { ...call.environment, CNI_COMMAND: command },
-    timeoutMs: TIME_LIMIT_MS,
   });
   if (result.exitCode !== 0) throw delegateError(name, result);
   for (const line of result.stderr.split('\n').filter((text) => text.trim() !== '')) call.warn(line);

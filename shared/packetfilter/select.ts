@@ -13,7 +13,7 @@ export interface DriverOptions {
    * left alone, so that a busy or hung iptables on the host cannot delay a container.
    */
   readonly where?: 'host' | 'container';
-  /** Longest wait for locks, of ours and of iptables, in milliseconds (default 60 000). */
+  /** Longest wait for the lock of iptables-legacy; default: all that the call has left. */
   readonly timeoutMs?: number;
   /** The tables of this variant of iptables; that of the host's `iptables` when left out. */
   readonly variant?: IptablesVariant;
@@ -31,10 +31,9 @@ export interface DriverOptions {
  * Looks at nothing until it is used: which variant a family has is found out at the first read or apply.
  */
 export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
-  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const programs = createIptablesDriver({ ...options, where: options.where ?? 'host', timeoutMs });
+  const programs = createIptablesDriver({ ...options, where: options.where ?? 'host' });
   if (options.onlyPrograms === true) return programs;
-  const netlink = createIptablesNftDriver({ timeoutMs, withRawArgs: programs, supports: programs.supports });
+  const netlink = createIptablesNftDriver(programs);
   const driverOf = (family: Family): PacketFilterDriver => {
     const tools = findTools(family, options.variant);
     if (options.rawArgs === true && tools !== undefined) return programs;
@@ -144,6 +143,3 @@ export function applyWherePossible(
     );
   }
 }
-
-/** 40 first ADDs at once on two busy cores were seen to wait up to 25 s for each other. */
-const DEFAULT_TIMEOUT_MS = 60_000;

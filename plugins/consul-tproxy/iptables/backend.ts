@@ -59,8 +59,6 @@ const TABLES: readonly TableKey[] = [
   ['ipv4', 'nat'],
 ];
 
-const LISTING_TIMEOUT_MS = 10_000;
-
 class IptablesTables {
   readonly #options: IptablesBackendOptions;
   #driver: PacketFilterDriver | undefined;
@@ -173,7 +171,6 @@ class IptablesTables {
     }
     const options = {
       where: 'container',
-      timeoutMs: LISTING_TIMEOUT_MS,
       commandPrefix: commandPrefix(),
     } as const;
     const { stdout } = runTool(tools.save, ['-c', '-t', table], options);

@@ -10,7 +10,7 @@ import { withNamespaceLock } from '../../kernel/locks.ts';
 import { NftConnection } from '../nftables/connection.ts';
 import { addChain, addRule, addTable, deleteChain, deleteRule, flushChain } from '../nftables/messages.ts';
 import type { NftChain, NftHook } from '../nftables/model.ts';
-import type { Family, PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';
+import type { PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';
 import { type Entry, type Table, stateOf } from '../table.ts';
 
 /**
@@ -18,23 +18,17 @@ import { type Entry, type Table, stateOf } from '../table.ts';
  * into nf_tables, in the form that iptables-nft gives them. No child process; one transaction for all tables that are applied at once.
  */
 
-export interface IptablesNftOptions {
-  readonly timeoutMs: number;
-  /** For rules with an operator's own words, which only iptables itself can read. */
-  readonly withRawArgs: PacketFilterDriver;
-  readonly supports: (family: Family) => boolean;
-}
-
-export function createIptablesNftDriver(options: IptablesNftOptions): PacketFilterDriver {
+/** @param programs writes the tables that get rules with raw arguments, which only iptables can parse */
+export function createIptablesNftDriver(programs: PacketFilterDriver): PacketFilterDriver {
   return {
     name: 'iptables-nft over netlink',
-    supports: options.supports,
+    supports: programs.supports,
     read: (family, table, reads) => stateOf(kernelTable(NftConnection.open(), family, table, reads)),
     apply: (changes) => {
       if (changes.length === 0) return;
       const left = withNamespaceLock(() => applyAll(changes));
       // Outside of our lock: that driver takes it itself.
-      if (left.length > 0) options.withRawArgs.apply(left);
+      if (left.length > 0) programs.apply(left);
     },
   };
 }

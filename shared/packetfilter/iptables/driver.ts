@@ -14,7 +14,8 @@ import type { RunResult } from '../../process/run.ts';
 
 export interface IptablesDriverOptions {
   readonly where: 'host' | 'container';
-  readonly timeoutMs: number;
+  /** Longest wait for the lock of iptables-legacy; default: all that the call has left. */
+  readonly timeoutMs?: number;
   /** The programs of this variant, whatever the host's `iptables` leads to. */
   readonly variant?: 'nft' | 'legacy';
   /** Words put before every program: `nsenter --user=…`. */
@@ -157,16 +158,12 @@ function commit(
   tools: Tools,
   table: TableName,
   input: string,
-  options: IptablesDriverOptions,
+  options: TableOptions,
   cause: Error | undefined,
 ): Error | undefined {
-  const { timeoutMs } = options;
-  const seconds = Math.max(1, Math.floor(timeoutMs / 1000));
-  const restored = runTool(tools.restore, ['--noflush', `--wait=${seconds}`], {
-    ...options,
-    timeoutMs: timeoutMs + 5_000,
-    input,
-  });
+  // It must give up before it is killed at the call's deadline: its own error says what it waited for.
+  const seconds = Math.max(1, Math.floor(options.deadline.remainingMs() / 1000) - 1);
+  const restored = runTool(tools.restore, ['--noflush', `--wait=${seconds}`], { ...options, input });
   return restored.exitCode === 0 ? undefined : commitRefused(tools, table, input, restored, cause);
 }
 

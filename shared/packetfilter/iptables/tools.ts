@@ -73,7 +73,6 @@ export function legacyToolsOnDemand(family: Family): Tools {
 
 export interface ToolRun {
   readonly where: 'host' | 'container';
-  readonly timeoutMs: number;
   readonly input?: string;
   readonly commandPrefix?: readonly string[];
 }
@@ -83,7 +82,6 @@ export function runTool(file: string, args: readonly string[], run: ToolRun): Ru
   const [first = file, ...rest] = [...(run.commandPrefix ?? []), file, ...args];
   return runProgram(first, rest, {
     env: { ...process.env, LC_ALL: 'C', ...lockFile(run.where) },
-    timeoutMs: run.timeoutMs,
     ...(run.input === undefined ? {} : { input: run.input }),
   });
 }

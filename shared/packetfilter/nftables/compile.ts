@@ -47,7 +47,7 @@ function compile(family: NftFamily, words: readonly string[], what: string): Exp
       `add rule ${family} x x ${words.join(' ')}`,
       '',
     ].join('\n');
-    const { exitCode, stderr } = runProgram(nft, ['-f', '-'], { input: script, timeoutMs: TIME_LIMIT_MS });
+    const { exitCode, stderr } = runProgram(nft, ['-f', '-'], { input: script });
     if (exitCode !== 0) throw refused(what, words, stderr.trim());
     using connection = NftConnection.open();
     const [rule] = connection.dump('read the condition back', Message.getRule, family, [[1, 'x']]);
@@ -61,7 +61,6 @@ function compile(family: NftFamily, words: readonly string[], what: string): Exp
 }
 
 const RULE_EXPRESSIONS = 4;
-const TIME_LIMIT_MS = 10_000;
 
 function refused(what: string, words: readonly string[], why: string): CniError {
   return new CniError(
