@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 
 /** Arguments of unshare(1), to be followed by a program and its own: that runs on a host of its own, see own-host.sh. */
@@ -14,3 +15,17 @@ export const ON_OWN_HOST: readonly string[] = [
   'sh',
   resolve(import.meta.dirname, 'own-host.sh'),
 ];
+
+/** Runs a script of the tests on a host of its own, with this process's stdio. @returns its exit code */
+export function runOnOwnHost(
+  script: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): number {
+  const { status } = spawnSync(
+    'unshare',
+    [...ON_OWN_HOST, process.execPath, '--no-warnings', script, ...args],
+    { stdio: 'inherit', env: { ...process.env, ...env } },
+  );
+  return status ?? 1;
+}

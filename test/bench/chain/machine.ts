@@ -2,7 +2,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, totalmem } from 'node:os';
-import { ON_OWN_HOST } from '../../support/own-host.ts';
+import { runOnOwnHost } from '../../support/own-host.ts';
 import type { Backend } from './suites.ts';
 
 export function sh(command: string): string {
@@ -18,15 +18,7 @@ export function describeMachine(): string {
 /** Runs this very script again on a host of its own (fresh network, /run, /var, /etc); nothing of the machine is touched. */
 export function onOwnHost(script: string, args: readonly string[]): void {
   if (process.env['WEFT_BENCH_HOST'] === '1') return;
-  const { status } = spawnSync(
-    'unshare',
-    [...ON_OWN_HOST, process.execPath, '--no-warnings', script, ...args],
-    {
-      stdio: 'inherit',
-      env: { ...process.env, WEFT_BENCH_HOST: '1' },
-    },
-  );
-  process.exit(status ?? 1);
+  process.exit(runOnOwnHost(script, args, { WEFT_BENCH_HOST: '1' }));
 }
 
 /** A clean host whose `iptables` is of the backend's variant. */

@@ -10,6 +10,8 @@ export class Agent {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, (answer: string) => void>();
   #last = 0;
+  /** Resolves when the process has ended: a namespace lives as long as a process in it. */
+  readonly ended: Promise<void>;
 
   /** @param netns name of a namespace; undefined for the test's own host */
   constructor(netns: string | undefined, uid = 0) {
@@ -31,8 +33,11 @@ export class Agent {
       this.#waiting.get(id)?.(answer);
       this.#waiting.delete(id);
     });
-    this.#child.on('exit', () => {
-      for (const settle of this.#waiting.values()) settle('error the agent has ended');
+    this.ended = new Promise((done) => {
+      this.#child.on('exit', () => {
+        for (const settle of this.#waiting.values()) settle('error the agent has ended');
+        done();
+      });
     });
   }
 

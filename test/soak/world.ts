@@ -1,0 +1,104 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { loadNetworkList } from '../../conflist/load.ts';
+import { parseNetworkList, type NetworkList } from '../../conflist/network-list.ts';
+import { Agent } from '../e2e/support/agent.ts';
+import { asNomadBefore, makeClientHost, OUTSIDE, sh } from '../e2e/support/client-host.ts';
+import { useVariant } from '../support/variants.ts';
+
+export const BACKENDS = ['iptables-nft', 'iptables-legacy', 'nftables'] as const;
+export type Backend = (typeof BACKENDS)[number];
+
+export const LIST_NAMES = ['nomad', 'nomad-dual-stack', 'nomad-hairpin', 'nomad-tproxy'] as const;
+export type ListName = (typeof LIST_NAMES)[number];
+
+/** A Nomad client with all of Nomad's lists, beside rules, leases, interfaces and a container of other origin that must never change. */
+export interface World {
+  readonly lists: Readonly<Record<ListName, NetworkList>>;
+  /** Another network with its own bridge and subnet, for the container that stays. */
+  readonly otherList: NetworkList;
+  /** PATH whose `iptables` is the variant in use, and the one of the other variant. */
+  readonly path: string;
+  readonly otherPath: string;
+  /** A machine outside, which answers on {@link SOMEWHERE}. */
+  readonly outside: Agent;
+}
+
+export const SOMEWHERE = 7000;
+
+export async function makeWorld(backend: Backend): Promise<World> {
+  const variant = backend === 'iptables-legacy' ? 'legacy' : 'nft';
+  const otherPath = pathOf(variant === 'nft' ? 'legacy' : 'nft');
+  const path = pathOf(variant);
+  makeClientHost();
+  // The nftables back end cannot accept what a chain of iptables drops.
+  if (backend === 'nftables') nodeDefaults({ backend: 'nftables' });
+  else sh('iptables -P FORWARD DROP; ip6tables -P FORWARD DROP');
+  foreignObjects(variant);
+  asNomadBefore('nomad', ['172.26.64.0/20', '3fff:cab0:0d13::/120']);
+  asNomadBefore('other', ['10.251.0.0/24']);
+  const outside = new Agent(OUTSIDE.name);
+  await outside.serve(SOMEWHERE, 'outside');
+  const lists = Object.fromEntries(LIST_NAMES.map((name) => [name, listOf(name, backend)]));
+  return { lists: lists as World['lists'], otherList: otherNetwork(backend), path, otherPath, outside };
+}
+
+function pathOf(variant: 'nft' | 'legacy'): string {
+  useVariant(variant);
+  return process.env['PATH'] ?? '';
+}
+
+function nodeDefaults(defaults: object): void {
+  mkdirSync('/etc/weft', { recursive: true });
+  writeFileSync('/etc/weft/weft.json', JSON.stringify(defaults));
+}
+
+/** What an operator and other programs have on the host. Some of it looks like ours, but names other owners. */
+function foreignObjects(variant: 'nft' | 'legacy'): void {
+  for (const iptables of [`iptables-${variant}`, `ip6tables-${variant}`]) {
+    sh(`
+      ${iptables} -t nat -N FOREIGN; ${iptables} -t nat -A POSTROUTING -o foreign0 -j FOREIGN
+      ${iptables} -t nat -A FOREIGN -m comment --comment 'name: "nomad" id: "foreign"' -j RETURN
+      ${iptables} -A FORWARD -i foreign0 -j ACCEPT
+      ${iptables} -t mangle -A PREROUTING -i foreign0 -j MARK --set-mark 7`);
+  }
+  sh(`
+    nft 'add table inet foreign; add set inet foreign s { type ipv4_addr; elements = { 172.26.64.2, 172.26.64.3 }; }'
+    nft 'add chain inet foreign c { type filter hook input priority 10; }; add rule inet foreign c iifname "foreign0" accept'
+    ip link add foreign0 type bridge; ip addr add 10.250.0.1/24 dev foreign0; ip link set foreign0 up
+    ip rule add from 10.250.0.0/24 table 77; ip route add default dev foreign0 table 77
+    ip netns add foreign
+    mkdir -p /run/cni/nomad /run/cni/foreign /etc/netns/foreign /var/lib/cni/networks/nomad
+    printf 'foreign\\r\\neth0' > /run/cni/nomad/172.26.64.5
+    printf 'foreign\\r\\neth0' > /run/cni/foreign/172.26.64.6
+    printf 'foreign\\r\\neth0' > /var/lib/cni/networks/nomad/172.26.64.7
+    echo 'nameserver 192.0.2.1' > /etc/netns/foreign/resolv.conf`);
+}
+
+interface Document {
+  name: string;
+  plugins: { type: string; backend?: string; bridge?: string; ipam?: { ranges: unknown } }[];
+}
+
+function listOf(
+  name: ListName,
+  backend: Backend,
+  edit: (document: Document) => void = () => undefined,
+): NetworkList {
+  const list = loadNetworkList(resolve(import.meta.dirname, `../../conflist/${name}.conflist`));
+  const document = JSON.parse(list.text) as Document;
+  // Nomad's list names iptables; on nftables the node's own default decides for every plugin.
+  if (backend === 'nftables') for (const plugin of document.plugins) delete plugin.backend;
+  edit(document);
+  return parseNetworkList(JSON.stringify(document), name);
+}
+
+function otherNetwork(backend: Backend): NetworkList {
+  return listOf('nomad', backend, (document) => {
+    document.name = 'other';
+    for (const plugin of document.plugins.filter(({ type }) => type === 'bridge')) {
+      plugin.bridge = 'other';
+      if (plugin.ipam !== undefined) plugin.ipam.ranges = [[{ subnet: '10.251.0.0/24' }]];
+    }
+  });
+}
