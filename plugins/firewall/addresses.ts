@@ -30,7 +30,7 @@ type Call = Pick<Invocation<unknown>, 'network' | 'containerId' | 'netns' | 'ifn
 
 /**
  * The addresses of a container that is deleted. DEL runs a list backwards, so bridge and its IPAM still have theirs. The sources, until
- * one of them has an address:
+ * one of them has an address that no other container has (prevResult may be of an earlier ADD, or another container's):
  *
  * 1. prevResult;
  * 2. the interface in the container's namespace, and the leases of this interface;
@@ -40,14 +40,20 @@ type Call = Pick<Invocation<unknown>, 'network' | 'containerId' | 'netns' | 'ifn
 export function addressesOf(call: Call): ContainerAddresses {
   const attachments = new KnownAttachments({ network: call.network, containerId: call.containerId });
   const inNamespace = once(() => addressesInNamespace(call));
-  const known = firstOf([
+  const sources = [
     () => call.prevResult?.ips.map(({ address }) => address) ?? [],
     () => [...inNamespace(), ...leased(call, attachments)],
     () => cachedAddresses(call, attachments),
     () => masqueraded(call),
-  ]).map(withoutPrefixLength);
-  const own = known.filter((address) => !isOfAnother(address, call, inNamespace, attachments));
-  return { known, own };
+  ];
+  const known: string[] = [];
+  for (const source of sources) {
+    const found = source().map(withoutPrefixLength);
+    known.push(...found);
+    const own = found.filter((address) => !isOfAnother(address, call, inNamespace, attachments));
+    if (own.length > 0) return { known, own };
+  }
+  return { known, own: [] };
 }
 
 /**
@@ -91,14 +97,6 @@ export function staleAddresses(
   }
   const unused = unleased.filter((address) => !attachments.mayBeAlive({ address }));
   return [...stale, ...ofNetwork(attachments, unused)];
-}
-
-function firstOf(sources: readonly (() => string[])[]): string[] {
-  for (const source of sources) {
-    const found = source();
-    if (found.length > 0) return found;
-  }
-  return [];
 }
 
 function once<T>(work: () => T): () => T {

@@ -1,7 +1,5 @@
-import type { Attachment } from '../../conflist/attachment.ts';
-import { joinArgs } from '../../conflist/attachment.ts';
+import { joinArgs, pluginInput, type Attachment } from '../../conflist/attachment.ts';
 import type { ListedPlugin, NetworkList } from '../../conflist/network-list.ts';
-import { pluginInput } from '../../conflist/plugin-input.ts';
 import { parseResult, type CniResult } from '../../shared/cni/results.ts';
 import type { PluginName } from '../support/executables.ts';
 import { startPluginProcess, variables } from '../support/plugin.ts';

@@ -1,7 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { loadNetworkList } from '../../conflist/load.ts';
-import { parseNetworkList, type NetworkList } from '../../conflist/network-list.ts';
+import { loadNetworkList, parseNetworkList, type NetworkList } from '../../conflist/network-list.ts';
 import { Agent } from '../e2e/support/agent.ts';
 import { asNomadBefore, makeClientHost, OUTSIDE, sh } from '../e2e/support/client-host.ts';
 import { useVariant } from '../support/variants.ts';

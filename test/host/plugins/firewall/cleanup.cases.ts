@@ -212,6 +212,15 @@ export function cleanupCases(variant: Variant): void {
     assert.equal(accepts(), own('10.88.0.12/32'));
   });
 
+  s.test('DEL with the result of another container removes this container’s rules and no others', () => {
+    add(s.c1);
+    add(s.c2);
+    lease('net1', '10.88.0.11', 'c1\r\neth0');
+    lease('net1', '10.88.0.12', 'c2\r\neth0');
+    good('firewall', 'DEL', { ...s.c1, netns: '' }, config(s.c2));
+    assert.equal(accepts(), own('10.88.0.12/32'));
+  });
+
   s.test('DEL with a namespace path that is a file, a folder or another kind of namespace', () => {
     writeFileSync('/run/no-namespace', '');
     for (const netns of ['/run/no-namespace', '/run', '/proc/self/ns/mnt', '/run/missing']) {
