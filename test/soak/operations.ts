@@ -136,12 +136,13 @@ function reject(config: Record<string, unknown>): void {
   if (config['type'] === 'consul-cni') Object.assign(config, { ipv6: 'perhaps' });
 }
 
-/** DEL, and the end of the namespace. Nothing may be left on the host, nor inside if DEL was told the namespace. */
+/** DEL, and the end of the namespace. Nothing may be left on the host, nor inside if DEL could know that the namespace is this container's. */
 export async function del(host: Host, container: Container, way: string, other?: Container): Promise<void> {
   const changes = WAYS[way]?.(host, container, other) ?? {};
   await call(host, 'DEL', container, changes);
-  const netns = changes.attachment?.netns ?? container.attachment.netns;
-  if (netns === container.attachment.netns && !container.isLost) host.model.verifyEmpty(container.id);
+  const isKnown = (changes.attachment ?? container.attachment).netns === container.attachment.netns;
+  const isOwnResult = !('prevResult' in changes) || changes.prevResult === undefined;
+  if (isKnown && isOwnResult && !container.isLost) host.model.verifyEmpty(container.id);
   forget(host, container);
 }
 

@@ -64,11 +64,11 @@ export function writeResolvConf(call: Call, dns: CniDns | undefined): void {
   }
 }
 
-/** Removes this attachment's file; where the path does not name the namespace, from every directory. */
+/** Removes this attachment's file: under the name in the path, else wherever it is, because runtimes also pass stale paths. */
 export function removeResolvConf(call: Call): void {
   const name = netnsName(call.netns);
-  if (name === undefined) removeEveryNetnsResolvConf(isOwner(call));
-  else removeNetnsResolvConf(name, isOwner(call));
+  const isRemoved = name !== undefined && removeNetnsResolvConf(name, isOwner(call));
+  if (!isRemoved) removeEveryNetnsResolvConf(isOwner(call));
 }
 
 /** GC: the files of this network whose attachment is not valid any more. Without a list of valid ones nothing is known to be stale. */
@@ -113,20 +113,23 @@ export function writeNetnsResolvConf(
   );
 }
 
-/** Removes the file if it is this owner's, then the directory if it is empty. */
-export function removeNetnsResolvConf(name: string, isOwner: (owner: ResolvConfOwner) => boolean): void {
+/** Removes the file if it is this owner's, then the directory if it is empty. @returns whether the file was this owner's */
+export function removeNetnsResolvConf(name: string, isOwner: (owner: ResolvConfOwner) => boolean): boolean {
   // Step by step: a call that was killed may have left any of them.
-  ifDirectoryExists(() =>
+  const isRemoved = ifDirectoryExists(() =>
     inDirectory('/etc', ['netns', name], false, (directory) => {
       rmSync(`${directory}/${TEMPORARY}`, { force: true });
       const owner = readOwner(`${directory}/${FILE}`);
-      if (typeof owner === 'object' && isOwner(owner)) rmSync(`${directory}/${FILE}`, { force: true });
+      if (typeof owner !== 'object' || !isOwner(owner)) return false;
+      rmSync(`${directory}/${FILE}`, { force: true });
+      return true;
     }),
   );
   ifDirectoryExists(() =>
     inDirectory('/etc', ['netns'], false, (directory) => removeIfEmpty(`${directory}/${name}`)),
   );
   ifDirectoryExists(() => inDirectory('/etc', [], false, (directory) => removeIfEmpty(`${directory}/netns`)));
+  return isRemoved === true;
 }
 
 /**

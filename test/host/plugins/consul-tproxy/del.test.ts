@@ -107,14 +107,16 @@ test('DEL succeeds when the namespace is gone, never existed, or the path is no 
   assert.not.ok(existsSync('/etc/netns'));
 });
 
-test('a DEL that no longer knows the namespace finds the resolv.conf by the container', () => {
-  const netns = newNamespace();
+test('a DEL that no longer knows the namespace, or gets another path, finds the resolv.conf by the container', () => {
   const other = newNamespace();
-  succeeds('ADD', { netns, id: 'gone' });
   succeeds('ADD', { netns: other, id: 'alive' });
-  succeeds('DEL', { netns: '', id: 'gone' });
-  assert.not.ok(existsSync(`/etc/netns/${netns}`));
-  assert.ok(existsSync(`/etc/netns/${other}/resolv.conf`));
+  for (const path of ['', 'none']) {
+    const netns = newNamespace();
+    succeeds('ADD', { netns, id: 'gone' });
+    succeeds('DEL', { netns: path, id: 'gone' });
+    assert.not.ok(existsSync(`/etc/netns/${netns}`));
+    assert.ok(existsSync(`/etc/netns/${other}/resolv.conf`));
+  }
   succeeds('DEL', { netns: other, id: 'alive' });
 });
 
