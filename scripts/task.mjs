@@ -1,5 +1,5 @@
 /**
- * usage: node scripts/task.mjs build | countdash | test | unit | host | lint | typecheck | coverage | bench [arguments]
+ * usage: node scripts/task.mjs build | countdash | test | unit | host | lint | typecheck | coverage | bench | soak | fuzz [arguments]
  * The commands of package.json: each installs what it needs first and says why. Runs on plain Node >= 20.
  */
 import { spawn } from 'node:child_process';
@@ -12,7 +12,7 @@ import { provideFirewalld } from './firewalld.mjs';
 import { BENCH_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const TASKS = { build, countdash, test, unit, host, lint, typecheck, coverage, bench };
+const TASKS = { build, countdash, test, unit, host, lint, typecheck, coverage, bench, soak, fuzz };
 /** Every package that lint checks for import cycles. */
 const PRODUCT = ['build.mjs', 'build', 'cli', 'conflist', 'examples', 'plugins', 'shared', 'scripts'];
 
@@ -152,6 +152,25 @@ async function bench([which, ...options]) {
     missed |= await run(node, ['--no-warnings', resolve(folder, `${name}.ts`), ...options]);
   }
   return missed === 0 ? 0 : 1;
+}
+
+/** Random operations against a model of the host: test/soak/main.ts. @param {string[]} options */
+async function soak(options) {
+  return longTest('test/soak/main.ts', options);
+}
+
+/** Hostile calls of the executables: test/fuzz/main.ts. @param {string[]} options */
+async function fuzz(options) {
+  return longTest('test/fuzz/main.ts', options);
+}
+
+/** @param {string} script @param {string[]} options */
+async function longTest(script, options) {
+  requireRoot('it creates network namespaces');
+  setUp(root, [...TOOLS, ...TEST_TOOLS]);
+  if (await buildIfStale()) return 1;
+  const { file: node } = nodeBase(root);
+  return run(node, ['--no-warnings', resolve(root, script), ...options]);
 }
 
 async function buildIfStale() {

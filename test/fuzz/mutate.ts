@@ -19,6 +19,14 @@ const NASTY: readonly unknown[] = [
   'a\u0000b',
   'ä\ud800',
   'x'.repeat(1000),
+  'ü'.repeat(70_000),
+  'a\nnameserver 6.6.6.6',
+  '\u001b[2J\r',
+  'lo',
+  'eth0',
+  '/run/fifo',
+  '/dev/zero',
+  '/proc/self/ns/mnt',
   '%s%n',
   '10.0.0.0/33',
   '10.0.0.1/0',
@@ -31,10 +39,19 @@ const NASTY: readonly unknown[] = [
   [],
   [[]],
   [null],
+  Array.from({ length: 3000 }, (_, at) => at),
+  Array.from({ length: 300 }, () => ({ dst: '10.0.0.0/8', gw: '10.0.0.1' })),
+  nested(2000),
   {},
   { toString: 1 },
   { __proto__: null, length: -1 },
 ];
+
+function nested(depth: number): unknown {
+  let value: unknown = [];
+  for (let left = depth; left > 0; left -= 1) value = [value];
+  return value;
+}
 
 const KEYS = [
   '__proto__',
@@ -59,6 +76,8 @@ export function mutate(random: Random, value: unknown): unknown {
 
 function mutateList(random: Random, list: readonly unknown[]): unknown[] {
   const at = random.below(list.length + 1);
+  if (list.length > 0 && random.chance(0.03))
+    return Array.from({ length: 2000 }, () => list[at % list.length]);
   if (at === list.length || random.chance(0.2)) return [...list, random.pick([...NASTY, ...list])];
   if (random.chance(0.2)) return list.toSpliced(at, 1);
   return list.with(at, mutate(random, list[at]));

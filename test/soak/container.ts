@@ -28,8 +28,8 @@ export function hostInterface(result: CniResult): string {
   );
 }
 
-/** Chain names that are hashes of a container's names. */
-const HASHED = /\bCNI-(DN-|SN-)?[0-9a-f]{10,}/g;
+/** Hashes of a container's names, in names of chains and in comments. */
+const HASHED = /(?<=\bCNI-(?:DN-|SN-)?)[0-9a-f]{10,}|\b[0-9a-f]{16,}\b/g;
 
 /** A container's lines with placeholders for everything that differs between two containers of the same list. */
 export function templateOf(lines: Lines, container: Container): string[] {
@@ -48,7 +48,7 @@ export function instantiate(template: Lines, container: Container): string[] {
 }
 
 export function withoutHashes(line: string): string {
-  return line.replaceAll(HASHED, 'CNI-$1#');
+  return line.replaceAll(HASHED, '#');
 }
 
 function placeholders({ id, ports, result }: Container): [name: string, value: string][] {

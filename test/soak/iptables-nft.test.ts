@@ -1,0 +1,3 @@
+import { shortSoak } from './short.cases.ts';
+
+shortSoak('iptables-nft');
