@@ -6,6 +6,7 @@
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runOnOwnHost } from '../support/own-host.ts';
+import { learnHost } from './learn.ts';
 import { soak } from './soak.ts';
 import { BACKENDS, makeWorld, type Backend } from './world.ts';
 
@@ -42,7 +43,7 @@ async function here(backend: Backend): Promise<void> {
   const world = await makeWorld(backend);
   const began = Date.now();
   try {
-    await soak(world, {
+    await soak(await learnHost(world), {
       ...{ backend, seed: Number(seed), ops: Number(ops), parallel: Number(parallel) },
       log: (line) => console.log(line),
     });

@@ -2,7 +2,6 @@ import { isDeepStrictEqual } from 'node:util';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { removeCachedResult, writeCachedResult } from '../../conflist/result-cache.ts';
-import type { NetworkList } from '../../conflist/network-list.ts';
 import { nomadRemoval } from '../../examples/countdash/plan.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { sh } from '../e2e/support/client-host.ts';
@@ -19,6 +18,8 @@ export interface Host {
   readonly model: Model;
   /** Containers of the past, with what was known of them: for a DEL that comes late. */
   readonly deleted: Container[];
+  /** Number of containers so far. */
+  made: number;
 }
 
 type Changes = Partial<Pick<ChainCall, 'list' | 'attachment' | 'prevResult' | 'path' | 'edit'>>;
@@ -148,15 +149,11 @@ export async function del(host: Host, container: Container, way: string, other?:
 
 function forget({ model, deleted, world }: Host, container: Container): void {
   const { attachment } = container;
-  removeCachedResult(CACHE, listOf(world, container).name, attachment);
+  removeCachedResult(CACHE, world.lists[container.list].name, attachment);
   if (!container.isLost) sh(`ip netns del ${container.id}`);
   model.containers.delete(container);
   deleted.push(container);
   if (deleted.length > 20) deleted.shift();
-}
-
-function listOf(world: World, { list }: Container): NetworkList {
-  return world.lists[list];
 }
 
 /** DEL of a container that is gone for long, whose address may be another's by now. */
@@ -175,8 +172,8 @@ export async function lose(container: Container): Promise<void> {
   }
 }
 
-/** GC with everything valid that is not lost. */
-export async function collect(host: Host, list: NetworkList): Promise<void> {
+/** GC with everything valid that is not lost, on the one list that has every plugin. */
+export async function collect(host: Host): Promise<void> {
   const { model, world } = host;
   const valid = ['foreign', ...[...model.containers].filter(({ isLost }) => !isLost).map(({ id }) => id)].map(
     (containerID) => ({ containerID, ifname: 'eth0' }),
@@ -184,7 +181,7 @@ export async function collect(host: Host, list: NetworkList): Promise<void> {
   const attachment = { containerId: '', netns: '', ifname: '', args: [], capabilityArgs: {} };
   await runChain({
     verb: 'GC',
-    list,
+    list: world.lists['nomad-tproxy'],
     attachment,
     path: world.path,
     keys: { 'cni.dev/valid-attachments': valid },

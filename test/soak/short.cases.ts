@@ -1,21 +1,23 @@
 import { suite } from '../support/suite.ts';
+import { learnHost } from './learn.ts';
+import type { Host } from './operations.ts';
 import { soak } from './soak.ts';
-import { makeWorld, type Backend, type World } from './world.ts';
+import { makeWorld, type Backend } from './world.ts';
 
 /** A short run of `npm run soak` on one back end: one seed that is always the same, and one that is new each time. */
 export function shortSoak(backend: Backend): void {
   const test = suite(`soak on ${backend}`, { limit: 240 });
-  let world: World;
+  let host: Host;
   test.before(async () => {
-    world = await makeWorld(backend);
+    host = await learnHost(await makeWorld(backend));
   });
-  test.after(() => world.outside.stop());
+  test.after(() => host.world.outside.stop());
   for (const [seed, ops] of [
     [20260213, 40],
     [Date.now() % 1_000_000_007, 20],
   ] as const) {
     test(`${ops} random operations from seed ${seed}: the host is as the model says after each`, () =>
-      soak(world, { backend, seed, ops, parallel: 8 }));
+      soak(host, { backend, seed, ops, parallel: 8 }));
   }
   test.run();
 }

@@ -1,14 +1,12 @@
-import { nomadAttachment, type Group } from '../../examples/countdash/plan.ts';
-import { HOST, sh } from '../e2e/support/client-host.ts';
 import { Random } from '../support/random.ts';
 import type { Container } from './container.ts';
-import { Model, Violation } from './model.ts';
+import { newContainer } from './learn.ts';
+import { Violation } from './model.ts';
 import * as operations from './operations.ts';
 import { CHANGES, DAMAGE_KINDS, DEL_WAYS, type Host } from './operations.ts';
 import type { Verb } from './runtime.ts';
-import { hostLines } from './state.ts';
-import { APP_PORT, verifyTraffic } from './traffic.ts';
-import { LIST_NAMES, type Backend, type ListName, type World } from './world.ts';
+import { verifyTraffic } from './traffic.ts';
+import { LIST_NAMES, type Backend } from './world.ts';
 
 export interface Options {
   readonly backend: Backend;
@@ -39,16 +37,15 @@ const RACES: readonly (readonly Verb[])[] = [
 ];
 
 /**
- * Random operations on a host that `makeWorld` made, in batches of up to `parallel` at once; after each batch the host is compared with
+ * Random operations on a host that `learnHost` prepared, in batches of up to `parallel` at once; after each batch the host is compared with
  * the model. At the end everything is deleted, and the host must be as it was.
  * @throws Violation naming seed, the last operations and the first difference
  */
-export async function soak(world: World, options: Options): Promise<void> {
+export async function soak(host: Host, options: Options): Promise<void> {
   const { seed, ops, backend, log = () => undefined } = options;
-  const run = new Soak(world, options);
+  const run = new Soak(host, options);
   const history: string[] = [];
   try {
-    await run.learn();
     for (let done = 0; done < ops;) {
       const batch = run.nextBatch(ops - done);
       done += batch.length;
@@ -75,7 +72,7 @@ async function perform(batch: readonly Step[]): Promise<void> {
   outcomes.forEach((outcome, at) => {
     if (outcome.status === 'rejected')
       throw new Violation(
-        `${batch[at]?.text ?? ''}: ${outcome.reason instanceof Violation || outcome.reason instanceof Error ? outcome.reason.message : String(outcome.reason)}`,
+        `${batch[at]?.text ?? ''}: ${outcome.reason instanceof Error ? outcome.reason.message : String(outcome.reason)}`,
       );
   });
 }
@@ -84,37 +81,15 @@ class Soak {
   readonly #random: Random;
   readonly #parallel: number;
   readonly #host: Host;
-  #made = 0;
 
-  constructor(world: World, { seed, parallel }: Options) {
+  constructor(host: Host, { seed, parallel }: Options) {
     this.#random = new Random(seed);
     this.#parallel = parallel;
-    this.#host = { world, model: new Model(), deleted: [] };
+    this.#host = host;
   }
 
   get count(): number {
     return this.#host.model.containers.size;
-  }
-
-  /** Adds one container of each list, twice: the first time makes what all share, the second shows what belongs to one. */
-  async learn(): Promise<void> {
-    const { model } = this.#host;
-    hostLines();
-    sh('ip netns add empty; ip -n empty link set lo up; ip -n empty link set lo down');
-    model.learnEmpty('empty');
-    const first = LIST_NAMES.map((list) => this.#newContainer(list));
-    await Promise.all(first.map((container) => operations.add(this.#host, container)));
-    await Promise.all(first.map((container) => operations.del(this.#host, container, 'as Nomad')));
-    model.learnBase();
-    const second = LIST_NAMES.map((list) => this.#newContainer(list));
-    for (const container of second) {
-      const before = hostLines();
-      await operations.add(this.#host, container);
-      model.learn(container, before);
-    }
-    model.verify();
-    await Promise.all(second.map((container) => operations.del(this.#host, container, 'as Nomad')));
-    model.verify();
   }
 
   /** Up to `most` steps that do not use the same containers. */
@@ -189,7 +164,7 @@ class Soak {
   }
 
   #add(): Step {
-    const container = this.#newContainer(this.#random.pick(LIST_NAMES));
+    const container = newContainer(this.#host, this.#random, this.#random.pick(LIST_NAMES));
     return step(`ADD ${container.list}`, container, () => operations.add(this.#host, container));
   }
 
@@ -217,7 +192,7 @@ class Soak {
   }
 
   #conflict(holder: Container): Step {
-    const container = this.#newContainer('nomad', holder.ports.slice(0, 1));
+    const container = newContainer(this.#host, this.#random, 'nomad', holder.ports.slice(0, 1));
     return step(
       `ADD with a port of ${holder.id}`,
       container,
@@ -227,42 +202,7 @@ class Soak {
   }
 
   #collect(): Step {
-    const list =
-      this.#host.world.lists[this.#random.pick(['nomad-tproxy', 'nomad-tproxy', 'nomad-tproxy'] as const)];
-    return { text: 'GC', run: () => operations.collect(this.#host, list), uses: this.#all() };
-  }
-
-  #newContainer(list: ListName, ports = this.#portsOf(list)): Container {
-    const id = `${hex(this.#random, 8)}-${hex(this.#random, 4)}-4${hex(this.#random, 3)}-8${hex(this.#random, 3)}-${hex(this.#random, 12)}`;
-    this.#made += 1;
-    const group: Group = {
-      ...{
-        name: 'soak',
-        service: 'soak',
-        allocId: id,
-        netns: id,
-        appPort: APP_PORT,
-        virtualAddress: '240.0.0.1',
-      },
-      proxyPort: ports[1] ?? 20_000,
-      ports: ports.map((host, at) => ({
-        label: String(at),
-        host,
-        to: at === 0 ? APP_PORT : host,
-        reserved: at === 0,
-      })),
-    };
-    const dns = list === 'nomad-tproxy' ? { address: HOST.ipv4, port: 8600 } : undefined;
-    return { id, list, ports, attachment: nomadAttachment(group, dns), result: undefined, isLost: false };
-  }
-
-  /** Lists differ in how many ports their containers publish. No port is used twice within a few thousand containers. */
-  #portsOf(list: ListName): number[] {
-    const first = 20_000 + ((2 * this.#made) % 20_000);
-    return [first, first + 1].slice(
-      0,
-      { nomad: 1, 'nomad-dual-stack': 2, 'nomad-hairpin': 0, 'nomad-tproxy': 2 }[list],
-    );
+    return { text: 'GC', run: () => operations.collect(this.#host), uses: this.#all() };
   }
 }
 
@@ -273,8 +213,4 @@ function step(
   more: readonly Container[] = [],
 ): Step {
   return { text: `${what} (${container.id.slice(0, 8)})`, run, uses: [container, ...more] };
-}
-
-function hex(random: Random, digits: number): string {
-  return Array.from({ length: digits }, () => random.below(16).toString(16)).join('');
 }
