@@ -22,7 +22,7 @@ export function check(call: Invocation<FirewallSettings>): void {
     const there = lookIn(other, plan);
     if (there.missing !== undefined) continue;
     call.warn(
-      `firewall: "backend" is now ${chosen}, but the rules of container ${call.containerId} are in ${other}; they still work`,
+      `"backend" is now ${chosen}, but the rules of container ${call.containerId} are in ${other}; they still work`,
     );
     warnOf(there.changes, call);
     return;
@@ -52,5 +52,5 @@ function lookIn(name: BackendName, plan: FirewallPlan): Found {
 /** One line a key: IPv4 and IPv6 differ in the same way. */
 function warnOf(changes: readonly ConfigurationChange[], { warn, containerId }: Invocation<unknown>): void {
   for (const { key, found } of new Map(changes.map((change) => [change.key, change])).values())
-    warn(`firewall: "${key}" has changed since ADD of container ${containerId}: ${found}`);
+    warn(`"${key}" has changed since ADD of container ${containerId}: ${found}`);
 }

@@ -8,6 +8,7 @@ import { BACKENDS, chosenBackend, possibleBackends } from './backends.ts';
 import { check } from './check.ts';
 import { configure, DEFAULT_ZONE, type FirewallSettings } from './config.ts';
 import { hostsByFamily, planFirewall } from './plan.ts';
+import { warnOfDrops } from './warnings.ts';
 
 /** Lets containers' traffic through the host's firewall: docs/reference/plugins/firewall.md. */
 export const plugin: Plugin<FirewallSettings> = {
@@ -25,6 +26,7 @@ function add(call: Invocation<FirewallSettings>): CniResult {
   const plan = planFirewall(call, call.config);
   BACKENDS[chosenBackend(call.config)].add(plan, call.warn);
   removeEarlier(call);
+  warnOfDrops(plan, call.warn);
   return call.prevResult ?? { interfaces: [], ips: [], routes: [], dns: {} };
 }
 

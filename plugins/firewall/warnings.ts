@@ -1,119 +1,115 @@
-import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
-import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
-import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { legacyForwardPolicy } from '../../shared/packetfilter/verdict/legacy-policy.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
-import { forwardDrops, type DroppingChain } from '../../shared/packetfilter/verdict/forward-drops.ts';
+import { isErrno } from '../../shared/kernel/errno.ts';
+import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
+import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { readSysctl } from '../../shared/kernel/sysctl.ts';
+import { uplinkOf, warnOfForwardDrops } from '../../shared/packetfilter/forward-warnings.ts';
+import { readNft } from '../../shared/packetfilter/nftables/change.ts';
+import { decodeExpressions, jumpTarget } from '../../shared/packetfilter/nftables/decode-expressions.ts';
+import { VerdictCode } from '../../shared/packetfilter/nftables/expressions.ts';
+import type { NftReader, StandingRule } from '../../shared/packetfilter/nftables/reader.ts';
 import type { KnownPacket } from '../../shared/packetfilter/verdict/packet.ts';
-import type { Family } from '../../shared/packetfilter/ruleset.ts';
+import { FORWARD_CHAIN } from './iptables/rules.ts';
 import { TABLE } from './nftables/objects.ts';
 import { FAMILIES, withoutPrefixLength, type FirewallPlan } from './plan.ts';
 
-const OURS = `table ${TABLE.family} ${TABLE.name}`;
+/*
+ * Warnings at the end of ADD: what the operator wants, but this plugin cannot do on this host. None of them fails the ADD.
+ */
 
 /**
- * Warns of every chain of another table that drops what the container sends, or the replies: an accept in the plugin's table ends that
- * table only. Never fails the ADD; a failed lookup is a warning, too.
+ * One line for each chain that drops the container's packets although this plugin accepts them: every table of nf_tables decides for
+ * itself, and one that drops has the last word.
  */
 export function warnOfDrops(plan: FirewallPlan, warn: (line: string) => void): void {
+  const { subnets } = plan;
+  warnOfForwardDrops(() => packetsOf(plan), warn, { subnets: [...subnets.ipv4, ...subnets.ipv6] });
+}
+
+/** For the nftables back end: isolation within a bridge, and rules in the operator's iptables chain. */
+export function warnOfIneffective(plan: FirewallPlan, warn: (line: string) => void): void {
   try {
-    for (const line of [
-      ...forwardDrops(packetsOf(plan)).map((chain) => advice(chain, plan)),
-      ...legacyLines(plan),
-    ])
-      warn(line);
+    if (plan.ingressPolicy === 'isolated') warnOfBridging(plan, warn);
+    readNft((reader) => warnOfUnusedChain(reader, plan.adminChain, warn));
   } catch (thrown) {
-    warn(`could not look whether other tables drop the container's packets: ${toCniError(thrown).message}`);
+    warn(
+      `cannot tell whether ingressPolicy and chain ${plan.adminChain} have an effect: ${toCniError(thrown).message}`,
+    );
   }
 }
 
-const FAMILY_WORDS = { ipv4: 'ip', ipv6: 'ip6' } as const;
-/** Documentation addresses, which only a default route covers; nothing is sent to them. */
-const ANYWHERE = { ipv4: '203.0.113.1', ipv6: '2001:db8:ffff::1' } as const;
+const NFT_FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
 
-/** A first packet of the container to the outside, and an answer to it. */
+/** The first packet of a TCP connection of the container to the outside, and a reply to it. */
 function packetsOf({ addresses, hostInterfaces: [link] }: FirewallPlan): KnownPacket[] {
-  return FAMILIES.flatMap((family) => {
+  return FAMILIES.flatMap((family): KnownPacket[] => {
     const [host] = addresses[family];
     if (host === undefined) return [];
     const address = withoutPrefixLength(host);
     const uplink = uplinkOf(family);
+    const packet = { family: NFT_FAMILIES[family], protocol: 'tcp' } as const;
     return [
-      {
-        family: FAMILY_WORDS[family],
-        inInterface: link,
-        outInterface: uplink,
-        source: address,
-        state: 'new',
-      },
-      {
-        family: FAMILY_WORDS[family],
-        inInterface: uplink,
-        outInterface: link,
-        destination: address,
-        state: 'established',
-      },
+      { ...packet, inInterface: link, outInterface: uplink, source: address, state: 'new' },
+      { ...packet, inInterface: uplink, outInterface: link, destination: address, state: 'established' },
     ];
   });
 }
 
-function uplinkOf(family: Family): string | undefined {
-  using rtnetlink = Rtnetlink.open();
-  const index = lookupRoute(rtnetlink, ANYWHERE[family])?.link;
-  return index === undefined ? undefined : linkByIndex(rtnetlink, index)?.name;
-}
-
-function advice(chain: DroppingChain, plan: FirewallPlan): string {
-  const { table, name, policy, packets } = chain;
-  const sent = packets.some(({ state }) => state === 'new');
-  const what = sent ? 'packets of this container' : 'answers to this container';
-  const why = policy === 'drop' ? 'policy drop' : 'a rule there drops or rejects them';
-  return (
-    `${what} do not get through: chain ${name} of table ${table.family} ${table.name} drops them (${why}), ` +
-    `and that ${OURS} accepts them does not change it; ${solution(chain, plan)}`
+/** Frames between two ports of a bridge pass the host's firewall only with br_netfilter. */
+function warnOfBridging(
+  { bridge = '', addresses, hostInterfaces }: FirewallPlan,
+  warn: (line: string) => void,
+): void {
+  const switches = { ipv4: 'bridge-nf-call-iptables', ipv6: 'bridge-nf-call-ip6tables' };
+  const off = FAMILIES.filter(
+    (family) => addresses[family].length > 0 && !isOn(`net/bridge/${switches[family]}`),
+  );
+  if (off.length === 0 || hasIsolatedPort(hostInterfaces)) return;
+  const sysctls = off.map((family) => `net.bridge.${switches[family]}=1`).join(' ');
+  warn(
+    `bridge ${bridge}: its containers are not isolated from each other, because frames within a bridge pass no firewall; ` +
+      `modprobe br_netfilter and sysctl ${sysctls}, or set "portIsolation": true for the bridge plugin`,
   );
 }
 
-function solution({ table, name, packets }: DroppingChain, { subnets }: FirewallPlan): string {
-  const dropped = FAMILIES.filter((family) => packets.some((one) => one.family === FAMILY_WORDS[family]));
-  const networks = dropped.flatMap((family) => subnets[family].map((subnet) => ({ family, subnet })));
-  if (table.name === 'firewalld') {
-    const commands = networks.map(({ subnet }) => `firewall-cmd --zone=trusted --add-source=${subnet}`);
-    return `set "backend": "firewalld" for the firewall plugin, or: ${commands.join('; ')}`;
+function isOn(sysctl: string): boolean {
+  try {
+    return readSysctl(sysctl) === '1';
+  } catch (thrown) {
+    if (isErrno(thrown, 'ENOENT')) return false;
+    throw thrown;
   }
-  const commands = networks.flatMap(({ family, subnet }) =>
-    name === 'FORWARD'
-      ? iptablesRules(family, subnet)
-      : nftRules(`${table.family} ${table.name} ${name}`, subnet),
+}
+
+function hasIsolatedPort(hostInterfaces: readonly string[]): boolean {
+  using rtnetlink = Rtnetlink.open();
+  return hostInterfaces.some((name) => linkByName(rtnetlink, name)?.port?.isolated === true);
+}
+
+/** The operator's chain of iptables, which only the iptables back end jumps to, if it does more than accept. */
+function warnOfUnusedChain(reader: NftReader, name: string, warn: (line: string) => void): void {
+  for (const family of ['ip', 'ip6'] as const) {
+    const table = { family, name: 'filter' } as const;
+    const rules = reader.rules({ table, name });
+    if (rules.every(accepts) || isUsed(reader, family, name)) continue;
+    const program = family === 'ip' ? 'iptables' : 'ip6tables';
+    warn(
+      `chain ${name} of ${program}: its rules have no effect while the firewall plugin uses nftables; move them to ` +
+        `chain ${name} of table ${TABLE.family} ${TABLE.name}, or jump to them: ${program} -I FORWARD -j ${name}`,
+    );
+  }
+}
+
+/** Through the iptables back end's jump, or directly. */
+function isUsed(reader: NftReader, family: 'ip' | 'ip6', name: string): boolean {
+  const table = { family, name: 'filter' } as const;
+  return ['FORWARD', FORWARD_CHAIN].some((chain) =>
+    reader.rules({ table, name: chain }).some((rule) => jumpTarget(rule.expressions) === name),
   );
-  const otherBackend =
-    name === 'FORWARD' ? 'set "backend": "iptables", whose rules stand in that chain, or ' : '';
-  return `${otherBackend}let them through there: ${commands.join('; ')}`;
 }
 
-function iptablesRules(family: Family, subnet: string): string[] {
-  const insert = `${family === 'ipv4' ? 'iptables' : 'ip6tables'} -I FORWARD`;
-  return [
-    `${insert} -s ${subnet} -j ACCEPT`,
-    `${insert} -d ${subnet} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
-  ];
-}
-
-function nftRules(chain: string, subnet: string): string[] {
-  const field = subnet.includes(':') ? 'ip6' : 'ip';
-  return [
-    `nft insert rule ${chain} ${field} saddr ${subnet} accept`,
-    `nft insert rule ${chain} ${field} daddr ${subnet} ct state established,related accept`,
-  ];
-}
-
-/** Rules of the legacy variant are not followed: there, its policy alone is told. */
-function legacyLines({ addresses }: FirewallPlan): string[] {
-  return FAMILIES.filter(
-    (family) => addresses[family].length > 0 && legacyForwardPolicy(family) === 'drop',
-  ).map(
-    (family) =>
-      `chain FORWARD of iptables-legacy (${family}) has policy DROP: packets of this container get through only if a rule there ` +
-      `accepts them, and that ${OURS} accepts them does not change it; set "backend": "iptables", whose rules stand in that chain`,
-  );
+/** Nomad's own rule in its chain accepts, which has no effect where nothing is dropped. */
+function accepts(rule: StandingRule): boolean {
+  const last = decodeExpressions(rule.expressions).at(-1);
+  return last?.kind === 'verdict' && last.code === VerdictCode.accept;
 }

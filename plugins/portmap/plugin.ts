@@ -4,8 +4,7 @@ import type { CniResult } from '../../shared/cni/results.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
-import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
-import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
+import { interfaceTo } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { writeSysctl } from '../../shared/kernel/sysctl.ts';
 import { formatAddress } from '../../shared/net/address.ts';
@@ -18,6 +17,7 @@ import { warnOfListeners } from './listeners.ts';
 import { nftablesBackend } from './nftables/backend.ts';
 import { FAMILIES, planOf, requirePrevResult, validatePlan } from './plan.ts';
 import { deleteFlowsFrom, deleteFlowsTo } from './udp-flows.ts';
+import { warnOfDrops } from './warnings.ts';
 
 /** Publishes container ports on the host: docs/reference/plugins/portmap.md. */
 export const plugin: Plugin<PortmapSettings> = {
@@ -55,6 +55,7 @@ function add(call: Call): CniResult {
     allowLocalhost(forwardings);
     deleteFlowsTo(forwardings, call.warn);
     warnOfListeners(forwardings, call.warn);
+    warnOfDrops(forwardings, call.warn);
     return result;
   });
 }
@@ -85,8 +86,7 @@ function allowLocalhost(forwardings: readonly PortForwarding[]): void {
   if (wanted.length === 0) return;
   using rtnetlink = Rtnetlink.open();
   for (const { container } of wanted) {
-    const link = lookupRoute(rtnetlink, formatAddress(container.address))?.link;
-    const name = link === undefined ? undefined : linkByIndex(rtnetlink, link)?.name;
+    const name = interfaceTo(rtnetlink, formatAddress(container.address));
     if (name !== undefined) writeSysctl(`net/ipv4/conf/${name}/route_localnet`, 1);
   }
 }

@@ -30,10 +30,16 @@ export function nftChainMayDrop(reader: NftReader, chain: StandingBaseChain): bo
     .some(({ expressions }) => decodeExpressions(expressions).some(expressionMayDrop));
 }
 
-/** Table filter of iptables-legacy; undefined where it is not in use. */
-export function legacyFilter(family: Family): TableState | undefined {
+/**
+ * Table filter of iptables-legacy; undefined where it is not in use.
+ * @param options.complete also the text of rules that only iptables-legacy-save can print: starts it, if it is installed
+ */
+export function legacyFilter(
+  family: Family,
+  options: { readonly complete?: boolean } = {},
+): TableState | undefined {
   if (legacyTablesInUse(family)?.includes('filter') !== true) return undefined;
-  return chooseDriver({ variant: 'legacy' }).read(family, 'filter');
+  return chooseDriver({ variant: 'legacy', rawArgs: options.complete === true }).read(family, 'filter');
 }
 
 /** As {@link nftChainMayDrop}, for chain FORWARD of iptables-legacy. */

@@ -1,6 +1,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { symlinkSync, unlinkSync } from 'node:fs';
 import { exchangesOfLegacyTables } from './exchanges.ts';
+import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
 import { run, sh, type Variant } from './variants.ts';
 import { errorOf, runPluginProcess, variables, type Attachment } from './plugin.ts';
 import type { PluginName } from './executables.ts';
@@ -234,4 +235,23 @@ export function good(
 /** A call that must fail; gives the error document. */
 export function bad(name: PluginName, command: string, attachment: Attachment, config: object): CniErrorJson {
   return errorOf(runPluginProcess(name, { command, env: variables(attachment), stdin: config }), name);
+}
+
+/** nft(8) with arguments as a person would type them. */
+export function nft(line: string): string {
+  return run('nft', line);
+}
+
+/** Lines of `nft list`, without indentation. */
+export function listed(what: string): string[] {
+  return nft(`list ${what}`)
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+}
+
+/** Of nf_tables: grows with every transaction of this host. */
+export function generation(): number {
+  using connection = NftConnection.open();
+  return connection.generation();
 }

@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { suite, type Suite } from './suite.ts';
-import { clear, rules, run, saved, type Variant } from './variants.ts';
+import { clear, rules, run, saved, sh, type Variant } from './variants.ts';
 import {
   commits,
   good,
@@ -37,6 +37,8 @@ export function scene(title: string, filter: Filter, limit = 90): Scene {
   test.before(async () => {
     useHostVariant(onNftables ? 'nft' : filter);
     makeWorld();
+    sh('ip route add default via 192.0.2.2');
+    sh('ip -6 route add default via 2001:db8::2');
     containers.set('c1', makeContainer('c1', 11));
     containers.set('c2', makeContainer('c2', 12));
     for (const [namespace, name] of [

@@ -7,7 +7,7 @@ import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts'
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { Collection, ConfigurationChange, FirewallBackend, Removal } from '../backend.ts';
 import { FAMILIES, type FirewallPlan } from '../plan.ts';
-import { warnOfDrops } from '../warnings.ts';
+import { warnOfIneffective } from '../warnings.ts';
 import { missingFromTable, missingIngressPolicy, missingRequests } from './difference.ts';
 import {
   completeOwnerComment,
@@ -17,7 +17,6 @@ import {
   OWN_CHAINS,
   ownerComment,
 } from './objects.ts';
-import { warnOfIneffective } from './warnings.ts';
 
 /** A table of its own in nf_tables (see objects.ts), written over netlink: the host needs no program. */
 export const nftablesBackend: FirewallBackend = {
@@ -26,7 +25,6 @@ export const nftablesBackend: FirewallBackend = {
   add: (plan, warn) => {
     rejectOwnChain(plan);
     changeNft({ what: 'let the container through the firewall' }, (reader) => missingRequests(reader, plan));
-    warnOfDrops(plan, warn);
     warnOfIneffective(plan, warn);
   },
 

@@ -23,6 +23,7 @@ import {
   requireCidr,
 } from '../netlink/ip.ts';
 import type { NetlinkRequest } from '../netlink/message.ts';
+import { linkByIndex } from './links.ts';
 import type { Rtnetlink } from './rtnetlink.ts';
 import { type AddressFamily, type IpAddress, formatCidr, networkOf } from '../../net/address.ts';
 
@@ -118,6 +119,12 @@ export function lookupRoute(rtnetlink: Rtnetlink, address: string): RouteInfo | 
   const [answer] = outcome?.messages ?? [];
   const route = answer === undefined ? undefined : decodeRoute(answer.body);
   return route === undefined || route.type >= RouteType.BLACKHOLE ? undefined : route;
+}
+
+/** The name of the interface through which the host reaches this address; undefined when there is no route. */
+export function interfaceTo(rtnetlink: Rtnetlink, address: string): string | undefined {
+  const link = lookupRoute(rtnetlink, address)?.link;
+  return link === undefined ? undefined : linkByIndex(rtnetlink, link)?.name;
 }
 
 /** ENOENT: an IPv6 default route, for which the kernel has an entry of its own. */

@@ -63,7 +63,7 @@ export function followForward(
   if (ends.delete('passed')) {
     const dropped = policies.get('FORWARD') === 'drop';
     ends.add(dropped ? 'dropped' : 'accepted');
-    if (dropped) by ??= 'policy DROP';
+    if (dropped) by ??= 'policy drop';
   }
   const [only] = ends;
   const verdict = ends.size === 1 && only !== undefined && only !== 'passed' ? only : 'unclear';

@@ -1,13 +1,15 @@
-import {
-  BITWISE_MASK_XOR,
-  decodeExpression,
-  type DecodedExpression,
-} from '../nftables/decode-expressions.ts';
+import { BITWISE_MASK_XOR, type DecodedExpression } from '../nftables/decode-expressions.ts';
 import { CompareOp, REGISTER_VERDICT, VerdictCode } from '../nftables/expressions.ts';
 import type { NftTable } from '../nftables/model.ts';
-import { attributesOf } from '../nftables/nlattr.ts';
 import type { NftReader } from '../nftables/reader.ts';
-import { CONNTRACK_STATE, CONNTRACK_STATES, conntrackTests, decodeXtMatch } from '../xtables/matches.ts';
+import {
+  CONNTRACK_DNAT,
+  CONNTRACK_SNAT,
+  CONNTRACK_STATE,
+  CONNTRACK_STATES,
+  conntrackTests,
+  decodeXtMatch,
+} from '../xtables/matches.ts';
 import {
   areKnown,
   compareBytes,
@@ -36,17 +38,16 @@ export interface RuleOutcome {
 /**
  * Follows one packet through one rule of any program. What is not understood (a rate limit, a set whose key is not known) may or may not let
  * the packet pass. Sets are looked up in the kernel by the very key.
- * @param list the rule's NFTA_RULE_EXPRESSIONS
  */
 export function followRule(
   reader: NftReader,
   table: NftTable,
-  list: Buffer,
+  expressions: readonly DecodedExpression[],
   packet: KnownPacket,
 ): RuleOutcome {
   const rule = new RuleInterpreter(reader, table, packet);
-  for (const [, element] of attributesOf(list)) {
-    const isDecided = rule.execute(decodeExpression(element));
+  for (const expression of expressions) {
+    const isDecided = rule.execute(expression);
     if (rule.matches === 'no' || isDecided) break;
   }
   return rule;
@@ -220,12 +221,16 @@ function matchesXtables(
 }
 
 /** Any other test beside the state may fail. */
-function matchesConntrack(revision: number, info: Buffer, { state }: KnownPacket): Ternary {
+function matchesConntrack(revision: number, info: Buffer, { state, translated }: KnownPacket): Ternary {
   const conntrack = conntrackTests(revision, info);
   if (conntrack === undefined || (conntrack.tests & CONNTRACK_STATE) === 0) return 'maybe';
-  const bit = CONNTRACK_STATES[state === 'new' ? 'NEW' : 'ESTABLISHED'];
+  const bits =
+    CONNTRACK_STATES[state === 'new' ? 'NEW' : 'ESTABLISHED'] | (translated === true ? CONNTRACK_DNAT : 0);
   const inverted = (conntrack.inverted & CONNTRACK_STATE) !== 0;
-  if (((conntrack.states & bit) !== 0) === inverted) return 'no';
+  const matches = (conntrack.states & bits) !== 0;
+  // The source of a new connection is translated after this hook; of an established one, it is not known.
+  if (!matches && state === 'established' && (conntrack.states & CONNTRACK_SNAT) !== 0) return 'maybe';
+  if (matches === inverted) return 'no';
   return conntrack.tests === CONNTRACK_STATE ? 'yes' : 'maybe';
 }
 

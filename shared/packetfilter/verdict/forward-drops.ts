@@ -1,18 +1,20 @@
+import { deadlineIn, withCallDeadline } from '../../kernel/deadline.ts';
 import { containsAddress, parseAddress, parseCidr } from '../../net/address.ts';
 import { legacyFilter, nftForwardChains } from '../forward-chains.ts';
 import { decodeRule } from '../iptables-nft/decode-rule.ts';
 import { ruleText } from '../iptables/render.ts';
 import { isUnmanaged } from '../compare.ts';
+import { findTools } from '../iptables/tools.ts';
+import type { IptablesVariant } from '../tables-in-use.ts';
 import { readNft } from '../nftables/change.ts';
 import type { NftTable } from '../nftables/model.ts';
-import type { NftReader } from '../nftables/reader.ts';
 import type { Family } from '../ruleset.ts';
 import { followForward } from './follow-iptables.ts';
 import type { KnownPacket } from './packet.ts';
-import { verdictIn, type Decider } from './verdict.ts';
+import { ChainRules, verdictIn, type Decider } from './verdict.ts';
 
 /** A base chain that drops some of the packets, whatever other tables say. */
-export interface DroppingChain {
+interface DroppingChain {
   /** iptables' own table where `iptables` is given. */
   readonly table: NftTable;
   readonly name: string;
@@ -27,22 +29,38 @@ export interface DroppingChain {
 
 /**
  * One line for each chain that drops a packet for certain: what is dropped, where and why, and the commands that accept it there.
- * @param subnets named in the commands instead of the single addresses that they contain
+ * At most {@link MOST_PACKETS} packets are followed, and none after `limitMs`.
+ * @param options.subnets named in the commands instead of the single addresses that they contain
  */
-export function describeForwardDrops(packets: readonly KnownPacket[], subnets: readonly string[]): string[] {
-  return [...forwardDrops(packets), ...legacyForwardDrops(packets)].map((chain) => describe(chain, subnets));
+export function describeForwardDrops(
+  packets: readonly KnownPacket[],
+  options: { readonly subnets: readonly string[]; readonly limitMs: number },
+): string[] {
+  // Errors and deadlines of this bundle are its own (build/bundle.mjs, LATE_PARTS).
+  return withCallDeadline(() => {
+    const followed = packets.slice(0, MOST_PACKETS);
+    return [...forwardDrops(followed), ...legacyForwardDrops(followed)].map((chain) =>
+      describe(chain, options.subnets),
+    );
+  }, options.limitMs);
 }
 
+/** A chain may have thousands of rules, and each packet meets all of them. */
+const MOST_PACKETS = 64;
+
 /** Chains of nf_tables at the hook forward, iptables-nft's included, without the tables of this suite. */
-export function forwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
+function forwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
+  const deadline = deadlineIn();
   return readNft((reader) =>
     nftForwardChains(reader).flatMap((chain) => {
+      const rules = new ChainRules(reader, chain.table);
       let reason: string | undefined;
       const dropped = packets.filter((packet) => {
         if (chain.table.family !== 'inet' && chain.table.family !== packet.family) return false;
-        const { verdict, by } = verdictIn(reader, chain, packet);
+        if (deadline.passed()) return false;
+        const { verdict, by } = verdictIn(rules, chain, packet);
         if (verdict !== 'dropped') return false;
-        reason ??= reasonText(reader, chain.table, by);
+        reason ??= reasonText(rules, by);
         return true;
       });
       const program = iptablesProgram(chain.table, chain.name);
@@ -54,9 +72,9 @@ export function forwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
 }
 
 /** Chain FORWARD of iptables-legacy, where its table filter is in use. */
-export function legacyForwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
+function legacyForwardDrops(packets: readonly KnownPacket[]): DroppingChain[] {
   return (['ipv4', 'ipv6'] as const).flatMap((family) => {
-    const filter = legacyFilter(family);
+    const filter = legacyFilter(family, { complete: true });
     if (filter === undefined) return [];
     let reason: string | undefined;
     const dropped = packets.filter((packet) => {
@@ -74,9 +92,9 @@ export function legacyForwardDrops(packets: readonly KnownPacket[]): DroppingCha
         table: { family: FAMILIES[family], name: 'filter' },
         name: 'FORWARD',
         policy: filter.policies.get('FORWARD') ?? 'accept',
-        reason: reason ?? 'policy DROP',
+        reason: reason ?? 'policy drop',
         packets: dropped,
-        program: `${PROGRAMS[FAMILIES[family]]}-legacy`,
+        program: programOf(family, 'legacy'),
       },
     ];
   });
@@ -87,11 +105,17 @@ const PROGRAMS = { ip: 'iptables', ip6: 'ip6tables' } as const;
 
 function iptablesProgram({ family, name: table }: NftTable, chain: string): string | undefined {
   return (family === 'ip' || family === 'ip6') && table === 'filter' && chain === 'FORWARD'
-    ? PROGRAMS[family]
+    ? programOf(family === 'ip' ? 'ipv4' : 'ipv6', 'nft')
     : undefined;
 }
 
-function reasonText(reader: NftReader, table: NftTable, by: Decider | undefined): string {
+/** `iptables` if the host's `iptables` is this variant, else the variant's own name, such as `iptables-legacy`. */
+function programOf(family: Family, variant: IptablesVariant): string {
+  const program = PROGRAMS[FAMILIES[family]];
+  return findTools(family)?.variant === variant ? program : `${program}-${variant}`;
+}
+
+function reasonText({ reader, table }: ChainRules, by: Decider | undefined): string {
   if (by === undefined || by === 'policy') return 'policy drop';
   const rule = reader.rules({ table, name: by.chain }).find(({ handle }) => handle === by.handle);
   const family: Family = table.family === 'ip6' ? 'ipv6' : 'ipv4';
@@ -122,11 +146,12 @@ function packetText({ source, destination, destinationPort, protocol, state, fam
 }
 
 function command(chain: DroppingChain, packet: KnownPacket, subnets: readonly string[]): string[] {
-  const { source, destination, state, family } = packet;
+  const { source, destination, state, family, translated } = packet;
   const address = destination ?? source;
   if (address === undefined) return [];
   const side = destination === undefined ? 'source' : 'destination';
   const network = subnetOf(address, subnets) ?? address;
+  if (translated === true) return [acceptPublished(chain, family, network)];
   if (chain.program !== undefined) {
     const match = state === 'established' ? ' -m conntrack --ctstate RELATED,ESTABLISHED' : '';
     return [`${chain.program} -I FORWARD ${side === 'source' ? '-s' : '-d'} ${network}${match} -j ACCEPT`];
@@ -137,6 +162,17 @@ function command(chain: DroppingChain, packet: KnownPacket, subnets: readonly st
     `nft insert rule ${chain.table.family} ${chain.table.name} ${chain.name} ` +
       `${family} ${side === 'source' ? 'saddr' : 'daddr'} ${network}${match} accept`,
   ];
+}
+
+/** Both directions of connections to published ports, and nothing else. */
+function acceptPublished(
+  { table, name, program }: DroppingChain,
+  family: KnownPacket['family'],
+  network: string,
+): string {
+  return program === undefined
+    ? `nft insert rule ${table.family} ${table.name} ${name} ct status dnat ct reply ${family} saddr ${network} accept`
+    : `${program} -I FORWARD -m conntrack --ctstate DNAT --ctreplsrc ${network} -j ACCEPT`;
 }
 
 function subnetOf(address: string, subnets: readonly string[]): string | undefined {

@@ -1,5 +1,6 @@
 import { VerdictCode } from '../nftables/expressions.ts';
 import type { NftTable } from '../nftables/model.ts';
+import { decodeExpressions, type DecodedExpression } from '../nftables/decode-expressions.ts';
 import type { NftReader, StandingBaseChain } from '../nftables/reader.ts';
 import { followRule, type RuleOutcome } from './follow-rule.ts';
 import type { KnownPacket } from './packet.ts';
@@ -16,16 +17,44 @@ export interface Followed {
   readonly by: Decider | undefined;
 }
 
+/** The rules of a table's chains, each listed and decoded once for any number of packets. */
+export class ChainRules {
+  readonly reader: NftReader;
+  readonly table: NftTable;
+  readonly #chains = new Map<string, readonly ChainRule[]>();
+
+  constructor(reader: NftReader, table: NftTable) {
+    this.reader = reader;
+    this.table = table;
+  }
+
+  of(chain: string): readonly ChainRule[] {
+    let rules = this.#chains.get(chain);
+    if (rules === undefined) {
+      rules = this.reader
+        .rules({ table: this.table, name: chain })
+        .map(({ handle, expressions }) => ({ handle, expressions: decodeExpressions(expressions) }));
+      this.#chains.set(chain, rules);
+    }
+    return rules;
+  }
+}
+
+interface ChainRule {
+  readonly handle: bigint;
+  readonly expressions: readonly DecodedExpression[];
+}
+
 /**
  * What a base chain does with a packet. An accept in another chain does not change it: the kernel asks each base chain of a hook, and one
  * that drops is enough (nft(8), "Base chains").
  */
 export function verdictIn(
-  reader: NftReader,
-  { table, name, policy }: Pick<StandingBaseChain, 'table' | 'name' | 'policy'>,
+  rules: ChainRules,
+  { name, policy }: Pick<StandingBaseChain, 'name' | 'policy'>,
   packet: KnownPacket,
 ): Followed {
-  const walk = new ChainWalk(reader, table, packet);
+  const walk = new ChainWalk(rules, packet);
   const ends = walk.chain(name, 0);
   let by = walk.droppedBy;
   if (ends.delete('passed')) {
@@ -50,21 +79,19 @@ const DEEPEST = 16;
 
 class ChainWalk {
   droppedBy: Decider | undefined;
-  readonly #reader: NftReader;
-  readonly #table: NftTable;
+  readonly #rules: ChainRules;
   readonly #packet: KnownPacket;
   #rulesLeft = MOST_RULES;
 
-  constructor(reader: NftReader, table: NftTable, packet: KnownPacket) {
-    this.#reader = reader;
-    this.#table = table;
+  constructor(rules: ChainRules, packet: KnownPacket) {
+    this.#rules = rules;
     this.#packet = packet;
   }
 
   /** Every end that cannot be excluded. */
   chain(name: string, depth: number): Set<End> {
     const ends = new Set<End>();
-    for (const { expressions, handle } of this.#reader.rules({ table: this.#table, name })) {
+    for (const { expressions, handle } of this.#rules.of(name)) {
       const steps = this.#rule(expressions, { chain: name, handle }, depth);
       for (const step of steps) {
         if (step === 'out') ends.add('passed');
@@ -75,9 +102,9 @@ class ChainWalk {
     return ends.add('passed');
   }
 
-  #rule(expressions: Buffer, rule: Decider, depth: number): readonly Step[] {
+  #rule(expressions: readonly DecodedExpression[], rule: Decider, depth: number): readonly Step[] {
     if (--this.#rulesLeft < 0) return ANYTHING;
-    const outcome = followRule(this.#reader, this.#table, expressions, this.#packet);
+    const outcome = followRule(this.#rules.reader, this.#rules.table, expressions, this.#packet);
     if (outcome.matches === 'no') return ['next'];
     const steps = this.#verdict(outcome, depth);
     if (steps.includes('dropped')) this.droppedBy ??= rule;

@@ -59,6 +59,9 @@ export function decodeXtMatch(name: string, info: Buffer): XtMatch | undefined {
 
 /** XT_CONNTRACK_STATE_BIT of xt_conntrack.h: INVALID 1, else 1 << (ctinfo + 1). In the order in which iptables prints them. */
 export const CONNTRACK_STATES = { INVALID: 1, NEW: 8, RELATED: 4, ESTABLISHED: 2 } as const;
+/** XT_CONNTRACK_STATE_SNAT and _DNAT, which the kernel compares with the connection's status. */
+export const CONNTRACK_SNAT = 64;
+export const CONNTRACK_DNAT = 128;
 /** XT_CONNTRACK_STATE, in match_flags and invert_flags. */
 export const CONNTRACK_STATE = 1;
 

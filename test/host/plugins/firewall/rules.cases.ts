@@ -9,7 +9,7 @@ export function rulesCases(variant: Variant): void {
 
   s.test('writes what the reference writes, in both families, and nothing the second time', () => {
     for (const expected of [['iptables', 'ip6tables'], []]) {
-      const { result } = add(s.c1);
+      const { result } = good('firewall', 'ADD', s.c1, config(s.c1));
       assert.equal(Object.keys(result as object).sort(), ['cniVersion', 'interfaces', 'ips']);
       assert.is(saved('filter'), golden([...own('10.88.0.11/32')]));
       assert.is(saved('filter', 'ipv6'), golden([...own('fd00:88::11/128')]));

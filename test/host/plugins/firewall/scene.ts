@@ -1,38 +1,56 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
+import { readNft } from '../../../../shared/packetfilter/nftables/change.ts';
+import { containersSet } from '../../../../plugins/firewall/nftables/objects.ts';
+import { addressFromBytes, formatAddress } from '../../../../shared/net/address.ts';
 import { suite, type Suite } from '../../../support/suite.ts';
-import { clear, rules, run, type Variant } from '../../../support/variants.ts';
+import { clear, rules, run, sh, type Variant } from '../../../support/variants.ts';
 import {
   commits,
   good,
   makeBridge,
   makeContainer,
   makeWorld,
+  nft,
+  reachesOutside,
   serve,
   useHostVariant,
   type Container,
 } from '../../../support/port-host.ts';
 
+/** What filters: either iptables, or the nftables back end on a host whose iptables is the nf_tables variant. */
+export type Filter = Variant | 'nftables';
+
+/** Three containers on two bridges with a server on port 80, on a host whose default route leads through `up0`. Only for use in tests. */
 export interface Scene {
   readonly test: Suite;
-  /** Two containers on bridge br0 and one on br1, each with a server on port 80; only to be looked at inside of tests. */
   readonly c1: Container;
   readonly c2: Container;
+  /** On br1. */
   readonly far: Container;
 }
 
-/** A suite in a world of its own, with empty tables, FORWARD on ACCEPT and no leases before each test. */
-export function scene(title: string, variant: Variant): Scene {
-  const test = suite(`firewall on iptables-${variant}: ${title}`, { limit: 90 });
+/**
+ * A suite on a host of its own, without rules and leases before each test. {@link config} and {@link call} name its back end.
+ * @param prepare called before anything else
+ */
+export function scene(title: string, filter: Filter, prepare: () => void = () => undefined): Scene {
+  const onNftables = filter === 'nftables';
+  backend = onNftables ? 'nftables' : 'iptables';
+  const test = suite(`firewall on ${onNftables ? filter : `iptables-${filter}`}: ${title}`, { limit: 120 });
   const servers: ChildProcess[] = [];
-  const containers = new Map<string, Container>();
+  const made: Partial<Record<'c1' | 'c2' | 'far', Container>> = {};
+  const get = (name: 'c1' | 'c2' | 'far'): Container => made[name] as Container;
   test.before(async () => {
-    useHostVariant(variant);
+    if (!onNftables) useHostVariant(filter);
+    prepare();
     makeWorld();
+    sh('ip route add default via 192.0.2.2');
+    sh('ip -6 route add default via 2001:db8::2');
     makeBridge('br1', '10.99.0.1/16', 'fd00:99::1/64');
-    containers.set('c1', makeContainer('c1', 11));
-    containers.set('c2', makeContainer('c2', 12));
-    containers.set('far', makeContainer('far', 13, 'br1', 99));
+    made.c1 = makeContainer('c1', 11);
+    made.c2 = makeContainer('c2', 12);
+    made.far = makeContainer('far', 13, 'br1', 99);
     for (const [namespace, name] of [
       ['c1', 'one'],
       ['c2', 'two'],
@@ -41,50 +59,53 @@ export function scene(title: string, variant: Variant): Scene {
     ] as const) {
       servers.push(await serve(namespace, name, 80));
     }
+    for (const name of ['c1', 'c2', 'far']) reachesOutside(name);
   });
   test.after(() => servers.forEach((server) => server.kill()));
   test.beforeEach(() => {
-    policy('ACCEPT');
-    clear('filter', 'nat');
-    rmSync('/var/lib/cni', { recursive: true, force: true });
-    commits();
+    nft('flush ruleset');
+    if (!onNftables) {
+      policy('ACCEPT');
+      clear('filter', 'nat');
+    }
+    for (const folder of ['/var/lib/cni', '/etc/weft']) rmSync(folder, { recursive: true, force: true });
+    if (!onNftables) commits();
   });
-  const need = (id: string): Container => {
-    const container = containers.get(id);
-    if (container === undefined) throw new Error(`${id} is not made yet`);
-    return container;
-  };
   return {
     test,
     get c1() {
-      return need('c1');
+      return get('c1');
     },
     get c2() {
-      return need('c2');
+      return get('c2');
     },
     get far() {
-      return need('far');
+      return get('far');
     },
   };
 }
 
+/** Of the scene; a test file has one. */
+let backend = 'iptables';
+
 export function config(container: Container | undefined, more: object = {}): object {
   return {
-    cniVersion: '1.0.0',
+    cniVersion: '1.1.0',
     name: 'net1',
     type: 'firewall',
-    backend: 'iptables',
+    backend,
     iptablesAdminChainName: 'NOMAD-ADMIN',
     ...(container === undefined ? {} : { prevResult: container.prevResult }),
     ...more,
   };
 }
 
-export function call(command: string, container: Container, more: object = {}) {
-  return good('firewall', command, container, config(container, more));
+/** A call that must succeed. @returns what it wrote to stderr */
+export function call(command: string, container: Container, more: object = {}): string {
+  return good('firewall', command, container, config(container, more)).log;
 }
 
-export function add(container: Container, more: object = {}) {
+export function add(container: Container, more: object = {}): string {
   return call('ADD', container, more);
 }
 
@@ -122,4 +143,23 @@ export function keep(network: string, containerId: string, addresses: readonly s
   const ips = addresses.map((address) => ({ interface: 2, address }));
   const entry = { kind: 'cniCacheV1', containerId, ifName: 'eth0', networkName: network, result: { ips } };
   writeFileSync(`/var/lib/cni/results/${network}-${containerId}-eth0`, JSON.stringify(entry));
+}
+
+/** Accepted addresses of the nftables back end, with their comments: `10.88.0.11 = name: net1 id: c1`. */
+export function elements(): string[] {
+  return readNft((reader) =>
+    (['ipv4', 'ipv6'] as const).flatMap((family) =>
+      reader.elements(containersSet(family)).map(({ key, comment }) => {
+        const address = addressFromBytes(key);
+        return `${address === undefined ? '?' : formatAddress(address)} = ${comment ?? ''}`;
+      }),
+    ),
+  ).sort();
+}
+
+/** The elements of one container. */
+export function owned(container: Container, network = 'net1'): string[] {
+  return [container.ipv4, container.ipv6].map(
+    (address) => `${address} = name: ${network} id: ${container.id}`,
+  );
 }

@@ -1,12 +1,12 @@
 import { copyFileSync, globSync, mkdirSync, rmSync } from 'node:fs';
+import { call, config, elements, owned, scene } from './scene.ts';
 import { basename } from 'node:path';
 import * as assert from 'uvu/assert';
 import { removePrograms } from '../../../support/variants.ts';
-import { ask, bad, good, OUTSIDE } from '../../../support/port-host.ts';
-import { call, config, elements, nft, nftScene, owned } from '../../../support/nft-host.ts';
+import { ask, bad, good, nft, OUTSIDE } from '../../../support/port-host.ts';
 
 /** A host that has neither iptables nor nft(8): everything goes over netlink. */
-const s = nftScene('firewall on a host without iptables', () => {
+const s = scene('a host without iptables', 'nftables', () => {
   // The test itself looks with an nft of its own, where no plugin looks for programs.
   mkdirSync('/run/tools');
   copyFileSync('/usr/sbin/nft', '/run/tools/nft');

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../support/plugin.ts';
 import { run, sh } from '../../../support/variants.ts';
-import { generation, listed } from '../../../support/nft-host.ts';
+import { generation, listed } from '../../../support/port-host.ts';
 import { add, call, CHAIN, config, scene, tcp, udp } from '../../../support/portmap-scene.ts';
 import { ask, bad, good, HOST, resultOf, type Container } from '../../../support/port-host.ts';
 

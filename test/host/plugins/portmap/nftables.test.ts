@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import { run, rules, sh } from '../../../support/variants.ts';
-import { generation, listed } from '../../../support/nft-host.ts';
+import { generation, listed } from '../../../support/port-host.ts';
 import { add, call, CHAIN, config, scene, tcp, udp } from '../../../support/portmap-scene.ts';
 import { ask, bad, good, HOST, OUTSIDE, resultOf } from '../../../support/port-host.ts';
 

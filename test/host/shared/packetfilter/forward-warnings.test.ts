@@ -18,7 +18,11 @@ const PUBLISHED: KnownPacket = {
 
 function warnings(...packets: KnownPacket[]): string[] {
   const lines: string[] = [];
-  warnOfForwardDrops(packets, (line) => lines.push(line), { subnets: ['172.26.64.0/20'] });
+  warnOfForwardDrops(
+    () => packets,
+    (line) => lines.push(line),
+    { subnets: ['172.26.64.0/20'] },
+  );
   return lines;
 }
 
@@ -55,7 +59,7 @@ for (const program of ['iptables-nft', 'iptables-legacy']) {
     assert.equal(more, []);
     assert.match(line, `chain FORWARD of ${name} drops tcp packets to 172.26.64.5:80 (policy `);
     const [, command = ''] = line.split('accept with: ');
-    assert.is(command, `${name} -I FORWARD -d 172.26.64.0/20 -j ACCEPT`);
+    assert.is(command, `${name} -I FORWARD -m conntrack --ctstate DNAT --ctreplsrc 172.26.64.0/20 -j ACCEPT`);
     sh(command.replace(/^iptables /, 'iptables-nft '));
     assert.equal(warnings(PUBLISHED), []);
   });
@@ -82,7 +86,7 @@ test('an inet table of another program, and several packets in one line', () => 
   const reply: KnownPacket = { family: 'ip', destination: '172.26.64.5', state: 'established' };
   assert.equal(warnings(PUBLISHED, reply), [
     'chain pass of table inet own drops tcp packets to 172.26.64.5:80 and 1 more (policy drop); accept with: ' +
-      'nft insert rule inet own pass ip daddr 172.26.64.0/20 accept; ' +
+      'nft insert rule inet own pass ct status dnat ct reply ip saddr 172.26.64.0/20 accept; ' +
       'nft insert rule inet own pass ip daddr 172.26.64.0/20 ct state established,related accept',
   ]);
 });

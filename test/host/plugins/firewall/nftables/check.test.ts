@@ -1,9 +1,9 @@
 import * as assert from 'uvu/assert';
+import { call, config, scene } from '../scene.ts';
 import { run } from '../../../../support/variants.ts';
-import { bad } from '../../../../support/port-host.ts';
-import { call, config, generation, nft, nftScene } from '../../../../support/nft-host.ts';
+import { bad, generation, nft } from '../../../../support/port-host.ts';
 
-const s = nftScene('firewall on nftables: CHECK');
+const s = scene('CHECK', 'nftables');
 const POLICED = { ingressPolicy: 'isolated' };
 
 /** What somebody breaks, and what CHECK says of it. */

@@ -1,9 +1,9 @@
 import * as assert from 'uvu/assert';
+import { call, scene } from '../scene.ts';
 import { sh } from '../../../../support/variants.ts';
-import { ask, OUTSIDE } from '../../../../support/port-host.ts';
-import { call, generation, listed, nftScene } from '../../../../support/nft-host.ts';
+import { ask, generation, listed, OUTSIDE } from '../../../../support/port-host.ts';
 
-const s = nftScene('firewall on nftables: ingress policies');
+const s = scene('ingress policies', 'nftables');
 const QUICK = { patience: 700 };
 const SAME = { ingressPolicy: 'same-bridge' };
 const ISOLATED = { ingressPolicy: 'isolated' };
@@ -48,7 +48,7 @@ s.test(
     bridged(0);
     assert.match(
       call('ADD', s.c1, ISOLATED),
-      /containers of bridge br0 are not isolated .* sysctl net\.bridge\.bridge-nf-call-iptables=1 net\.bridge\.bridge-nf-call-ip6tables=1, or set "portIsolation": true/,
+      /bridge br0: its containers are not isolated .* sysctl net\.bridge\.bridge-nf-call-iptables=1 net\.bridge\.bridge-nf-call-ip6tables=1, or set "portIsolation": true/,
     );
     assert.match(ask('c1', 'tcp', s.c2.ipv4, 80), /^two/, 'the warning tells the truth');
     for (const id of ['c1', 'c2']) sh(`bridge link set dev v-${id} isolated on`);

@@ -4,26 +4,19 @@ import { startPluginProcess, variables } from '../../../../support/plugin.ts';
 import {
   ask,
   bad,
+  generation,
   good,
+  listed,
   makeContainer,
+  nft,
   OUTSIDE,
   removeContainer,
   resultOf,
 } from '../../../../support/port-host.ts';
-import { keep, lease } from '../scene.ts';
-import {
-  call,
-  config,
-  elements,
-  generation,
-  listed,
-  nft,
-  nftScene,
-  owned,
-} from '../../../../support/nft-host.ts';
+import { call, config, elements, keep, lease, owned, scene } from '../scene.ts';
 
 /** The executable on nf_tables, with real traffic. */
-const s = nftScene('firewall on nftables');
+const s = scene('rules and traffic', 'nftables');
 const QUICK = { patience: 700 };
 
 s.test('makes one table, and commits nothing the second time', () => {

@@ -8,7 +8,7 @@ import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts'
 import type { PacketFilterDriver, Rule, TableChange } from '../../../../../shared/packetfilter/ruleset.ts';
 import { chooseDriver as choose, type DriverOptions } from '../../../../../shared/packetfilter/select.ts';
 import { exchangesOfLegacyTables } from '../../../../support/exchanges.ts';
-import { generation } from '../../../../support/nft-host.ts';
+import { generation } from '../../../../support/port-host.ts';
 import { driverCases } from '../../../../support/packetfilter/driver-cases.ts';
 import { applyInProcess } from './apply-in-process.ts';
 import {

@@ -1,5 +1,9 @@
 import * as assert from 'uvu/assert';
-import { verdictIn, type ChainVerdict } from '../../../../../shared/packetfilter/verdict/verdict.ts';
+import {
+  ChainRules,
+  verdictIn,
+  type ChainVerdict,
+} from '../../../../../shared/packetfilter/verdict/verdict.ts';
 import type { KnownPacket } from '../../../../../shared/packetfilter/verdict/packet.ts';
 import { readNft } from '../../../../../shared/packetfilter/nftables/change.ts';
 import { randomBelow } from '../../../../support/random.ts';
@@ -49,7 +53,9 @@ function outcome(table: string, family: Family, state: Kind): { predicted: Chain
     const predicted = readNft((view) => {
       const base = view.baseChain({ table: { family: 'inet', name: 't' }, name: 'forward' });
       assert.ok(base);
-      return base === undefined ? 'unclear' : verdictIn(view, base, known).verdict;
+      return base === undefined
+        ? 'unclear'
+        : verdictIn(new ChainRules(view, base.table), base, known).verdict;
     });
     const before = passed();
     send();

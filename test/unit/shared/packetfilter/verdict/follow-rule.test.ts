@@ -1,4 +1,5 @@
 import * as assert from 'uvu/assert';
+import { decodeExpressions } from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
 import { changeNft, readNft } from '../../../../../shared/packetfilter/nftables/change.ts';
 import {
   addChain,
@@ -41,8 +42,8 @@ function matches(packet: Partial<KnownPacket>, not = false): string {
   ]);
   return readNft((reader) => {
     const [rule] = reader.rules(CHAIN);
-    const list = rule?.expressions ?? Buffer.alloc(0);
-    return followRule(reader, TABLE, list, { family: 'ip', state: 'new', ...packet }).matches;
+    const expressions = decodeExpressions(rule?.expressions ?? Buffer.alloc(0));
+    return followRule(reader, TABLE, expressions, { family: 'ip', state: 'new', ...packet }).matches;
   });
 }
 

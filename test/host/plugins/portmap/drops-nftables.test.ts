@@ -1,0 +1,3 @@
+import { dropsCases } from './drops.cases.ts';
+
+dropsCases('nftables');
