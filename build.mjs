@@ -1,10 +1,12 @@
 /**
- * TypeScript -> one bundle -> startup snapshot -> one executable -> a hard link under every plugin's name in dist/bin.
+ * TypeScript -> one bundle -> startup snapshot -> one executable -> a hard link under every plugin's name in dist/bin; and the launchers of
+ * the node agent in dist/agent.
  * usage: node build.mjs [--no-tune] [--no-timing]
  * Runs on plain Node >= 20 after `npm ci`; continues by itself in the Node 26 that the executable is built around.
  * docs/internals/packaging.md has the reasons and the figures.
  */
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   linkSync,
   mkdirSync,
@@ -20,6 +22,7 @@ import { fileURLToPath } from 'node:url';
 import { brotliCompressSync } from 'node:zlib';
 import { nodeBase } from './build/node-binary.mjs';
 import { LayoutError } from './build/elf.mjs';
+import { compileLauncher } from './build/launcher.mjs';
 import { median, race } from './build/measure.mjs';
 import { thirdPartyNotices } from './build/notices.mjs';
 import { writeStamp } from './build/stamp.mjs';
@@ -78,6 +81,7 @@ async function build() {
       names,
       work,
     );
+    installLaunchers(PLUGIN_NAMES, work);
     writeStamp(root);
     report(names, process.argv.includes('--no-timing') ? 0 : 11);
   } finally {
@@ -144,11 +148,40 @@ function verifyStarts(file, work) {
 function install(file, names, work) {
   const bin = resolve(root, 'dist/bin');
   mkdirSync(bin, { recursive: true });
+  installAs(file, names, bin, work);
+}
+
+/** @param {string} file @param {readonly string[]} names @param {string} folder @param {string} work */
+function installAs(file, names, folder, work) {
   for (const name of names) {
     const fresh = join(work, `link-${name}`);
     linkSync(file, fresh);
-    renameSync(fresh, join(bin, name));
+    renameSync(fresh, join(folder, name));
   }
+}
+
+/**
+ * dist/agent: a directory for plugins with a launcher under each name, and the executable that it falls back to as `.weft/RELEASE`. Nomad
+ * executes the files of the directory, not those below it.
+ * @param {readonly string[]} names @param {string} work
+ */
+function installLaunchers(names, work) {
+  const executable = resolve(root, 'dist/bin/weft');
+  const release = createHash('sha256').update(readFileSync(executable)).digest('hex').slice(0, 32);
+  const launcher = compileLauncher(root, work, release);
+  if (launcher === undefined) {
+    say('warning: no C compiler (cc): dist/agent is left out, the executables in dist/bin are complete');
+    return;
+  }
+  const folder = resolve(root, 'dist/agent');
+  mkdirSync(join(folder, '.weft'), { recursive: true });
+  const fallback = join(folder, '.weft', release);
+  rmSync(fallback, { force: true });
+  linkSync(executable, fallback);
+  installAs(launcher, names, folder, work);
+  for (const other of readdirSync(join(folder, '.weft')).filter((name) => name !== release))
+    rmSync(join(folder, '.weft', other));
+  say(`launchers of release ${release} in dist/agent (${Math.round(statSync(launcher).size / 1e3)} kB)`);
 }
 
 /** @param {string[]} names @param {number} rounds */

@@ -37,6 +37,13 @@ const LATE_PARTS = [
     entry: "export { countdash, countdashChild } from './examples/countdash/countdash.ts';",
   },
   {
+    name: 'agent',
+    imported: /^\.\.\/agent\/agent\.ts$/,
+    importer: /cli\/weft\.ts$/,
+    exports: ['agent'],
+    entry: "export { agent } from './agent/agent.ts';",
+  },
+  {
     name: 'execa',
     imported: /^execa$/,
     importer: /shared\/process\//,
@@ -51,6 +58,9 @@ const LATE_PARTS = [
     entry: "export { describeForwardDrops } from './shared/packetfilter/verdict/forward-drops.ts';",
   },
 ];
+
+/** Parts that another part loads when it needs them, as the snapshot does. @type {Readonly<Record<string, readonly string[]>>} */
+const PARTS_OF_PARTS = { weft: ['countdash', 'agent'], agent: ['execa', 'verdict'] };
 
 /**
  * @param {string} root the repository
@@ -73,7 +83,7 @@ export async function bundle(root, folder, entry = 'build/entry.ts') {
       sourcefile: `${name}.ts`,
       loader: /** @type {const} */ ('ts'),
     };
-    const others = LATE_PARTS.filter((part) => part.name === 'countdash' && name === 'weft');
+    const others = LATE_PARTS.filter((part) => PARTS_OF_PARTS[name]?.includes(part.name));
     for (const input of await bundleOne(root, { stdin }, file, others)) inputs.add(input);
     late.push(file);
   }

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 
-const SOURCES = ['build', 'cli', 'conflist', 'examples', 'plugins', 'shared'];
+const SOURCES = ['agent', 'build', 'cli', 'conflist', 'examples', 'launcher', 'plugins', 'shared'];
 const FILES = ['build.mjs', 'package.json', 'package-lock.json'];
 
 /** @param {string} root the repository @returns {boolean} */

@@ -26,6 +26,11 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('./run.ts')).run,
   },
   {
+    name: 'agent',
+    summary: 'serve plugin calls from this warm process, for the launchers in dist/agent',
+    load: async () => (await import('../agent/agent.ts')).agent,
+  },
+  {
     name: 'leases',
     summary: 'list leased addresses with their containers and whether those still exist',
     load: async () => (await import('./leases.ts')).leases,

@@ -11,7 +11,24 @@ import { resolve } from 'node:path';
  * @property {string} command  found in PATH (or where administrators' programs are), or an absolute path
  * @property {string} debian   the package that has it
  * @property {string} why
+ * @property {true} [optional]  where it cannot be installed, the build leaves something out and says so
  */
+
+/** @type {readonly Tool[]} used by the build */
+export const BUILD_TOOLS = [
+  {
+    command: 'cc',
+    debian: 'gcc',
+    why: 'compiles the launcher of the node agent (dist/agent)',
+    optional: true,
+  },
+  {
+    command: '/usr/include/stdio.h',
+    debian: 'libc6-dev',
+    why: 'is the C library that the launcher is linked with',
+    optional: true,
+  },
+];
 
 /** @type {readonly Tool[]} used by the plugins and the example */
 export const TOOLS = [
@@ -110,7 +127,10 @@ function fits({ os, cpu, libc }) {
 
 /** @param {readonly Tool[]} tools */
 function installTools(tools) {
-  const missing = tools.filter(({ command }) => !isInstalled(command));
+  const canInstall = process.getuid?.() === 0 && isInstalled('apt-get');
+  const missing = tools.filter(
+    ({ command, optional }) => !isInstalled(command) && (canInstall || optional !== true),
+  );
   if (missing.length === 0) return;
   const packages = [...new Set(missing.map(({ debian }) => debian))];
   if (!isInstalled('apt-get')) {
@@ -148,7 +168,7 @@ function isInstalled(command) {
     .filter((folder) => folder !== '')
     .some((folder) => {
       try {
-        accessSync(resolve(folder, command), constants.X_OK);
+        accessSync(resolve(folder, command), command.endsWith('.h') ? constants.R_OK : constants.X_OK);
         return true;
       } catch {
         return false;

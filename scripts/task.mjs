@@ -9,12 +9,22 @@ import { fileURLToPath } from 'node:url';
 import { nodeBase } from '../build/node-binary.mjs';
 import { isUpToDate } from '../build/stamp.mjs';
 import { provideFirewalld } from './firewalld.mjs';
-import { BENCH_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
+import { BENCH_TOOLS, BUILD_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const TASKS = { build, countdash, test, unit, host, lint, typecheck, coverage, bench, soak, fuzz };
 /** Every package that lint checks for import cycles. */
-const PRODUCT = ['build.mjs', 'build', 'cli', 'conflist', 'examples', 'plugins', 'shared', 'scripts'];
+const PRODUCT = [
+  'agent',
+  'build.mjs',
+  'build',
+  'cli',
+  'conflist',
+  'examples',
+  'plugins',
+  'shared',
+  'scripts',
+];
 
 /** @typedef {{ what: string, script: string, options: readonly string[] }} Check */
 /** @type {Check} */
@@ -48,7 +58,7 @@ process.exitCode = await task(args).catch((thrown) => {
 
 /** @param {string[]} options */
 async function build(options) {
-  setUp(root, []);
+  setUp(root, BUILD_TOOLS);
   return run(process.execPath, [resolve(root, 'build.mjs'), ...options]);
 }
 
@@ -62,7 +72,7 @@ async function countdash(options) {
 /** Everything; with parts of paths, only the test files whose path contains one of them. @param {string[]} parts */
 async function test(parts) {
   requireRoot('the tests create network namespaces; "npm run unit" needs no root');
-  setUp(root, [...TOOLS, ...TEST_TOOLS]);
+  setUp(root, [...BUILD_TOOLS, ...TOOLS, ...TEST_TOOLS]);
   if (parts.length === 0 || parts.some((part) => part.includes('firewall'))) provideFirewalld(root);
   if (await buildIfStale()) return 1;
   if (parts.length === 0 && !(await checkSources())) return 1;
@@ -143,7 +153,7 @@ async function bench([which, ...options]) {
     throw new SetupError(`usage: npm run bench [-- ${names.join(' | ')} [options]]`);
   }
   requireRoot('the benchmarks create network namespaces');
-  setUp(root, [...TOOLS, ...TEST_TOOLS, ...BENCH_TOOLS]);
+  setUp(root, [...BUILD_TOOLS, ...TOOLS, ...TEST_TOOLS, ...BENCH_TOOLS]);
   if (await buildIfStale()) return 1;
   const { file: node } = nodeBase(root);
   let missed = 0;

@@ -1,15 +1,25 @@
 /**
  * Runs the test files, each as a process of its own, several at a time. Files outside test/unit get a private host (support/own-host.sh).
- * usage: node test/run.ts [part of a path ...]
+ * usage: node test/run.ts [--agent] [part of a path ...]
+ * --agent: through the launchers and a node agent. Without it, the files of WITH_AGENT run both ways.
  * Ends with `N passed, N failed` (`, N skipped` where something could not run here), exit code 1 if anything failed.
  */
-import { globSync } from 'node:fs';
+import { existsSync, globSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { relative, resolve } from 'node:path';
 import { needsOwnHost, runFile, type FileReport } from './support/run-file.ts';
 
 const root = resolve(import.meta.dirname, '..');
-const wanted = process.argv.slice(2);
+const wanted = process.argv.slice(2).filter((argument) => argument !== '--agent');
+const onlyWithAgent = process.argv.includes('--agent');
+/** What a runtime sees must be the same with the node agent. */
+const WITH_AGENT = [
+  'test/conformance/',
+  'test/e2e/nomad-lists-',
+  'test/e2e/burst-nft',
+  'test/host/plugins/bridge/add',
+  'test/host/plugins/bridge/del',
+];
 const files = globSync('test/**/*.test.ts', { cwd: root })
   .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
   .sort();
@@ -23,14 +33,19 @@ const unmatched = wanted.filter((part) => !files.some((file) => file.includes(pa
 if (files.length === 0 || unmatched.length > 0) fatal(`no test file matches ${unmatched.join(', ')}`);
 
 const reports: FileReport[] = [];
-const queue = [...files];
-await Promise.all(Array.from({ length: Math.min(availableParallelism(), files.length) }, worker));
+const queue = files.flatMap((file) => [
+  ...(onlyWithAgent ? [] : [{ file, withAgent: false }]),
+  ...(onlyWithAgent || (hasLaunchers() && WITH_AGENT.some((part) => file.startsWith(part)))
+    ? [{ file, withAgent: true }]
+    : []),
+]);
+await Promise.all(Array.from({ length: Math.min(availableParallelism(), queue.length) }, worker));
 slowest();
 summarise();
 
 async function worker(): Promise<void> {
-  for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-    const report = await runFile(resolve(root, file));
+  for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+    const report = await runFile(resolve(root, next.file), next.withAgent);
     reports.push(report);
     print(report);
   }
@@ -40,7 +55,7 @@ function print(report: FileReport): void {
   const mark = report.failures.length > 0 ? 'FAIL' : 'ok  ';
   const skipped = report.skipped.length > 0 ? `, ${report.skipped.length} skipped` : '';
   console.log(
-    `${mark} ${relative(root, report.file)}  ${report.passed} passed${skipped}  ${(report.milliseconds / 1000).toFixed(1)} s`,
+    `${mark} ${titleOf(report)}  ${report.passed} passed${skipped}  ${(report.milliseconds / 1000).toFixed(1)} s`,
   );
   for (const { title, reason } of report.skipped) console.log(`     skipped: ${title}: ${reason}`);
   for (const { title, error } of report.failures) console.log(`     FAILED: ${title}\n${indent(error)}`);
@@ -49,9 +64,7 @@ function print(report: FileReport): void {
 }
 
 function slowest(): void {
-  const slow = reports.flatMap((report) =>
-    report.slow.map((one) => ({ ...one, file: relative(root, report.file) })),
-  );
+  const slow = reports.flatMap((report) => report.slow.map((one) => ({ ...one, file: titleOf(report) })));
   for (const { file, title, seconds } of slow.toSorted((a, b) => b.seconds - a.seconds).slice(0, 15)) {
     console.log(`slow ${seconds.toFixed(1).padStart(6)} s  ${file}: ${title}`);
   }
@@ -64,10 +77,19 @@ function summarise(): void {
   const failed = sum((report) => report.failures.length);
   const skipped = sum((report) => report.skipped.length);
   for (const report of reports.filter(({ failures }) => failures.length > 0)) {
-    for (const { title } of report.failures) console.log(`FAILED ${relative(root, report.file)}: ${title}`);
+    for (const { title } of report.failures) console.log(`FAILED ${titleOf(report)}: ${title}`);
   }
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
   process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+}
+
+function titleOf({ file, withAgent }: FileReport): string {
+  return `${relative(root, file)}${withAgent ? ' (with the agent)' : ''}`;
+}
+
+/** The build leaves them out where there is no C compiler, and says so. */
+function hasLaunchers(): boolean {
+  return existsSync(resolve(root, 'dist/agent/bridge'));
 }
 
 function indent(text: string): string {

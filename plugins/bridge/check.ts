@@ -1,9 +1,8 @@
-import { statSync } from 'node:fs';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniInterface, CniResult, CniRoute } from '../../shared/cni/results.ts';
 import { waitUntil } from '../../shared/kernel/deadline.ts';
-import { openNamespace } from '../../shared/kernel/namespace.ts';
+import { isSameNamespace, openNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { portVlans, type PortVlan } from '../../shared/kernel/rtnetlink/bridge-ports.ts';
@@ -176,15 +175,9 @@ function containerInterface({ ifname }: Invocation<BridgeConfig>, prevResult: Cn
   );
 }
 
-/** Two paths may be the same namespace: /var/run is a link to /run. */
 function sandboxProblems(netns: string, sandbox: string): string[] {
-  if (netns === sandbox || isSameFile(netns, sandbox)) return [];
+  if (netns === sandbox || isSameNamespace(netns, sandbox)) return [];
   return [`Sandbox in prevResult ${sandbox} doesn't match configured netns: ${netns}`];
-}
-
-function isSameFile(one: string, other: string): boolean {
-  const [a, b] = [one, other].map((path) => statSync(path, { bigint: true, throwIfNoEntry: false }));
-  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
 }
 
 function linkProblems(

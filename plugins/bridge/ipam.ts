@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { delegate, delegateAdd, findPlugin } from '../../shared/cni/delegate.ts';
-import type { Invocation } from '../../shared/cni/plugin.ts';
+import { NeedsOwnProcess, type Invocation } from '../../shared/cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../../shared/cni/results.ts';
 import { requireSettings, usableSettings } from '../../shared/config/decode.ts';
 import { configureIpam } from '../../shared/ipam/config.ts';
@@ -34,12 +34,13 @@ export interface IpamAnswer {
  * Weft's own host-local is called as a function: a second process would double the time of ADD. Any other IPAM plugin, also another
  * host-local, is run as the CNI specification says, with this plugin's stdin and environment.
  * @returns undefined for a layer-2 network
+ * @throws NeedsOwnProcess in the node agent, for another IPAM plugin: ask before anything is changed
  */
 export function ipamOf(call: Call): Ipam | undefined {
   const { ipamType } = call.config;
   if (ipamType === '') return undefined;
   if (ipamType === undefined) return ipamOfAdd(call);
-  return isThisProgram(ipamType, call.path) ? inProcess(call) : delegated(call, ipamType);
+  return isThisProgram(ipamType, call) ? inProcess(call) : delegated(call, ipamType);
 }
 
 /** For DEL with an invalid "ipam": as it was at ADD, if the runtime cached it, else host-local in its default directory. */
@@ -50,16 +51,16 @@ function ipamOfAdd(call: Call): Ipam | undefined {
   };
   const { ipamType } = config;
   if (ipamType === '') return undefined;
-  return isThisProgram(ipamType, call.path) ? inProcess({ ...call, config }) : delegated(call, ipamType);
+  return isThisProgram(ipamType, call) ? inProcess({ ...call, config }) : delegated(call, ipamType);
 }
 
-/** Device and inode tell whether `host-local` in CNI_PATH is this executable. */
-function isThisProgram(type: string, path: readonly string[]): boolean {
+/** Device and inode tell whether `host-local` in CNI_PATH is this executable, or the launcher that stands for it. */
+function isThisProgram(type: string, { path, origin }: Call): boolean {
   if (type !== 'host-local') return false;
   try {
     const file = statSync(findPlugin(type, path), { bigint: true });
-    const own = statSync('/proc/self/exe', { bigint: true });
-    return file.dev === own.dev && file.ino === own.ino;
+    const own = [statSync('/proc/self/exe', { bigint: true }), origin?.launcher];
+    return own.some((one) => one !== undefined && file.dev === one.dev && file.ino === one.ino);
   } catch {
     // `delegate` reports a missing plugin.
     return false;
@@ -88,6 +89,7 @@ function inProcess(call: Call): Ipam {
 }
 
 function delegated(call: Call, type: string): Ipam {
+  if (call.origin?.inAgent === true) throw new NeedsOwnProcess();
   // Before anything changes: report a missing plugin.
   if (call.command === 'ADD') findPlugin(type, call.path);
   const undo = (): void => delegate(type, 'DEL', call);

@@ -38,13 +38,15 @@ type RemovalCall = Invocation<Partial<BridgeConfig>>;
  */
 function del(call: RemovalCall): void {
   const { ipMasq, macspoofchk } = call.config;
+  // Before anything changes: the node agent passes on a call that needs another IPAM plugin.
+  const ipam = ipamOf(call);
   let keep: readonly string[] = [];
   runAll(
     [
       // 1. The interface, before its addresses are released.
       () => (keep = removeInterface(call)),
       // 2. The leases.
-      () => ipamOf(call)?.del(),
+      () => ipam?.del(),
       // 3. Masquerading. An invalid key may have been true.
       () => {
         if (ipMasq !== false) removeMasquerade(call, keep);
@@ -164,12 +166,13 @@ function bridgeOf({ config }: RemovalCall, host: Rtnetlink): LinkInfo | undefine
 function gc(call: RemovalCall): void {
   const valid = call.validAttachments;
   if (valid === undefined) return;
+  const ipam = ipamOf(call);
   runAll(
     [
       () => removeStalePairs(call, valid),
       () => collectMasquerade(call, valid),
       () => removeStaleMacChecks(),
-      () => ipamOf(call)?.gc(),
+      () => ipam?.gc(),
     ],
     call.warn,
   );

@@ -28,6 +28,20 @@ export interface Invocation<Config> {
   readonly validAttachments: readonly { containerID: string; ifname: string }[] | undefined;
   /** One line to stderr: the runtime's log. Never stdout. */
   readonly warn: (line: string) => void;
+  readonly origin?: CallOrigin | undefined;
+}
+
+/** Of a call that came through the launcher (launcher/launcher.c). */
+export interface CallOrigin {
+  /** Identity of the launcher's file: in CNI_PATH it stands for this executable. */
+  readonly launcher: { readonly dev: bigint; readonly ino: bigint };
+  /** Whether this process is the node agent: it runs no other plugin's executable and throws {@link NeedsOwnProcess} before it changes anything. */
+  readonly inAgent: boolean;
+}
+
+/** The node agent cannot serve this call: the launcher then executes the executable. Not an error of the call. */
+export class NeedsOwnProcess extends Error {
+  override readonly name = 'NeedsOwnProcess';
 }
 
 /**

@@ -1,11 +1,12 @@
 import { allowsOwnNamespace, readVariables, type Environment, splitArgs } from './environment.ts';
+import { withCallScope } from '../kernel/call-scope.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
 import { removeUnusedLocks } from '../kernel/locks.ts';
 import { requireSettings, usableSettings } from '../config/decode.ts';
 import { CniCode, CniError, lacksCapability, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
 import { startTrace } from '../process/trace.ts';
-import type { Invocation, Plugin } from './plugin.ts';
+import { NeedsOwnProcess, type CallOrigin, type Invocation, type Plugin } from './plugin.ts';
 import { printResult, type CniResult } from './results.ts';
 import { NEWEST_VERSION, SUITE_VERSION, type CniVersion } from './versions.ts';
 
@@ -18,6 +19,7 @@ export interface ProcessEdge {
   readonly isOwnNamespace: (path: string) => boolean;
   readonly writeOut: (text: string) => void;
   readonly writeErr: (text: string) => void;
+  readonly origin?: CallOrigin | undefined;
 }
 
 /** Hundreds of times the largest list in use. A GC also has the attachments of the whole node, about 80 bytes each. */
@@ -31,10 +33,11 @@ type Command = (typeof COMMANDS)[number];
  * One call of `plugin`, from environment and stdin to stdout: a result, an error document, or nothing. Returns the exit code.
  * The order of the checks is the reference's (docs/reference/protocol.md), except that a call on the plugin's own namespace is
  * rejected before the work and not after it. The plugin is called only when the whole call has been validated.
+ * @throws NeedsOwnProcess only in the node agent, before anything was changed
  */
 export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
   startTrace(edge.environment, logger(edge));
-  return withCallDeadline(() => runCall(plugin, edge));
+  return withCallScope(() => withCallDeadline(() => runCall(plugin, edge)));
 }
 
 function runCall<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
@@ -73,6 +76,7 @@ function outcome<Config>(
     if (command === 'VERSION') return { text: versionDocument(plugin), exitCode: 0 };
     return { ...answer(plugin, command, edge, known), exitCode: 0 };
   } catch (thrown) {
+    if (thrown instanceof NeedsOwnProcess) throw thrown;
     return { text: errorDocument(plugin, command, thrown, known.version), exitCode: 1 };
   }
 }
@@ -119,6 +123,7 @@ function answer<Config>(
     prevResult: previous(command, network, cniVersion, warn),
     validAttachments: command === 'GC' ? readValidAttachments(network) : undefined,
     warn,
+    origin: edge.origin,
   };
   const configured = plugin.configure(network.raw);
   if (command === 'DEL' || command === 'GC') {

@@ -56,6 +56,10 @@ export interface Libc {
   bind(fd: number, address: Uint8Array, length: number): number;
   connect(fd: number, address: Uint8Array, length: number): number;
   getsockname(fd: number, address: Uint8Array, length: Uint8Array): number;
+  listen(fd: number, backlog: number): number;
+  accept4(fd: number, address: null, addressLength: null, flags: number): number;
+  /** @param message struct msghdr, filled in */
+  recvmsg(fd: number, message: Uint8Array, flags: number): number;
   setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number;
   getsockopt(fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array): number;
   send(fd: number, data: Uint8Array, length: number, flags: number): number;
@@ -128,6 +132,9 @@ function functionsOn(call: Caller): Libc {
     bind: (...args) => call('bind', ...args),
     connect: (...args) => call('connect', ...args),
     getsockname: (...args) => call('getsockname', ...args),
+    listen: (...args) => call('listen', ...args),
+    accept4: (...args) => call('accept4', ...args),
+    recvmsg: (...args) => call('recvmsg', ...args),
     setsockopt: (...args) => call('setsockopt', ...args),
     getsockopt: (...args) => call('getsockopt', ...args),
     send: (...args) => call('sendto', ...args),
@@ -222,7 +229,9 @@ const X64 = {
   connect: 42,
   sendto: 44,
   recvfrom: 45,
+  recvmsg: 47,
   bind: 49,
+  listen: 50,
   getsockname: 51,
   setsockopt: 54,
   getsockopt: 55,
@@ -232,6 +241,7 @@ const X64 = {
   exit_group: 231,
   ppoll: 271,
   unshare: 272,
+  accept4: 288,
   setns: 308,
   getrandom: 318,
 };
@@ -246,12 +256,15 @@ const ARM64: typeof X64 = {
   unshare: 97,
   socket: 198,
   bind: 200,
+  listen: 201,
   connect: 203,
   getsockname: 204,
   sendto: 206,
   recvfrom: 207,
   setsockopt: 208,
   getsockopt: 209,
+  recvmsg: 212,
+  accept4: 242,
   setns: 268,
   getrandom: 278,
 };

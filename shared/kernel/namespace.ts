@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, statSync, statfsSync, writeSync, type BigIntStats } from 'node:fs';
+import { closeSync, constants, openSync, statSync, statfsSync, writeSync } from 'node:fs';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { isErrno } from './errno.ts';
 import { checked, exitNow, libc } from './libc.ts';
@@ -26,11 +26,11 @@ export type NamespaceLookup =
 export function findNamespace(path: string): NamespaceLookup {
   let fd: number;
   try {
-    const found = statSync(path, { throwIfNoEntry: false });
+    const found = statSync(located(path), { throwIfNoEntry: false });
     if (found === undefined) return { is: 'absent' };
     // Opening a FIFO may block, and opening a device may have effects. A namespace is a regular file of the file system nsfs.
     if (!found.isFile()) return notNamespace(`"${path}" is no regular file`);
-    fd = openSync(path, OPEN_FLAGS);
+    fd = openSync(located(path), OPEN_FLAGS);
   } catch (thrown) {
     if (isErrno(thrown, 'ENOENT', 'ENOTDIR', 'ESRCH')) return { is: 'absent' };
     const problem = thrown instanceof Error ? thrown.message : String(thrown);
@@ -70,8 +70,32 @@ export function openOwnNamespace(): NetworkNamespace {
 
 /** Whether this path is the very namespace that this process is in (by device and inode); false when there is nothing at the path. */
 export function isOwnNamespace(path: string): boolean {
-  const found = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return found !== undefined && isSameFile(found, statSync(OWN, { bigint: true }));
+  return isSameNamespace(path, OWN);
+}
+
+/** Whether two paths are one namespace (by device and inode): /var/run is a link to /run. */
+export function isSameNamespace(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((path) => statSync(located(path), { bigint: true, throwIfNoEntry: false }));
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
+}
+
+/**
+ * Runs `work` with a namespace that the caller has opened (O_PATH is enough): wherever `path` is opened, the descriptor takes its place.
+ * The node agent may be in another mount namespace than its caller, where the path leads to nothing, or to something else.
+ */
+export function withOpenedNamespace<T>(path: string, fd: number, work: () => T): T {
+  opened = { path, fd };
+  try {
+    return work();
+  } finally {
+    opened = undefined;
+  }
+}
+
+let opened: { readonly path: string; readonly fd: number } | undefined;
+
+function located(path: string): string {
+  return opened?.path === path ? `/proc/self/fd/${opened.fd}` : path;
 }
 
 /**
@@ -158,8 +182,4 @@ function runThenReturn<T>(original: NetworkNamespace, work: () => T): T {
 
 function enter(namespace: NetworkNamespace): void {
   checked(`setns(${namespace.path})`, libc().setns(namespace.fd, CLONE_NEWNET), 'CAP_SYS_ADMIN');
-}
-
-function isSameFile(one: BigIntStats, other: BigIntStats): boolean {
-  return one.dev === other.dev && one.ino === other.ino;
 }

@@ -95,7 +95,11 @@ function readToEnd(input: Stream, limitMib: number, waitForInput: () => void): s
     chunks.push(chunk.subarray(0, length ?? 0));
     left -= length ?? 0;
   }
-  throw new CniError(
+  throw stdinTooLarge(limitMib);
+}
+
+export function stdinTooLarge(limitMib: number): CniError {
+  return new CniError(
     CniCode.InvalidNetworkConfig,
     `the configuration on stdin is larger than ${limitMib} MiB`,
   );

@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process';
+import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { ON_OWN_HOST } from './own-host.ts';
 
 export interface FileReport {
   readonly file: string;
+  readonly withAgent: boolean;
   readonly passed: number;
   readonly failures: readonly { title: string; error: string }[];
   readonly skipped: readonly { title: string; reason: string }[];
@@ -23,6 +25,7 @@ interface Heard {
   reason?: string;
 }
 
+const dist = resolve(import.meta.dirname, '../../dist');
 /** What a blocked test gets on top of its own limit before the whole file is killed. */
 const GRACE_SECONDS = 5;
 /** A file between tests (importing, hooks) may not be silent for longer. */
@@ -34,14 +37,22 @@ export function needsOwnHost(file: string): boolean {
   return !file.includes('/test/unit/');
 }
 
-/** Runs one test file, on a host of its own where it needs one, and reports each of its tests. */
-export async function runFile(file: string): Promise<FileReport> {
+/**
+ * Runs one test file, on a host of its own where it needs one, and reports each of its tests.
+ * @param withAgent the executables under test are the launchers, and a node agent runs on the test's host (own-host.sh)
+ */
+export async function runFile(file: string, withAgent: boolean): Promise<FileReport> {
   const began = Date.now();
   const node = [process.execPath, '--no-warnings', file];
   const [program = '', ...args] = needsOwnHost(file) ? ['unshare', ...ON_OWN_HOST, ...node] : node;
   const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-    env: { ...process.env, WEFT_TEST_EAR: '1', FORCE_COLOR: '0' },
+    env: {
+      ...process.env,
+      ...(withAgent && { WEFT_BIN: `${dist}/agent`, WEFT_TEST_AGENT: `${dist}/bin/weft` }),
+      WEFT_TEST_EAR: '1',
+      FORCE_COLOR: '0',
+    },
   });
   const account = new Account();
   let output = '';
@@ -67,7 +78,7 @@ export async function runFile(file: string): Promise<FileReport> {
 
   const code = await new Promise<number | null>((done) => child.on('close', done));
   clearTimeout(timer);
-  return { file, ...account.close(code), output, milliseconds: Date.now() - began };
+  return { file, withAgent, ...account.close(code), output, milliseconds: Date.now() - began };
 }
 
 /** A process that was killed while it told something leaves half a line, which says nothing: what it did not tell is missed anyway. */

@@ -267,15 +267,15 @@ const BLOCK_DATAGRAMS = 16;
  * many calls calls {@link closePending} between two of them.
  */
 export function closeLater(fd: number): void {
-  if (pending.length >= MAX_PENDING) closePending();
+  if (pending.length >= MAX_PENDING) closePending(MAX_PENDING / 2);
   pending.push(fd);
 }
 
-/** Closes what {@link closeLater} was given. */
-export function closePending(): void {
-  for (const fd of pending.splice(0)) closeSync(fd);
+/** Closes what {@link closeLater} was given. @param keep so many of the newest stay open: their deletions may be pending */
+export function closePending(keep = 0): void {
+  for (const fd of pending.splice(0, Math.max(0, pending.length - keep))) closeSync(fd);
 }
 
 const pending: number[] = [];
 /** More than one call opens. */
-const MAX_PENDING = 32;
+const MAX_PENDING = 64;

@@ -1,4 +1,5 @@
 import { CniCode, CniError } from '../../cni/errors.ts';
+import { closeAfterCall } from '../../kernel/call-scope.ts';
 import { isErrno } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { namedChains, tableAfterAll } from '../changed-table.ts';
@@ -23,7 +24,8 @@ export function createIptablesNftDriver(programs: PacketFilterDriver): PacketFil
   return {
     name: 'iptables-nft over netlink',
     supports: programs.supports,
-    read: (family, table, reads) => stateOf(kernelTable(NftConnection.open(), family, table, reads)),
+    read: (family, table, reads) =>
+      stateOf(kernelTable(closeAfterCall(NftConnection.open()), family, table, reads)),
     apply: (changes) => {
       if (changes.length === 0) return;
       const left = withNamespaceLock(() => applyAll(changes));

@@ -1,6 +1,7 @@
 import { realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { CniCode, CniError } from '../../cni/errors.ts';
+import { CallCache } from '../../kernel/call-scope.ts';
 import { findProgram, runProgram, type RunResult } from '../../process/run.ts';
 import type { Family, TableName } from '../ruleset.ts';
 import { legacyTablesInUse } from '../tables-in-use.ts';
@@ -14,19 +15,17 @@ export interface Tools {
 }
 
 /**
- * Searched once in the life of a process, and again when PATH is another one: every part of a plugin asks for them.
+ * Searched once in a call, and again when PATH is another one: every part of a plugin asks for them.
  * @param variant the programs of one variant whatever `iptables` itself leads to; that one when left out
  * @returns undefined when the host lacks them (an IPv4-only host may lack ip6tables)
  */
 export function findTools(family: Family, variant?: Tools['variant']): Tools | undefined {
   const prefix = variant === undefined ? PREFIX[family] : `${PREFIX[family]}-${variant}`;
   const key = `${prefix} ${process.env['PATH'] ?? ''}`;
-  if (!found.has(key)) found.set(key, searchTools(family, prefix));
-  return found.get(key);
+  return found.get(key, () => searchTools(family, prefix));
 }
 
-/** Filled at run time only: a module is part of the start-up snapshot, and what it knew of the build's host would travel along. */
-const found = new Map<string, Tools | undefined>();
+const found = new CallCache<Tools | undefined>();
 
 function searchTools(family: Family, prefix: string): Tools | undefined {
   const save = findProgram(`${prefix}-save`);

@@ -1,4 +1,5 @@
 import { CniCode, CniError } from '../../cni/errors.ts';
+import { CallCache } from '../../kernel/call-scope.ts';
 import { inScratchNamespace } from '../../kernel/namespace.ts';
 import { findProgram, runProgram } from '../../process/run.ts';
 import { NftConnection } from './connection.ts';
@@ -21,13 +22,11 @@ export function compileRawArgs(
   what: string,
 ): readonly Expression[] {
   const key = JSON.stringify([family, ...words]);
-  const known = compiled.get(key) ?? compile(family, words, what);
-  compiled.set(key, known);
-  return known;
+  return compiled.get(key, () => compile(family, words, what));
 }
 
 /** A plan is asked for its rules more than once. */
-const compiled = new Map<string, readonly Expression[]>();
+const compiled = new CallCache<readonly Expression[]>();
 
 function compile(family: NftFamily, words: readonly string[], what: string): Expression[] {
   const nft = findProgram('nft');

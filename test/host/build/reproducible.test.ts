@@ -13,6 +13,8 @@ const SOURCES = [
   'package.json',
   'package-lock.json',
   'build',
+  'agent',
+  'launcher',
   'cli',
   'conflist',
   'examples',

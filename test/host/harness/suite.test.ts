@@ -17,7 +17,7 @@ async function reportOf(body: string): Promise<FileReport> {
     `import { suite } from '${support}';\nconst test = suite('sample', { limit: 1 });\n${body}\n`,
   );
   try {
-    return await runFile(file);
+    return await runFile(file, false);
   } finally {
     rmSync(folder, { recursive: true });
   }

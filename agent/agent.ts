@@ -1,0 +1,94 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { readOptions, UsageError } from '../shared/config/command-line.ts';
+import { writeAll } from '../shared/kernel/stdio.ts';
+import { sendDatagram } from '../shared/kernel/unix-socket.ts';
+import { toCniError } from '../shared/cni/errors.ts';
+import { loadPlugins, type LoadedPlugins } from './call.ts';
+import { LEVELS, logTo, type Level } from './log.ts';
+import { Server, SOCKET_PATH } from './server.ts';
+import { warmUp } from './warm-up.ts';
+import { RELEASE_DIGITS } from './wire.ts';
+
+const HELP = `usage: weft agent [options]
+
+Serves plugin calls that the launchers (dist/agent) pass to it over ${SOCKET_PATH}, until SIGTERM or until another
+agent takes its place. A launcher uses an agent of its own build only; without one it executes the plugin itself.
+
+  --log-level LEVEL   error, warning, info (default: one line per call) or debug
+  --warm-up ROUNDS    plugin calls run in a scratch network namespace before the agent reports ready (default 40; 0: none)
+`;
+
+const OPTIONS = {
+  'log-level': { type: 'string', default: 'info' },
+  'warm-up': { type: 'string', default: '40' },
+  help: { type: 'boolean', short: 'h', default: false },
+} as const;
+
+/** `weft agent`. Resolves when the agent has stopped. @returns the exit code */
+export async function agent(argv: readonly string[]): Promise<number> {
+  const { values } = readOptions(argv, OPTIONS);
+  if (values.help) {
+    writeAll(1, HELP);
+    return 0;
+  }
+  const level = LEVELS.find((one) => one === values['log-level']);
+  if (level === undefined) throw new UsageError(`--log-level must be one of ${LEVELS.join(', ')}`);
+  const rounds = Number(values['warm-up']);
+  if (!Number.isInteger(rounds) || rounds < 0 || rounds > 1000)
+    throw new UsageError('--warm-up must be a number from 0 to 1000');
+  return serve(level, rounds);
+}
+
+async function serve(level: Level, rounds: number): Promise<number> {
+  const log = logTo(level);
+  let stopping = false;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => (stopping = true));
+  const release = releaseOf('/proc/self/exe');
+  const plugins = await loadPlugins();
+  log('info', `release ${release}: ${describeWarmUp(plugins, rounds)}`);
+  const server = new Server(release, plugins, log);
+  notify('READY=1\nSTATUS=serving');
+  while (!stopping && !server.isReplaced()) {
+    server.serve();
+    notify('WATCHDOG=1');
+    // Signals are handled in the event loop.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  notify('STOPPING=1');
+  log('info', stopping ? 'stopped by a signal' : `stopped: ${SOCKET_PATH} belongs to another agent now`);
+  server.close();
+  return 0;
+}
+
+/** The host may lack what a plugin needs: then its calls fail as they would in a process of their own. */
+function describeWarmUp(plugins: LoadedPlugins, rounds: number): string {
+  try {
+    return warmUp(plugins, rounds);
+  } catch (thrown) {
+    return `not warmed up: ${toCniError(thrown).message}`;
+  }
+}
+
+/** The build that a launcher must be of: it has this in its code. */
+export function releaseOf(executable: string): string {
+  const hash = createHash('sha256');
+  const fd = openSync(executable, 'r');
+  const chunk = Buffer.alloc(2 ** 20);
+  for (let length = readSync(fd, chunk); length > 0; length = readSync(fd, chunk))
+    hash.update(chunk.subarray(0, length));
+  closeSync(fd);
+  return hash.digest('hex').slice(0, RELEASE_DIGITS);
+}
+
+/** sd_notify(3); nothing without systemd. */
+function notify(state: string): void {
+  const socket = process.env['NOTIFY_SOCKET'];
+  if (socket === undefined || socket === '') return;
+  const now = process.hrtime()[0];
+  if (state === 'WATCHDOG=1' && now === lastNotified) return;
+  lastNotified = now;
+  sendDatagram(socket, state);
+}
+
+let lastNotified = 0;

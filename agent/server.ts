@@ -1,0 +1,164 @@
+import { closeSync, lstatSync, mkdirSync, rmSync, chmodSync, statSync } from 'node:fs';
+import { CniCode, CniError } from '../shared/cni/errors.ts';
+import { deadlineIn } from '../shared/kernel/deadline.ts';
+import { closePending } from '../shared/kernel/netlink/socket.ts';
+import {
+  acceptUnix,
+  isHungUp,
+  isReadable,
+  listenUnix,
+  peerUid,
+  receiveAll,
+  sendAll,
+} from '../shared/kernel/unix-socket.ts';
+import { runCall, type CallOutput, type LoadedPlugins } from './call.ts';
+import { callLine, type Log } from './log.ts';
+import { bodyLength, decodeRequest, Frame, HEADER_BYTES, hello, lastFrame, outputFrame } from './wire.ts';
+import type { Request } from './wire.ts';
+
+export const SOCKET_PATH = '/run/weft/agent.sock';
+
+/**
+ * Serves plugin calls, one after the other: a change of the network namespace belongs to the thread. A launcher that waits longer than 100 ms
+ * goes on without the agent, so that no call waits long for another one.
+ */
+export class Server {
+  readonly #listener: number;
+  readonly #own: { readonly dev: bigint; readonly ino: bigint };
+  readonly #hello: Buffer;
+  readonly #log: Log;
+  readonly #plugins: LoadedPlugins;
+
+  /** Takes over {@link SOCKET_PATH}: an agent that served there before gets no further call. @throws CniError 5 */
+  constructor(release: string, plugins: LoadedPlugins, log: Log) {
+    prepareDirectory(SOCKET_PATH.slice(0, SOCKET_PATH.lastIndexOf('/')));
+    requireReplaceable(SOCKET_PATH);
+    this.#listener = listenUnix(SOCKET_PATH, BACKLOG);
+    this.#own = statSync(SOCKET_PATH, { bigint: true });
+    this.#hello = hello(release);
+    this.#plugins = plugins;
+    this.#log = log;
+  }
+
+  /** Serves the calls that wait, and waits for one if there is none. Returns after {@link IDLE_MS} without a call. */
+  serve(): void {
+    if (!isReadable(this.#listener, IDLE_MS)) {
+      closePending();
+      return;
+    }
+    const connection = acceptUnix(this.#listener);
+    if (connection === undefined) return;
+    try {
+      this.#answer(connection);
+    } catch (thrown) {
+      this.#log('error', `a call failed: ${thrown instanceof Error ? (thrown.stack ?? '') : String(thrown)}`);
+    } finally {
+      closeSync(connection);
+    }
+  }
+
+  /** Whether another agent has taken the path over, or something removed it: no call can arrive any more. */
+  isReplaced(): boolean {
+    const found = statSync(SOCKET_PATH, { bigint: true, throwIfNoEntry: false });
+    return found?.dev !== this.#own.dev || found.ino !== this.#own.ino;
+  }
+
+  /** Launchers that wait execute the executable. */
+  close(): void {
+    if (!this.isReplaced()) rmSync(SOCKET_PATH, { force: true });
+    closeSync(this.#listener);
+    closePending();
+  }
+
+  #answer(connection: number): void {
+    if (peerUid(connection) !== process.geteuid?.()) {
+      this.#log('error', `rejected a connection of user ${peerUid(connection)}`);
+      return;
+    }
+    // A launcher that has given up has closed its end: from here on, only one of the two works on the call.
+    const wait = deadlineIn(REQUEST_MS);
+    if (!sendAll(connection, this.#hello, wait)) return;
+    const header = Buffer.alloc(HEADER_BYTES);
+    const first = receiveAll(connection, header, wait);
+    if (first === undefined) return;
+    try {
+      const body = Buffer.alloc(bodyLength(header) ?? 0);
+      if (body.length > 0 && receiveAll(connection, body, wait) !== undefined) {
+        this.#serve(connection, decodeRequest(header, body), first.passed);
+      }
+    } finally {
+      if (first.passed !== undefined) closeSync(first.passed);
+    }
+  }
+
+  #serve(connection: number, request: Request, netns: number | undefined): void {
+    const began = process.hrtime.bigint();
+    const answer = new Answer(connection);
+    const outcome = isOwnNetwork(request) ? runCall(this.#plugins, request, netns, answer) : 'declined';
+    const last = outcome === 'declined' ? lastFrame(Frame.declined, 0) : lastFrame(Frame.exit, outcome);
+    sendAll(connection, last, deadlineIn(ANSWER_MS));
+    const milliseconds = Number(process.hrtime.bigint() - began) / 1e6;
+    this.#log(...callLine(request, { outcome, stdout: answer.stdout, milliseconds }));
+  }
+}
+
+/** The answer's frames, as the call makes them. */
+class Answer implements CallOutput {
+  readonly #connection: number;
+  stdout = '';
+
+  constructor(connection: number) {
+    this.#connection = connection;
+  }
+
+  readonly writeOut = (text: string): void => {
+    // A result that does not arrive is undone by the caller (protocol.ts).
+    if (isHungUp(this.#connection)) throw gone();
+    this.#send(outputFrame(Frame.stdout, text));
+    this.stdout += text;
+  };
+
+  readonly writeErr = (text: string): void => this.#send(outputFrame(Frame.stderr, text));
+
+  #send(frame: Buffer): void {
+    if (!sendAll(this.#connection, frame, deadlineIn(ANSWER_MS))) throw gone();
+  }
+}
+
+function gone(): CniError {
+  return new CniError(CniCode.IoFailure, 'the launcher has ended');
+}
+
+/** All paths of the call's network (/proc, sysctl) mean the agent's: another one needs a process there. */
+function isOwnNetwork({ netns }: Request): boolean {
+  const own = statSync('/proc/self/ns/net', { bigint: true });
+  return own.dev === netns.dev && own.ino === netns.ino;
+}
+
+/** Without a call for so long, the agent tidies up and looks at signals. */
+const IDLE_MS = 200;
+/** A launcher sends its request at once. */
+const REQUEST_MS = 1_000;
+/** A launcher reads the answer at once. */
+const ANSWER_MS = 1_000;
+const BACKLOG = 1_024;
+
+/** Only root may connect, and replace the socket. */
+function prepareDirectory(directory: string): void {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const found = lstatSync(directory);
+  if (!found.isDirectory() || found.uid !== process.geteuid?.()) {
+    throw new CniError(CniCode.IoFailure, `${directory} must be a directory that belongs to root`, {
+      details: 'remove it and start the agent again',
+    });
+  }
+  if ((found.mode & 0o077) !== 0) chmodSync(directory, 0o700);
+}
+
+function requireReplaceable(path: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined || (found.isSocket() && found.uid === process.geteuid?.())) return;
+  throw new CniError(CniCode.IoFailure, `${path} exists and is no socket of root's`, {
+    details: 'remove it and start the agent again',
+  });
+}
