@@ -38,6 +38,7 @@ function rehearse(plugin: Plugin<unknown>, { example }: PluginEntry): void {
         environment: { ...ENVIRONMENT, CNI_COMMAND: command, CNI_ARGS: example.args ?? '' },
         readStdin: () => JSON.stringify({ ...network, prevResult: previous(cniVersion) }),
         isOwnNamespace: () => false,
+        configurationOfAdd: () => undefined,
         writeOut: silent,
         writeErr: silent,
       });

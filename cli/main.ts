@@ -1,5 +1,6 @@
 import { PLUGIN_NAMES, pluginNamed } from '../plugins/index.ts';
 import type { CallOrigin } from '../shared/cni/plugin.ts';
+import { configurationOfAdd } from '../shared/attachments/cached-results.ts';
 import { runPlugin } from '../shared/cni/protocol.ts';
 import { isOwnNamespace } from '../shared/kernel/namespace.ts';
 import { readStdin, writeAll } from '../shared/kernel/stdio.ts';
@@ -19,6 +20,7 @@ export async function main(name: string, argv: readonly string[]): Promise<numbe
     environment: process.env,
     readStdin,
     isOwnNamespace,
+    configurationOfAdd,
     writeOut: (text) => writeAll(1, text),
     writeErr: (text) => writeAll(2, text, LOG_LIMIT_MS),
     origin: launcherIn(argv),

@@ -1,5 +1,5 @@
 import * as z from 'zod/mini';
-import { cachedResults } from '../../shared/attachments/cached-results.ts';
+import { configurationOfAdd } from '../../shared/attachments/cached-results.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import type { CniDns } from '../../shared/cni/results.ts';
@@ -65,14 +65,12 @@ export function configure(raw: Readonly<Record<string, unknown>>): Configured<Br
  * @returns undefined where the runtime caches none, or it cannot be told which plugin of the list is meant
  */
 export function settingsOfAdd(
-  { network, containerId, ifname }: Pick<Invocation<unknown>, 'network' | 'containerId' | 'ifname'>,
+  attachment: Pick<Invocation<unknown>, 'network' | 'containerId' | 'ifname'>,
   type: unknown,
 ): BridgeConfig | undefined {
-  const cached = cachedResults(network, containerId).find((one) => one.ifname === ifname);
-  const [plugin, ...others] = (cached?.plugins ?? []).filter((one) => one['type'] === type);
-  if (plugin === undefined || others.length > 0) return undefined;
-  const configured = configure(plugin);
-  return 'settings' in configured ? configured.settings : undefined;
+  const raw = configurationOfAdd(attachment, type);
+  const configured = raw === undefined ? undefined : configure(raw);
+  return configured !== undefined && 'settings' in configured ? configured.settings : undefined;
 }
 
 function settingsOf(decoded: Decoded, raw: BridgeConfig['raw']): BridgeConfig {
@@ -189,16 +187,20 @@ type Decoded = z.output<typeof schema>;
 function contradictions(config: Decoded): string[] {
   const found: string[] = [];
   if (config.hairpinMode && config.promiscMode) {
-    found.push('cannot set hairpin mode and promiscuous mode at the same time');
+    found.push(
+      'cannot set hairpin mode and promiscuous mode at the same time ("hairpinMode", "promiscMode")',
+    );
   }
   if (config.disableContainerInterface && config.ipam?.type) {
-    found.push('cannot use IPAM when DisableContainerInterface flag is set');
+    found.push(
+      'cannot use IPAM when DisableContainerInterface flag is set ("ipam.type", "disableContainerInterface")',
+    );
   }
   if ((config.isGateway || config.isDefaultGateway) && config.vlan !== 0) {
     const name = vlanGatewayName(config.bridge, config.vlan);
     if (Buffer.byteLength(name) > 15) {
       found.push(
-        `bridge: the gateway of VLAN ${config.vlan} would be called "${name}", longer than 15 bytes`,
+        `"vlan": the gateway of VLAN ${config.vlan} would be called "${name}", longer than 15 bytes ("bridge")`,
       );
     }
   }

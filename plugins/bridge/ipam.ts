@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { delegate, delegateAdd, findPlugin } from '../../shared/cni/delegate.ts';
 import { NeedsOwnProcess, type Invocation } from '../../shared/cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../../shared/cni/results.ts';
+import { joinProblems } from '../../shared/config/messages.ts';
 import { requireSettings, usableSettings } from '../../shared/config/decode.ts';
 import { configureIpam } from '../../shared/ipam/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus, type IpamCall } from '../../shared/ipam/ipam.ts';
@@ -71,6 +72,8 @@ function inProcess(call: Call): Ipam {
   const configured = configureIpam(call.config.raw ?? {});
   const ipamCall = (): IpamCall => ({ ...call, config: requireSettings('host-local', configured) });
   const removal = { ...call, config: usableSettings(configured) };
+  // Before anything changes.
+  if (call.command === 'ADD') requireSettings('host-local', configured);
   return {
     add: () => {
       const { release, ...answer } = ipamAdd(ipamCall());
@@ -82,7 +85,15 @@ function inProcess(call: Call): Ipam {
       const prevResult = { interfaces: [], ips, routes: [], dns: {} };
       return !throws(() => ipamCheck({ ...ipamCall(), prevResult }));
     },
-    check: () => ipamCheck(ipamCall()),
+    check: () => {
+      if ('settings' in configured) {
+        ipamCheck({ ...call, config: configured.settings });
+        return;
+      }
+      call.warn(
+        `invalid configuration: ${joinProblems(configured.problems)}; lease not checked, because no valid configuration of ADD is cached`,
+      );
+    },
     gc: () => ipamGc(removal),
     status: () => ipamStatus(ipamCall()),
   };

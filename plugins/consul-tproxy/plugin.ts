@@ -1,3 +1,4 @@
+import { cachedResults } from '../../shared/attachments/cached-results.ts';
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
@@ -11,7 +12,13 @@ import {
 } from '../../shared/kernel/namespace.ts';
 import { addRules, removeRules, requireIpv6Support, supportedTables, withBackends } from './backends.ts';
 import { checkRules } from './check.ts';
-import { configure, withNodeDefaults, withValidNodeDefaults, type OwnOptions } from './config.ts';
+import {
+  configure,
+  withNodeDefaults,
+  withValidNodeDefaults,
+  type OwnOptions,
+  type TproxyOptions,
+} from './config.ts';
 import { removeResolvConf, removeStaleResolvConf, writeResolvConf } from './dns/netns-resolv-conf.ts';
 import { requireSingleLines } from './dns/resolv-conf.ts';
 import { reasonNotToChange, requireOwnNamespace } from './namespace-owner.ts';
@@ -86,7 +93,8 @@ function delRules(call: Invocation<OwnOptions>): void {
 function check(call: Invocation<OwnOptions>): void {
   const options = withValidNodeDefaults(call.config, call.warn);
   if (options.check === 'off') return;
-  const request = readProxyRequest(call.environment['CNI_ARGS'], call.warn);
+  const request = requestToCheck(call, options);
+  if (request === undefined) return;
   inNamespace(call.netns, () =>
     withBackends(options.backend, call.warn, (backends) =>
       checkRules(backends, {
@@ -97,6 +105,29 @@ function check(call: Invocation<OwnOptions>): void {
       }),
     ),
   );
+}
+
+/**
+ * Nomad's agent builds the arguments anew when it starts, and destroys the allocation's network when CHECK fails: invalid arguments, which say
+ * nothing about the rules, are replaced by those of ADD.
+ * @returns undefined, after a warning, where the runtime did not cache them
+ */
+function requestToCheck(
+  call: Invocation<OwnOptions>,
+  { check: mode }: TproxyOptions,
+): ProxyRequest | undefined {
+  try {
+    return readProxyRequest(call.environment['CNI_ARGS'], call.warn);
+  } catch (thrown) {
+    if (mode === 'strict') throw thrown;
+    const { network, containerId, ifname, warn } = call;
+    const cached = cachedResults(network, containerId).find((one) => one.ifname === ifname);
+    const args = cached?.args.map(([key, value]) => `${key}=${value}`).join(';') ?? '';
+    const consequence =
+      args === '' ? 'not checked, because those of ADD are not cached' : 'checked with the arguments of ADD';
+    warn(`${toCniError(thrown).message}; ${consequence}`);
+    return args === '' ? undefined : readProxyRequest(args, warn);
+  }
 }
 
 /** Rules end with their namespace; what can remain is the resolv.conf of a namespace that disappeared without DEL. */

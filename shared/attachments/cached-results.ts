@@ -47,6 +47,27 @@ export function cachedResults(
 }
 
 /**
+ * A plugin's configuration as the attachment's last ADD read it, with `runtimeConfig` and without `prevResult`.
+ * @param type the plugin's `type` in the list
+ * @returns undefined where the runtime caches none, or the list has several plugins of this type
+ */
+export function configurationOfAdd(
+  {
+    network,
+    containerId,
+    ifname,
+  }: { readonly network: string; readonly containerId: string; readonly ifname: string },
+  type: unknown,
+): Readonly<Record<string, unknown>> | undefined {
+  const cached = cachedResults(network, containerId).find((one) => one.ifname === ifname);
+  const [plugin, ...others] = (cached?.plugins ?? []).filter((one) => one['type'] === type);
+  if (cached === undefined || plugin === undefined || others.length > 0) return undefined;
+  const capabilities = (plugin['capabilities'] ?? {}) as Readonly<Record<string, unknown>>;
+  const granted = Object.entries(cached.capabilityArgs).filter(([name]) => capabilities[name] === true);
+  return granted.length === 0 ? plugin : { ...plugin, runtimeConfig: Object.fromEntries(granted) };
+}
+
+/**
  * The text of a file in libcni's cache. Neither a FIFO nor a device in its place can block the call or fill the memory.
  * @returns undefined when it is missing
  * @throws CniError 5

@@ -54,7 +54,7 @@ export interface Plugin<Settings> {
   readonly supportedVersions: readonly CniVersion[];
   /**
    * The plugin's settings out of the parsed configuration object, or every problem at once. Called for every verb before
-   * anything else of the plugin; problems stop ADD, CHECK and STATUS (CniError 7).
+   * anything else of the plugin; problems stop ADD and STATUS (CniError 7). CHECK then uses the settings of ADD.
    */
   configure(raw: Readonly<Record<string, unknown>>): Configured<Settings>;
   add(call: Invocation<Settings>): CniResult;

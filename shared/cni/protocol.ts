@@ -3,6 +3,7 @@ import { withCallScope } from '../kernel/call-scope.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
 import { removeUnusedLocks } from '../kernel/locks.ts';
 import { requireSettings, usableSettings } from '../config/decode.ts';
+import { joinProblems } from '../config/messages.ts';
 import { CniCode, CniError, lacksCapability, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
 import { startTrace } from '../process/trace.ts';
@@ -17,6 +18,11 @@ export interface ProcessEdge {
   readonly readStdin: (limitMib: number) => string;
   /** Whether the path is the network namespace that this process runs in; false when it cannot be opened. */
   readonly isOwnNamespace: (path: string) => boolean;
+  /** The plugin's configuration at the attachment's ADD, from the runtime's cached result; undefined when there is none. */
+  readonly configurationOfAdd: (
+    attachment: Pick<Invocation<unknown>, 'network' | 'containerId' | 'ifname'>,
+    type: unknown,
+  ) => Readonly<Record<string, unknown>> | undefined;
   readonly writeOut: (text: string) => void;
   readonly writeErr: (text: string) => void;
   readonly origin?: CallOrigin | undefined;
@@ -131,9 +137,36 @@ function answer<Config>(
     rejectOwnNamespace(call, edge);
     return remove(plugin, call);
   }
+  if (command === 'CHECK' && 'problems' in configured) {
+    const config = settingsOfAdd(plugin, base, network.raw['type'], edge, configured.problems);
+    if (config !== undefined) plugin.check({ ...base, command, config });
+    return { text: '' };
+  }
   const call = { ...base, command, config: requireSettings(plugin.name, configured) };
   rejectOwnNamespace(call, edge);
   return perform(plugin, call);
+}
+
+/**
+ * For CHECK with a configuration that ADD would reject: the list was edited, and Nomad destroys the network of an allocation whose CHECK
+ * fails. CHECK uses the configuration of ADD; where the runtime did not cache it, only a warning is possible.
+ */
+function settingsOfAdd<Config>(
+  plugin: Plugin<Config>,
+  base: Pick<Invocation<unknown>, 'network' | 'containerId' | 'ifname' | 'warn'>,
+  type: unknown,
+  edge: ProcessEdge,
+  problems: readonly string[],
+): Config | undefined {
+  const added = edge.configurationOfAdd(base, type);
+  const configured = added === undefined ? undefined : plugin.configure(added);
+  const settings = configured !== undefined && 'settings' in configured ? configured.settings : undefined;
+  const consequence =
+    settings === undefined
+      ? 'not checked, because no valid configuration of ADD is cached'
+      : 'checked with the configuration of ADD';
+  base.warn(`invalid configuration: ${joinProblems(problems)}; ${consequence}`);
+  return settings;
 }
 
 /** Writes lines to stderr. A log that is full or not read does not end the call; after the first failure, it is not tried again. */

@@ -30,11 +30,12 @@ export function configureIpam(raw: Readonly<Record<string, unknown>>): Configure
   if ('problems' in store) {
     return { problems: 'problems' in decoded ? decoded.problems : store.problems, partial: {} };
   }
-  const dataDir = store.value.ipam?.dataDir;
-  const partial = { dataDir: dataDir === undefined || dataDir === '' ? DEFAULT_DATA_DIR : dataDir };
+  const { ipam } = store.value;
+  const dataDir = ipam?.dataDir === undefined || ipam.dataDir === '' ? DEFAULT_DATA_DIR : ipam.dataDir;
+  const partial = ipam === undefined ? {} : { dataDir };
   if ('problems' in decoded) return { problems: decoded.problems, partial };
   const problems: string[] = [];
-  const settings = { ...partial, ...readPool(decoded.value, problems) };
+  const settings = { dataDir, ...readPool(decoded.value, problems) };
   return problems.length === 0 ? { settings } : { problems, partial };
 }
 

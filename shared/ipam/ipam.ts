@@ -79,7 +79,7 @@ export function ipamDel(call: Removal): void {
   if (config.dataDir !== undefined && releaseIn(config.dataDir, call)) return;
   const known = new KnownAttachments({ network, containerId });
   const added = known.cachedResults(containerId).flatMap(({ dataDirs }) => dataDirs);
-  const others = config.dataDir === undefined ? known.dataDirs() : added;
+  const others = config.dataDir?.startsWith('/') === true ? added : known.dataDirs();
   for (const dataDir of new Set(others)) {
     if (dataDir !== config.dataDir) releaseIn(dataDir, call);
   }

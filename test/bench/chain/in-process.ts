@@ -52,6 +52,7 @@ function callInProcess(plugin: Plugin<never>, environment: Record<string, string
     environment,
     readStdin: () => stdin,
     isOwnNamespace: () => false,
+    configurationOfAdd: () => undefined,
     writeOut: (text: string) => void (out += text),
     writeErr: () => undefined,
   });

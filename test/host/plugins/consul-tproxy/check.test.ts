@@ -1,5 +1,5 @@
 /** CHECK fails only when interception is broken, because Nomad then destroys the network of a running allocation. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
@@ -209,10 +209,30 @@ test('an invalid weft.json is a warning and fails no allocation', () => {
   }
 });
 
-test('without arguments CHECK cannot know what to look for, and says so', () => {
+test('CHECK with missing or invalid arguments uses those of ADD; where they are not cached, it warns', () => {
   const netns = newNamespace();
   succeeds('ADD', { netns });
-  assert.match(fails('CHECK', { netns, request: '' }).msg, /CNI_ARGS has no CONSUL_IPTABLES_CONFIG/);
+  for (const request of ['', { ...REQUEST, ProxyUserID: 'no-such-user' }]) {
+    const reason = request === '' ? 'CNI_ARGS has no CONSUL_IPTABLES_CONFIG' : '"no-such-user" is neither';
+    const check = (): string => succeeds('CHECK', { netns, request }).join('\n');
+    assert.match(check(), reason);
+    assert.match(check(), 'not checked, because those of ADD are not cached');
+    assert.match(fails('CHECK', { netns, request, config: { check: 'strict' } }).msg, reason);
+    mkdirSync('/var/lib/cni/results', { recursive: true });
+    const cached = {
+      kind: 'cniCacheV1',
+      containerId: 'alloc-1',
+      ifName: 'eth0',
+      networkName: 'nomad',
+      cniArgs: [['CONSUL_IPTABLES_CONFIG', JSON.stringify(REQUEST)]],
+    };
+    writeFileSync('/var/lib/cni/results/nomad-alloc-1-eth0', JSON.stringify(cached));
+    assert.match(check(), 'checked with the arguments of ADD');
+    sh(`ip netns exec ${netns} iptables -t nat -F CONSUL_PROXY_REDIRECT`);
+    assert.is(fails('CHECK', { netns, request }).code, 999);
+    rmSync('/var/lib/cni/results', { recursive: true });
+    succeeds('ADD', { netns });
+  }
 });
 
 test.run();

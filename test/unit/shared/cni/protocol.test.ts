@@ -4,8 +4,9 @@ import { CniError } from '../../../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../../../shared/cni/plugin.ts';
 import { runPlugin } from '../../../../shared/cni/protocol.ts';
 import { SUITE_VERSION, CNI_VERSIONS } from '../../../../shared/cni/versions.ts';
+import type { Configured } from '../../../../shared/config/decode.ts';
 import { suite } from '../../../support/suite.ts';
-import { error, FULL, network, RESULT, run } from './sample.ts';
+import { error, FULL, network, RESULT, run, type Seen } from './sample.ts';
 
 const test = suite('cni: protocol');
 
@@ -198,6 +199,7 @@ test('an ADD whose result cannot be written is undone', () => {
     environment: { CNI_COMMAND: 'ADD', ...FULL },
     readStdin: () => JSON.stringify(network()),
     isOwnNamespace: () => false,
+    configurationOfAdd: () => undefined,
     writeOut: () => {
       throw new Error('ENOSPC');
     },
@@ -222,6 +224,7 @@ test('a log that cannot be written changes nothing', () => {
     environment: { CNI_COMMAND: 'ADD', ...FULL },
     readStdin: () => JSON.stringify(network()),
     isOwnNamespace: () => false,
+    configurationOfAdd: () => undefined,
     writeOut: (text) => (out += text),
     writeErr: () => {
       throw new Error('EPIPE');
@@ -239,6 +242,7 @@ test('an answer that cannot be written is a failure', () => {
       environment: { CNI_COMMAND: 'VERSION' },
       readStdin: () => '',
       isOwnNamespace: () => false,
+      configurationOfAdd: () => undefined,
       writeOut: () => {
         throw new Error('EPIPE');
       },
@@ -248,12 +252,12 @@ test('an answer that cannot be written is a failure', () => {
   assert.equal([exitCode, err], [1, 'sample: cannot report the result: EPIPE\n']);
 });
 
-test('problems of the configuration stop ADD, CHECK and STATUS; DEL and GC get what is valid', () => {
+test('problems of the configuration stop ADD and STATUS; DEL and GC get what is valid', () => {
   const configure = (): { problems: string[]; partial: object } => ({
     problems: Array.from({ length: 30 }, (_, at) => `"key${at}" is required`),
     partial: { name: 'x' },
   });
-  for (const CNI_COMMAND of ['ADD', 'CHECK', 'STATUS']) {
+  for (const CNI_COMMAND of ['ADD', 'STATUS']) {
     const seen = run({ CNI_COMMAND, ...FULL }, network(), { configure });
     const { code, msg } = error(seen);
     assert.is(code, 7);
@@ -266,6 +270,27 @@ test('problems of the configuration stop ADD, CHECK and STATUS; DEL and GC get w
     assert.is(seen.exitCode, 0);
     assert.equal(seen.calls[0]?.call.config, { name: 'x' });
   }
+});
+
+test('CHECK of an invalid configuration uses that of ADD; without one it warns', () => {
+  const configure = (raw: Readonly<Record<string, unknown>>): Configured<unknown> =>
+    raw['valid'] === true ? { settings: raw } : { problems: ['"key" is required'], partial: {} };
+  const check = (added: Readonly<Record<string, unknown>>): Seen =>
+    run({ CNI_COMMAND: 'CHECK', ...FULL }, network(), { configure }, undefined, added);
+  const settings = { valid: true };
+  const used = check(settings);
+  assert.is(used.exitCode, 0);
+  assert.equal(used.calls[0]?.call.config, settings);
+  assert.is(
+    used.err,
+    'sample: invalid configuration: "key" is required; checked with the configuration of ADD\n',
+  );
+  const skipped = check({ valid: false });
+  assert.equal([skipped.exitCode, skipped.calls], [0, []]);
+  assert.match(
+    skipped.err,
+    '"key" is required; not checked, because no valid configuration of ADD is cached',
+  );
 });
 
 test('a long error is cut to a screenful', () => {

@@ -29,6 +29,7 @@ export function run(
   stdin: unknown,
   change: Partial<Plugin<unknown>> = {},
   own: (path: string) => boolean = () => false,
+  added?: Readonly<Record<string, unknown>>,
 ): Seen {
   const seen: Seen = { exitCode: -1, out: '', err: '', calls: [], configured: 0 };
   const note = (verb: string) => (call: Invocation<unknown>) => void seen.calls.push({ verb, call });
@@ -56,6 +57,7 @@ export function run(
       return typeof stdin === 'string' ? stdin : JSON.stringify(stdin);
     },
     isOwnNamespace: own,
+    configurationOfAdd: () => added,
     writeOut: (text) => (seen.out += text),
     writeErr: (text) => (seen.err += text),
   });

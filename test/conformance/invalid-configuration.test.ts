@@ -1,0 +1,186 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { PLUGINS } from '../../plugins/index.ts';
+import { hostState, settledHostState } from '../support/host-state.ts';
+import { errorOf, runPluginProcess, variables, type ProcessOutcome } from '../support/plugin.ts';
+import { suite } from '../support/suite.ts';
+import { CASES, previousResult } from './cases.ts';
+import { MISTAKES, type Mistake } from './mistakes.ts';
+
+/**
+ * Every plugin with every mistake in every key. ADD rejects it and changes nothing. DEL removes what an ADD with the valid configuration
+ * made. CHECK of an edited list must not fail, because Nomad would destroy the network of a healthy allocation.
+ */
+const test = suite('conformance: invalid configuration', { limit: 180 });
+
+const NS = '/run/netns/pod';
+type Name = (typeof PLUGINS)[number]['name'];
+
+test.before(() => {
+  sh('ip netns add pod && ip -n pod link set lo up; mkdir -p /var/lib/cni /var/run/cni /etc/netns');
+  sh('iptables -N NOMAD-ADMIN; ip6tables -N NOMAD-ADMIN');
+});
+
+for (const { name } of PLUGINS) {
+  const rows = MISTAKES[name];
+  if (rows.length === 0) continue;
+
+  test(`${name}: every documented key has a mistake`, () => {
+    const covered = rows.flatMap(({ key, says, with: more }) => [
+      key,
+      says ?? '',
+      ...Object.keys(more ?? {}),
+    ]);
+    for (const key of documentedKeys(name)) {
+      assert.ok(
+        covered.some((one) => one === key || one.endsWith(`.${key}`)),
+        key,
+      );
+    }
+  });
+
+  test(`${name}: ADD answers with code 7 and the key, and changes nothing`, () => {
+    const before = state();
+    for (const row of rows) {
+      const { code, msg } = errorOf(call(name, 'ADD', { config: mistaken(name, row) }), text(row));
+      assert.is(code, 7, `${text(row)}: ${msg}`);
+      assert.match(msg, row.says ?? row.key, text(row));
+    }
+    assert.equal(changes(before, state()), []);
+  });
+
+  test(`${name}: DEL removes what ADD made with the valid configuration`, () => {
+    succeeds(call(name, 'ADD'));
+    succeeds(call(name, 'DEL'));
+    const before = state();
+    const kinds = new Map(rows.map((row) => [`${row.key} ${row.says}`, row]));
+    for (const [at, row] of [...kinds.values()].entries()) {
+      succeeds(call(name, 'ADD', { id: `c${at}` }), text(row));
+      succeeds(call(name, 'DEL', { id: `c${at}`, config: mistaken(name, row) }), text(row));
+    }
+    assert.equal(changes(before, state()), []);
+  });
+
+  test(`${name}: CHECK warns, and checks the configuration of ADD if it is cached`, () => {
+    const result = JSON.parse(succeeds(call(name, 'ADD')).stdout) as object;
+    for (const row of rows) {
+      const { stderr } = succeeds(
+        call(name, 'CHECK', { config: mistaken(name, row), prevResult: result }),
+        text(row),
+      );
+      assert.match(stderr, row.says ?? row.key, text(row));
+      assert.match(stderr, 'not checked, because no valid configuration of ADD is cached', text(row));
+    }
+    cache(name);
+    const [row] = rows;
+    const check = (): ProcessOutcome =>
+      call(name, 'CHECK', { config: row === undefined ? {} : mistaken(name, row), prevResult: result });
+    assert.match(succeeds(check()).stderr, 'checked with the configuration of ADD');
+    sh(DAMAGES[name]);
+    assert.is(errorOf(check()).code, 999);
+    rmSync('/var/lib/cni/results', { recursive: true });
+    succeeds(call(name, 'DEL'));
+  });
+}
+
+test.run();
+
+/** Breaks what ADD made, so that CHECK must fail. */
+const DAMAGES: Readonly<Record<Name, string>> = {
+  loopback: '',
+  bridge: 'ip -n pod link set eth0 down',
+  'host-local': 'rm /var/run/cni/conformance/172.26.64.*',
+  firewall: 'iptables -F CNI-FORWARD',
+  portmap: 'iptables -t nat -F CNI-HOSTPORT-DNAT',
+  'consul-tproxy': 'ip netns exec pod iptables -t nat -F CONSUL_PROXY_REDIRECT',
+};
+
+interface Options {
+  readonly id?: string;
+  readonly config?: Readonly<Record<string, unknown>>;
+  readonly prevResult?: object;
+}
+
+function call(name: Name, command: string, options: Options = {}): ProcessOutcome {
+  const { args = '', chained, config: valid } = CASES[name];
+  const { id = 'c', config = valid } = options;
+  const prevResult = options.prevResult ?? (chained ? previousResult('1.1.0', NS) : undefined);
+  return runPluginProcess(name, {
+    command,
+    env: variables({ id, netns: NS, args: command === 'DEL' ? '' : args }),
+    stdin: { cniVersion: '1.1.0', name: 'conformance', type: name, ...config, prevResult },
+  });
+}
+
+function succeeds(outcome: ProcessOutcome, what = ''): ProcessOutcome {
+  assert.is(outcome.exitCode, 0, `${what}: ${outcome.stdout}${outcome.stderr}`);
+  return outcome;
+}
+
+/** The valid configuration with one mistake in it. */
+function mistaken(name: Name, { key, value, with: more = {} }: Mistake): Readonly<Record<string, unknown>> {
+  return { ...replaced(CASES[name].config, key.split('.'), value), ...more };
+}
+
+function replaced(
+  config: unknown,
+  [key = '', ...rest]: readonly string[],
+  value: unknown,
+): Readonly<Record<string, unknown>> {
+  const members = config as Readonly<Record<string, unknown>> | undefined;
+  return { ...members, [key]: rest.length === 0 ? value : replaced(members?.[key], rest, value) };
+}
+
+function text({ key, value, with: more }: Mistake): string {
+  return `${key}: ${JSON.stringify(value)}${more === undefined ? '' : ` with ${JSON.stringify(more)}`}`;
+}
+
+/** First column of the tables in the "Configuration" section of the plugin's page. */
+function documentedKeys(name: Name): string[] {
+  const file = `${import.meta.dirname}/../../docs/reference/plugins/${name}.md`;
+  const section = /\n## Configuration\n([^]*?)\n#{2,3} /.exec(readFileSync(file, 'utf8'))?.[1] ?? '';
+  const cells = [...section.matchAll(/^\| (`[^|]*)\|/gm)].map(([, cell = '']) => cell);
+  const keys = cells.flatMap((cell) => [...cell.matchAll(/`([\w.]+)`/g)].map(([, key = '']) => key));
+  assert.ok(keys.length > 3, `no configuration table in ${file}`);
+  // IP is a key of CNI_ARGS.
+  return keys.filter((key) => key !== 'IP');
+}
+
+/** What libcni caches after an ADD with the valid configuration. */
+function cache(name: Name): void {
+  const { runtimeConfig = {}, ...config } = CASES[name].config;
+  const list = { cniVersion: '1.1.0', name: 'conformance', plugins: [{ type: name, ...config }] };
+  const entry = {
+    kind: 'cniCacheV1',
+    containerId: 'c',
+    ifName: 'eth0',
+    networkName: 'conformance',
+    netns: NS,
+    config: Buffer.from(JSON.stringify(list)).toString('base64'),
+    capabilityArgs: runtimeConfig,
+  };
+  mkdirSync('/var/lib/cni/results', { recursive: true });
+  writeFileSync('/var/lib/cni/results/conformance-c-eth0', JSON.stringify(entry));
+}
+
+/** Lines that tell what the host and the container's namespace hold. */
+function state(): string[] {
+  settledHostState();
+  const inside = 'ip -o link; ip -o addr; ip route; nft -s list ruleset; iptables-save | grep ^-A';
+  const pod = sh(`ip netns exec pod sh -c '${inside}' | sed "s/valid_lft.*//" || true`);
+  return Object.entries({ ...hostState(), pod })
+    .flatMap(([section, text]) => text.split('\n').map((line) => `${section}: ${line}`))
+    .filter((line) => !/last_reserved_ip|^(links|addresses|sysctls): .*nomad/.test(line));
+}
+
+function changes(before: readonly string[], after: readonly string[]): string[] {
+  return [
+    ...before.filter((line) => !after.includes(line)).map((line) => `- ${line}`),
+    ...after.filter((line) => !before.includes(line)).map((line) => `+ ${line}`),
+  ];
+}
+
+function sh(script: string): string {
+  return execFileSync('sh', ['-c', script], { encoding: 'utf8' });
+}
