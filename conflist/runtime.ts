@@ -42,6 +42,9 @@ export interface Runtime {
 
 type Command = DelegateCall['command'];
 
+/** Plugins of other vendors have no deadline of their own. */
+const PLUGIN_LIMIT_MS = 60_000;
+
 /** Connects a container: every plugin in order, each with the result of the one before; the last result is cached and returned. */
 export function addNetwork(runtime: Runtime, list: NetworkList, attachment: Attachment): CniResult {
   checkNames(list, attachment);
@@ -211,6 +214,7 @@ function call(
     environment,
     cniVersion: list.cniVersion,
     warn: runtime.warn,
+    timeoutMs: PLUGIN_LIMIT_MS,
   };
 }
 

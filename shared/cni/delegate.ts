@@ -10,10 +10,13 @@ import { parseResult, type CniResult } from './results.ts';
 import { isCniVersion, type CniVersion } from './versions.ts';
 
 /** The caller's own call, as a delegate gets it. `Invocation` fits. */
-export type DelegateCall = Pick<
+export interface DelegateCall extends Pick<
   Invocation<unknown>,
   'command' | 'path' | 'stdin' | 'environment' | 'cniVersion' | 'warn'
->;
+> {
+  /** The delegate is killed after this time; default: at the call's deadline. */
+  readonly timeoutMs?: number;
+}
 
 /** Milliseconds before each further attempt on a program that is being replaced; about 5 s in all. */
 const BUSY_PAUSES = [20, 80, 300, 1000, 1600, 2000];
@@ -61,6 +64,7 @@ function run(name: string, command: string, call: DelegateCall): RunResult {
   const result = runWhenFree(findPlugin(name, call.path), {
     input: call.stdin,
     env: { ...call.environment, CNI_COMMAND: command },
+    ...(call.timeoutMs === undefined ? {} : { timeoutMs: call.timeoutMs }),
   });
   if (result.exitCode !== 0) throw delegateError(name, result);
   for (const line of result.stderr.split('\n').filter((text) => text.trim() !== '')) call.warn(line);

@@ -48,6 +48,7 @@ for (const name of PLUGIN_NAMES) {
         environment,
         readStdin: () => stdin,
         isOwnNamespace,
+        configurationOfAdd: () => undefined,
         writeOut: (text) => (out += text),
         writeErr: (text) => (err += text),
       });
