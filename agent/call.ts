@@ -1,3 +1,4 @@
+import { configurationOfAdd } from '../shared/attachments/cached-results.ts';
 import { PLUGIN_NAMES, pluginNamed } from '../plugins/index.ts';
 import { NeedsOwnProcess, type Plugin } from '../shared/cni/plugin.ts';
 import { runPlugin } from '../shared/cni/protocol.ts';
@@ -42,6 +43,7 @@ export function runCall(
       environment,
       readStdin: (limitMib) => withinLimit(request.stdin, limitMib),
       isOwnNamespace,
+      configurationOfAdd,
       origin: { launcher, inAgent: true },
       ...output,
     });
