@@ -3,6 +3,7 @@ import { makeCase, type Case } from './cases.ts';
 import { runExecutable, type Cost } from './executables.ts';
 import { place, remove } from './files.ts';
 import { differences, look, makeHost, type Untouched } from './host.ts';
+import { inProcessFolder, runInProcess } from './in-process.ts';
 import { describe, judge, type Answer } from './judge.ts';
 
 /** Cases that share a host: their numbers decide what they are, so that any group can be repeated alone. */
@@ -10,7 +11,8 @@ export interface Group {
   readonly seed: number;
   readonly first: number;
   readonly cases: number;
-  readonly binDir: string;
+  /** The directory with the executables; undefined: the plugins inside this process. */
+  readonly binDir: string | undefined;
   /** Compares the host with its first state after every case instead of at the end. */
   readonly isThorough?: boolean;
 }
@@ -34,14 +36,15 @@ export async function runGroup({
   binDir,
   isThorough = false,
 }: Group): Promise<GroupReport> {
+  if (binDir === undefined) inProcessFolder();
   let before = makeHost();
   const outcomes = new Map<string, number>();
   const failures: string[] = [];
   let [slowest, largest]: Cost[] = [];
   for (let number = first; number < first + cases; number += 1) {
-    const one = makeCase(new Random(seed + number * 7919), binDir);
+    const one = makeCase(new Random(seed + number * 7919), binDir ?? inProcessFolder());
     place(one.files);
-    const { answer, cost } = await runExecutable(one, binDir);
+    const { answer, cost } = await (binDir === undefined ? runInProcess(one) : runExecutable(one, binDir));
     remove(one.files);
     const kind = verdict(one, answer, cost, (problem) =>
       failures.push(`case ${number}: ${problem}\n${describe(one, answer)}`),

@@ -1,5 +1,5 @@
 /**
- * npm run fuzz [-- --cases 5000] [--seed S] [--first N] [--parallel 2] [--bin dist/bin] [--thorough]
+ * npm run fuzz [-- --cases 5000] [--seed S] [--first N] [--parallel 2] [--bin dist/bin | --in-process] [--thorough]
  * Hostile calls of every plugin's executable: mutated configurations, variables and arguments, beside hostile files in the places that plugins
  * read. Each must end with one JSON error or with success, within 5 s and 400 MiB, and change nothing that is not the plugin's. Cases run in groups,
  * each on a private host; a failure names the command that repeats its group.
@@ -18,6 +18,7 @@ const { values } = parseArgs({
     first: { type: 'string', default: '0' },
     parallel: { type: 'string', default: '2' },
     bin: { type: 'string', default: binDir },
+    'in-process': { type: 'boolean', default: false },
     thorough: { type: 'boolean', default: false },
     'on-own-host': { type: 'boolean', default: false },
   },
@@ -40,7 +41,8 @@ if (values['on-own-host']) await here();
 else await elsewhere();
 
 async function here(): Promise<void> {
-  const group = { seed, first, cases, binDir: resolve(values.bin), isThorough: values.thorough };
+  const executables = values['in-process'] ? undefined : resolve(values.bin);
+  const group = { seed, first, cases, binDir: executables, isThorough: values.thorough };
   const { outcomes, slowest, largest, failures } = await runGroup(group);
   console.log(
     JSON.stringify({
@@ -77,7 +79,8 @@ async function elsewhere(): Promise<void> {
 }
 
 async function oneGroup(start: number, size: number, totals: Totals): Promise<void> {
-  const repeat = `--seed ${seed} --first ${start} --cases ${size}`;
+  const mode = values['in-process'] ? ' --in-process' : '';
+  const repeat = `--seed ${seed} --first ${start} --cases ${size}${mode}`;
   const text = await output(start, size);
   let report: { outcomes: [string, number][]; seconds: number; mebibytes: number; failures: string[] };
   try {
@@ -110,7 +113,10 @@ function output(start: number, size: number): Promise<string> {
     '--bin',
     resolve(values.bin),
   ];
-  const options = [...args, '--on-own-host', ...(values.thorough ? ['--thorough'] : [])];
+  const flags = (['thorough', 'in-process'] as const)
+    .filter((flag) => values[flag])
+    .map((flag) => `--${flag}`);
+  const options = [...args, '--on-own-host', ...flags];
   const child = spawn(
     'unshare',
     [...ON_OWN_HOST, process.execPath, '--no-warnings', import.meta.filename, ...options],
