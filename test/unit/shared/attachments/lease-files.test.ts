@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { formatLease, ownerKey, parseLease } from '../../../../shared/attachments/lease-files.ts';
+import { formatLease, ownerKey, parseLease, scanStore } from '../../../../shared/attachments/lease-files.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('lease texts');
@@ -46,6 +46,11 @@ test('what is no owner cannot be released by one', () => {
 test('the owner is the trimmed text', () => {
   assert.is(ownerKey(parseLease('cont1\r\neth0\n')), 'cont1\r\neth0');
   assert.is(ownerKey(parseLease('cont1\n')), 'cont1');
+});
+
+test('a store that is missing, or whose path leads through a file, is empty', () => {
+  for (const store of ['/nowhere/net', '/dev/null/net', '/dev/null'])
+    assert.equal(scanStore(store), { leases: [], isFlat: true }, store);
 });
 
 test.run();
