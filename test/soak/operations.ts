@@ -108,6 +108,7 @@ const WAYS: Readonly<
     other === undefined ? {} : withPath(container, other.attachment.netns),
   'with the result of another container': (_, __, other) => ({ prevResult: other?.result }),
   'with the list that was edited to one that ADD rejects': () => ({ edit: reject }),
+  'with another bridge and dataDir': () => ({ edit: move }),
   'without port mappings': (_, { attachment }) => ({
     attachment: { ...attachment, args: [], capabilityArgs: {} },
   }),
@@ -125,6 +126,12 @@ function withPath({ attachment }: Container, netns: string): Changes {
 function regularFile(): string {
   writeFileSync('/run/regular', '');
   return '/run/regular';
+}
+
+function move(config: Record<string, unknown>): void {
+  if (config['type'] !== 'bridge') return;
+  config['bridge'] = 'moved';
+  config['ipam'] = { ...(config['ipam'] as object), dataDir: '/var/lib/cni/moved' };
 }
 
 /** Values that ADD rejects, one for every plugin that has settings. */
