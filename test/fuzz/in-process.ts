@@ -32,6 +32,7 @@ export async function runInProcess({
     environment,
     readStdin: () => stdin,
     isOwnNamespace,
+    configurationOfAdd: () => undefined,
     writeOut: (text) => (out += text),
     writeErr: (text) => (err += text),
   });
