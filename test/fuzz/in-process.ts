@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, symlinkSync } from 'node:fs';
 import { pluginNamed } from '../../plugins/index.ts';
+import { configurationOfAdd } from '../../shared/attachments/cached-results.ts';
 import { runPlugin } from '../../shared/cni/protocol.ts';
 import { isOwnNamespace } from '../../shared/kernel/namespace.ts';
 import type { Case } from './cases.ts';
@@ -32,7 +33,7 @@ export async function runInProcess({
     environment,
     readStdin: () => stdin,
     isOwnNamespace,
-    configurationOfAdd: () => undefined,
+    configurationOfAdd,
     writeOut: (text) => (out += text),
     writeErr: (text) => (err += text),
   });

@@ -82,6 +82,7 @@ const CHANGED: Readonly<Record<string, (host: Host) => Changes>> = {
     edit: (config) => config['type'] === 'firewall' && (config['iptablesAdminChainName'] = 'OTHER-ADMIN'),
   }),
   'without snat': () => ({ edit: (config) => config['type'] === 'portmap' && (config['snat'] = false) }),
+  'with the list that was edited to one that ADD rejects': () => ({ edit: reject }),
   "with the other iptables variant's PATH": ({ world }) => ({ path: world.otherPath }),
 };
 export const CHANGES = Object.keys(CHANGED);
