@@ -1,11 +1,14 @@
 /**
  * npm run bench -- chain [--backends iptables-nft,iptables-legacy,nftables] [--sizes 1,100,300,1000,5000] [--rounds 12]
- *                        [--lists nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin] [--json FILE] [--svg FILE]
- * Whole chains as Nomad runs them, our executables and the reference's turn by turn, with more and more allocations present.
+ *                        [--lists nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin] [--reference DIR] [--json FILE] [--svg FILE]
+ * Whole chains as Nomad runs them, turn by turn: our executables, our launchers with a node agent, and the reference's executables (Debian's, or
+ * newer ones of --reference DIR, best with a real consul-cni in it), with more and more allocations present.
  * The first list is measured at every size (on iptables-legacy up to 1,000), the others, which differ by a plugin, a family or a flag, with up to 100.
  */
 import { existsSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { agentMemory, hasLaunchers, startAgent, stopAgent } from './chain/agent.ts';
 import { growCrowd, type CrowdMember } from './chain/crowd.ts';
 import { describeMachine, onOwnHost, resetHost } from './chain/machine.ts';
 import { measure, type Measurement } from './chain/measure.ts';
@@ -13,11 +16,13 @@ import { plot } from './chain/plot.ts';
 import { printHeader, printRow, printRatios } from './chain/report.ts';
 import {
   nomadList,
+  AGENT,
   REFERENCE,
   WEFT,
   withoutNamedBackends,
   type Backend,
   type ListName,
+  type PluginSuite,
 } from './chain/suites.ts';
 import { printVerdicts, verdicts } from './chain/targets.ts';
 
@@ -30,6 +35,7 @@ const { values } = parseArgs({
     sizes: { type: 'string', default: '1,100,300,1000,5000' },
     lists: { type: 'string', default: 'nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin' },
     rounds: { type: 'string', default: '12' },
+    reference: { type: 'string', default: REFERENCE.binDir },
     json: { type: 'string' },
     svg: { type: 'string' },
   },
@@ -43,7 +49,8 @@ const MOST_FOR_OTHER_LISTS = 100;
 const machine = describeMachine();
 const backends = values.backends.split(',') as Backend[];
 const lists = values.lists.split(',') as ListName[];
-const hasReference = existsSync(`${REFERENCE.binDir}/bridge`);
+const reference: PluginSuite = { name: 'reference', binDir: resolve(values.reference) };
+const hasReference = existsSync(`${reference.binDir}/bridge`);
 if (!hasReference)
   console.log('the reference is absent (apt-get install containernetworking-plugins): only our figures');
 
@@ -68,7 +75,9 @@ function benchList(name: ListName, first: boolean): Measurement[] {
 }
 
 function benchBackend(name: ListName, backend: Backend, sizes: readonly number[]): Measurement[] {
+  stopAgent();
   resetHost(backend);
+  if (hasLaunchers) startAgent();
   console.log(`\n${name} on ${backend}; ${machine}; medians in ms`);
   printHeader();
   const list = backend === 'nftables' ? withoutNamedBackends(nomadList(name)) : nomadList(name);
@@ -77,12 +86,18 @@ function benchBackend(name: ListName, backend: Backend, sizes: readonly number[]
     crowd = growCrowd(list, crowd, present - 1);
     // The reference has no nftables firewall and Debian's no nftables portmap: nothing to compare that backend with.
     const compared = hasReference && present <= MOST_FOR_REFERENCE && backend !== 'nftables';
-    const suites = compared ? [WEFT, REFERENCE] : [WEFT];
+    const ours = hasLaunchers ? [WEFT, AGENT] : [WEFT];
+    const suites = compared ? [...ours, reference] : ours;
     const rounds = present > 300 ? Math.ceil(Number(values.rounds) / 2) : Number(values.rounds);
     const rows = measure({ backend, list, present, suites, rounds });
     rows.forEach(printRow);
     return rows;
   });
   printRatios(measurements);
+  if (hasLaunchers) {
+    const { resident, own } = agentMemory();
+    console.log(`memory of the agent: ${resident.toFixed(0)} MiB, ${own.toFixed(0)} of it its own`);
+  }
+  stopAgent();
   return measurements;
 }

@@ -19,7 +19,7 @@ export interface Call {
   readonly input: string;
 }
 
-/** @returns undefined where the suite starts nothing: consul-cni does nothing but answer at CHECK and DEL */
+/** @returns undefined where the suite starts nothing: consul-cni, if its commands stand for it, at CHECK and DEL */
 export function callOf(
   suite: PluginSuite,
   list: List,
@@ -29,7 +29,7 @@ export function callOf(
   prevResult: unknown,
 ): Call | undefined {
   const env = environmentOf(suite, verb, allocation);
-  if (plugin.type === 'consul-cni' && suite.name === 'reference') {
+  if (plugin.type === 'consul-cni' && !existsSync(`${suite.binDir}/consul-cni`)) {
     return verb === 'ADD' ? { plugin: plugin.type, file: consulCni(), env, input: '' } : undefined;
   }
   const input = stdinOf(list, plugin, allocation, prevResult);

@@ -34,9 +34,11 @@ export function printRow(row: Measurement): void {
 /** Ours against the reference at each size, and ours against itself alone: ratios of medians of one run. */
 export function printRatios(measurements: readonly Measurement[]): void {
   const of = (suite: string): Measurement[] => measurements.filter((one) => one.suite === suite);
-  for (const ours of of('weft')) {
-    const theirs = of('reference').find(({ present }) => present === ours.present);
-    printRatio(ours, of('weft')[0], theirs);
+  for (const suite of ['weft', 'agent']) {
+    for (const ours of of(suite)) {
+      const theirs = of('reference').find(({ present }) => present === ours.present);
+      printRatio(ours, of(suite)[0], theirs);
+    }
   }
 }
 
@@ -53,7 +55,8 @@ function printRatio(
       ...(Number.isNaN(growth) || alone === ours ? [] : [`${verb} ours/ours alone ${growth.toFixed(2)}`]),
     ];
   });
-  if (parts.length > 0) console.log(`${String(ours.present).padStart(8)} present: ${parts.join(', ')}`);
+  if (parts.length > 0)
+    console.log(`${String(ours.present).padStart(8)} present, ${ours.suite}: ${parts.join(', ')}`);
 }
 
 function ms(value: number): string {

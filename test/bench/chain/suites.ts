@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 
-/** One of the two sets of executables that take turns. */
+/** One of the sets of executables that take turns. */
 export interface PluginSuite {
-  readonly name: 'weft' | 'reference';
+  /** `weft`: a process for each plugin; `agent`: launchers and a node agent. */
+  readonly name: 'weft' | 'agent' | 'reference';
   readonly binDir: string;
 }
 
@@ -12,7 +13,9 @@ export type Backend = 'iptables-nft' | 'iptables-legacy' | 'nftables';
 const root = resolve(import.meta.dirname, '../../..');
 
 export const WEFT: PluginSuite = { name: 'weft', binDir: process.env['WEFT_BIN'] ?? `${root}/dist/bin` };
-/** Debian's containernetworking-plugins. It has no consul-cni: that one's commands are run in its place. */
+/** Served by the agent that agent.ts starts. */
+export const AGENT: PluginSuite = { name: 'agent', binDir: `${root}/dist/agent` };
+/** Debian's containernetworking-plugins. Where a folder has no consul-cni, that one's commands are run in its place. */
 export const REFERENCE: PluginSuite = { name: 'reference', binDir: '/usr/lib/cni' };
 
 export interface ListedPlugin {

@@ -18,6 +18,14 @@ const AGAINST_REFERENCE: readonly (readonly [Backend, number, Verb, number])[] =
   ['iptables-legacy', 1, 'ADD', 1.3],
   ['iptables-legacy', 1000, 'ADD', 0.3],
 ];
+/** With the node agent, the same. */
+const AGENT_AGAINST_REFERENCE: typeof AGAINST_REFERENCE = [
+  ...[1, 30, 100, 300].map((present) => ['iptables-nft', present, 'ADD', 0.15] as const),
+  ['iptables-nft', 1000, 'ADD', 0.17],
+  ...[1, 30, 100, 300, 1000].map((present) => ['iptables-nft', present, 'DEL', 0.22] as const),
+  ['iptables-legacy', 1, 'ADD', 0.5],
+  ['iptables-legacy', 1, 'DEL', 0.8],
+];
 /** Ours with that many present against ours with one. */
 const GROWTH: readonly (readonly [Backend, number, number])[] = [
   ['nftables', 5000, 1.2],
@@ -42,6 +50,10 @@ export function verdicts(measurements: readonly Measurement[]): Verdict[] {
   for (const [backend, present, verb, limit] of AGAINST_REFERENCE) {
     const pair = [find(backend, 'weft', present), find(backend, 'reference', present)];
     compare(`${backend}, ${present} present, ${verb}: ours / reference`, limit, verb, pair);
+  }
+  for (const [backend, present, verb, limit] of AGENT_AGAINST_REFERENCE) {
+    const pair = [find(backend, 'agent', present), find(backend, 'reference', present)];
+    compare(`${backend}, ${present} present, ${verb}: with the agent / reference`, limit, verb, pair);
   }
   for (const [backend, many, limit] of GROWTH) {
     const pair = [find(backend, 'weft', many), find(backend, 'weft', 1)];

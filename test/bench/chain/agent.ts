@@ -1,0 +1,44 @@
+/** The node agent of the suite `agent`, on the benchmark's host. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { AGENT, WEFT } from './suites.ts';
+
+let agent: ChildProcess | undefined;
+
+export const hasLaunchers = existsSync(`${AGENT.binDir}/bridge`);
+
+/** Returns when it is warm. It looks for programs in the benchmark's PATH. */
+export function startAgent(): void {
+  agent = spawn(`${WEFT.binDir}/weft`, ['agent', '--log-level', 'error'], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  while (!existsSync('/run/weft/agent.sock')) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    if (!existsSync(`/proc/${agent.pid ?? 0}`)) throw new Error('the node agent did not start');
+  }
+}
+
+export function stopAgent(): void {
+  agent?.kill('SIGKILL');
+  agent = undefined;
+}
+
+/** Milliseconds of processor that the running agent has used, all threads; 0 without one. */
+export function agentCpu(): number {
+  if (agent === undefined) return 0;
+  const fields = readFileSync(`/proc/${agent.pid ?? 0}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return 10 * (Number(fields[11]) + Number(fields[12]));
+}
+
+/** Its memory in MiB: resident, and what of it is not backed by the file. */
+export function agentMemory(): { resident: number; own: number } {
+  const status = readFileSync(`/proc/${agent?.pid ?? 0}/status`, 'utf8');
+  const of = (key: string): number => Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(status)?.[1]) / 1024;
+  return { resident: of('VmRSS'), own: of('RssAnon') };
+}
+
+export function agentDescriptors(): number {
+  return readdirSync(`/proc/${agent?.pid ?? 0}/fd`).length;
+}
