@@ -23,10 +23,18 @@ export class NodeAgent {
   readonly process: ChildProcess;
   readonly #stderr: Buffer[] = [];
 
+  static readonly #all: NodeAgent[] = [];
+
+  /** Those that a failed test has left. */
+  static killAll(): void {
+    for (const { process } of NodeAgent.#all.splice(0)) process.kill('SIGKILL');
+  }
+
   private constructor(executable: string, options: readonly string[]) {
     this.process = spawn(executable, ['agent', '--warm-up', '0', ...options], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
+    NodeAgent.#all.push(this);
     this.process.stderr?.on('data', (chunk: Buffer) => this.#stderr.push(chunk));
   }
 
