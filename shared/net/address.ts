@@ -119,16 +119,6 @@ export function nextAddress(address: IpAddress): IpAddress | undefined {
   return offsetAddress(address, 1n);
 }
 
-export function previousAddress(address: IpAddress): IpAddress | undefined {
-  return offsetAddress(address, -1n);
-}
-
-/** `255.255.255.0` for 24. */
-export function prefixToMask(family: AddressFamily, prefix: number): string {
-  const all = (1n << BigInt(familyBits(family))) - 1n;
-  return formatAddress({ family, value: all & ~hostBits(family, prefix) });
-}
-
 /** 24 for `255.255.255.0`; undefined when invalid or not contiguous. */
 export function maskToPrefix(mask: string): number | undefined {
   const parsed = parseAddress(mask);

@@ -68,7 +68,7 @@ export interface RouteInfo {
   readonly hops: readonly { readonly gateway: string | undefined; readonly link: number }[];
 }
 
-export interface RouteFilter {
+interface RouteFilter {
   readonly family?: AddressFamily;
   /** Default 254, main. */
   readonly table?: number | 'all';
@@ -89,21 +89,6 @@ export function routes(rtnetlink: Rtnetlink, filter: RouteFilter = {}): RouteInf
         (route) => link === undefined || route.link === link || route.hops.some((hop) => hop.link === link),
       ),
   );
-}
-
-/** @throws KernelError EEXIST when there is a route with the same destination and priority, with any gateway */
-export function addRoute(rtnetlink: Rtnetlink, route: RouteSpec): void {
-  rtnetlink.request(addRouteRequest(route));
-}
-
-/** Adds a route, or replaces the one with the same destination and priority. */
-export function replaceRoute(rtnetlink: Rtnetlink, route: RouteSpec): void {
-  rtnetlink.request(replaceRouteRequest(route));
-}
-
-/** @returns false when there was none */
-export function deleteRoute(rtnetlink: Rtnetlink, route: RouteSpec): boolean {
-  return rtnetlink.requestUnless(NO_SUCH_ROUTE, deleteRouteRequest(route)) !== undefined;
 }
 
 /**
@@ -127,9 +112,6 @@ export function interfaceTo(rtnetlink: Rtnetlink, address: string): string | und
   return link === undefined ? undefined : linkByIndex(rtnetlink, link)?.name;
 }
 
-/** ENOENT: an IPv6 default route, for which the kernel has an entry of its own. */
-const NO_SUCH_ROUTE = ['ESRCH', 'ENOENT', 'ENODEV'];
-
 /** No route, or one of type unreachable, prohibit or blackhole; EINVAL of a blackhole, unlike that of a bad request, has no explanation. */
 function isUnroutable(error: KernelError): boolean {
   if (error.code === 'EINVAL') return error.detail === undefined;
@@ -137,7 +119,9 @@ function isUnroutable(error: KernelError): boolean {
 }
 
 /**
- * Requests to add, delete, list and look up routes (linux/rtnetlink.h). All begin with struct rtmsg:
+ * Adds a route, like `ip route prepend`: several with the same destination and priority are possible unless the gateway is the same too.
+ *
+ * Requests for routes begin with struct rtmsg (linux/rtnetlink.h):
  *
  *    0        1         2         3     4       5          6       7      8       12
  *    +--------+---------+---------+-----+-------+----------+-------+------+-------+- - - - - -
@@ -147,24 +131,31 @@ function isUnroutable(error: KernelError): boolean {
  *    [1 DST] [7 PREFSRC] [5 GATEWAY] [6 PRIORITY] [15 TABLE, above 255] [4 OIF]
  *    [8 METRICS] [2 RTAX_MTU] [8 RTAX_ADVMSS]
  */
-export function addRouteRequest(route: RouteSpec): NetlinkRequest {
-  return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE | FlagsNew.EXCL, route);
-}
-
-/** Like `ip route prepend`: allows several routes with the same destination and priority unless the gateway is the same too. */
 export function prependRouteRequest(route: RouteSpec): NetlinkRequest {
-  return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE, route);
+  const { gateway, table = RoutingTableClass.MAIN } = route;
+  const { address, prefix } = networkOf(requireCidr(route.destination));
+  const data: Route = {
+    family: familyNumber(address.family),
+    dstLen: prefix,
+    table: table > LARGEST_SHORT_TABLE ? 0 : table,
+    protocol: RouteProtocol.BOOT,
+    type: RouteType.UNICAST,
+    // As `ip route`: IPv4 without a gateway has scope link. IPv6 has no scopes.
+    scope:
+      route.scope ??
+      (address.family === 'ipv4' && gateway === undefined ? RouteScope.LINK : RouteScope.UNIVERSE),
+    ...(route.onLink === true && { flags: { __unknown: RTNH_F_ONLINK } }),
+  };
+  const attrs = routeAttributes(route, prefix === 0 ? undefined : address);
+  return {
+    what: `RTM_NEWROUTE ${formatCidr({ address, prefix })}${gateway === undefined ? '' : ` via ${gateway}`}`,
+    type: MessageType.NEWROUTE,
+    flags: FlagsNew.CREATE,
+    body: encode((out) => formatRouteMessage({ kind: 'route', data, attrs }, out)),
+  };
 }
 
-export function replaceRouteRequest(route: RouteSpec): NetlinkRequest {
-  return changeRequest('RTM_NEWROUTE', MessageType.NEWROUTE, FlagsNew.CREATE | FlagsNew.REPLACE, route);
-}
-
-export function deleteRouteRequest(route: RouteSpec): NetlinkRequest {
-  return changeRequest('RTM_DELROUTE', MessageType.DELROUTE, 0, route);
-}
-
-export function listRoutesRequest(
+function listRoutesRequest(
   family: AddressFamily,
   { table = RoutingTableClass.MAIN, link }: RouteFilter,
 ): NetlinkRequest {
@@ -183,7 +174,7 @@ export function listRoutesRequest(
 }
 
 /** With RTM_F_LOOKUP_TABLE the answer names the table; for IPv6 it always does, and the flag is refused. */
-export function lookupRouteRequest(address: IpAddress): NetlinkRequest {
+function lookupRouteRequest(address: IpAddress): NetlinkRequest {
   const dst = bytesOf(address);
   const data: Route = {
     family: familyNumber(address.family),
@@ -201,26 +192,6 @@ export function lookupRouteRequest(address: IpAddress): NetlinkRequest {
 const LARGEST_SHORT_TABLE = 255;
 /** RTNH_F_ONLINK, linux/rtnetlink.h: in rtmsg's flags, of which the package knows only RTM_F_*. */
 const RTNH_F_ONLINK = 4;
-
-function changeRequest(verb: string, type: number, flags: number, route: RouteSpec): NetlinkRequest {
-  const destination = networkOf(requireCidr(route.destination));
-  const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
-  const data: Route = {
-    family: familyNumber(destination.address.family),
-    dstLen: destination.prefix,
-    table: tableOf(route),
-    ...(type === MessageType.NEWROUTE && { protocol: RouteProtocol.BOOT, type: RouteType.UNICAST }),
-    scope: scopeOf(route, destination.address.family, type),
-    ...(route.onLink === true && { flags: { __unknown: RTNH_F_ONLINK } }),
-  };
-  const attrs = routeAttributes(route, destination.prefix === 0 ? undefined : destination.address);
-  return {
-    what: `${verb} ${formatCidr(destination)}${via}`,
-    type,
-    flags,
-    body: encode((out) => formatRouteMessage({ kind: 'route', data, attrs }, out)),
-  };
-}
 
 /** In iproute2's order: the package encodes attributes in the order of the object's keys. */
 function routeAttributes(route: RouteSpec, destination: IpAddress | undefined): RouteAttrs {
@@ -241,18 +212,6 @@ function routeAttributes(route: RouteSpec, destination: IpAddress | undefined): 
   };
 }
 
-function tableOf({ table = RoutingTableClass.MAIN }: RouteSpec): number {
-  return table > LARGEST_SHORT_TABLE ? 0 : table;
-}
-
-/** As `ip route`: IPv4 without a gateway has scope link; a deletion without scope matches any. IPv6 has no scopes. */
-function scopeOf(route: RouteSpec, family: AddressFamily, type: number): number {
-  if (route.scope !== undefined) return route.scope;
-  if (family === 'ipv6') return RouteScope.UNIVERSE;
-  if (type === MessageType.DELROUTE) return RouteScope.NOWHERE;
-  return route.gateway === undefined ? RouteScope.LINK : RouteScope.UNIVERSE;
-}
-
 function uint32(value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32LE(value);
@@ -264,7 +223,7 @@ function uint32(value: number): Buffer {
  * @returns undefined for families other than IPv4 and IPv6
  * @throws KernelError EBADMSG
  */
-export function decodeRoute(body: Buffer): RouteInfo | undefined {
+function decodeRoute(body: Buffer): RouteInfo | undefined {
   if (body.length < RTMSG) throw new KernelError('RTM_NEWROUTE', 74, { detail: `${body.length} bytes` });
   const family = body.readUInt8(0);
   if (family !== AF_INET && family !== AF_INET6) return undefined;

@@ -240,7 +240,7 @@ function required<T>(value: T | undefined, text: string): T {
 /** Fields of packets as keys of sets and maps: how each is loaded, and how its values are written. */
 
 /** Loads fields one behind the other, each in whole words of 4 bytes, from register 1 on. */
-export function fieldLoad(fields: readonly NftField[]): expr.Expression[] {
+function fieldLoad(fields: readonly NftField[]): expr.Expression[] {
   let word = 0;
   return fields.map((field) => {
     // A word that begins one of the large registers is that register: what the kernel lists, whatever it was given.
@@ -265,10 +265,6 @@ export function keyLength(types: readonly NftType[]): number {
   const [only] = types;
   if (types.length === 1 && only !== undefined) return TYPES[only].bytes;
   return types.reduce((bytes, type) => bytes + 4 * wordsOf(type), 0);
-}
-
-export function typeBytes(type: NftType): number {
-  return TYPES[type].bytes;
 }
 
 /** The key as the kernel stores it. */

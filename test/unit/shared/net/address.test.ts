@@ -20,8 +20,6 @@ import {
   parseAddress,
   parseCidr,
   parseMac,
-  prefixToMask,
-  previousAddress,
   type Cidr,
   type IpAddress,
 } from '../../../../shared/net/address.ts';
@@ -146,12 +144,7 @@ test('containment, overlap and order', () => {
 
 test('stepping stops at both ends of the family', () => {
   assert.is(formatAddress(nextAddress(address('10.1.2.255')) as IpAddress), '10.1.3.0');
-  assert.is(
-    formatAddress(previousAddress(address('fd00::')) as IpAddress),
-    'fcff:ffff:ffff:ffff:ffff:ffff:ffff:ffff',
-  );
   assert.is(nextAddress(address('255.255.255.255')), undefined);
-  assert.is(previousAddress(address('0.0.0.0')), undefined);
   assert.is(nextAddress(address('ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff')), undefined);
 });
 
@@ -188,10 +181,8 @@ test('random texts are accepted exactly when Node accepts them', () => {
 });
 
 test('masks and prefix lengths', () => {
-  assert.is(prefixToMask('ipv4', 20), '255.255.240.0');
-  assert.is(prefixToMask('ipv4', 0), '0.0.0.0');
-  assert.is(prefixToMask('ipv6', 64), 'ffff:ffff:ffff:ffff::');
-  for (let prefix = 0; prefix <= 32; prefix++) assert.is(maskToPrefix(prefixToMask('ipv4', prefix)), prefix);
+  const masks = ['0.0.0.0', '255.255.240.0', '255.255.255.255', 'ffff:ffff:ffff:ffff::'];
+  assert.equal(masks.map(maskToPrefix), [0, 20, 32, 64]);
   assert.is(maskToPrefix('255.0.255.0'), undefined);
   assert.is(maskToPrefix('x'), undefined);
 });

@@ -16,18 +16,13 @@ import {
   deletePortVlansRequest,
   setBridgePortRequest,
 } from '../../../../../shared/kernel/rtnetlink/bridge-ports.ts';
-import {
-  addRouteRequest,
-  prependRouteRequest,
-  deleteRouteRequest,
-  replaceRouteRequest,
-} from '../../../../../shared/kernel/rtnetlink/routes.ts';
+import { prependRouteRequest } from '../../../../../shared/kernel/rtnetlink/routes.ts';
 import { suite } from '../../../../support/suite.ts';
 
 /**
  * Our encoders against the bytes that iproute2 6.1 hands to sendmsg(2), recorded per command in requests.golden.txt.
- * Sequence numbers are the recording's. Where iproute2 changes a link it says RTM_NEWLINK (16), ours RTM_SETLINK (19):
- * the kernel does the same for both, and ours cannot create; that one field is compared apart.
+ * Sequence numbers are the recording's. Two fields are compared apart: where iproute2 changes a link it says RTM_NEWLINK (16), ours
+ * RTM_SETLINK (19), which cannot create; and `ip route add` refuses an existing destination (NLM_F_EXCL), ours prepends.
  */
 const test = suite('rtnetlink requests');
 const ETH9 = 4;
@@ -54,16 +49,28 @@ function same(command: string, request: NetlinkRequest): void {
 }
 
 const covered: string[] = [];
-function encodesAs(command: string, request: () => NetlinkRequest, type?: number): void {
+function encodesAs(
+  command: string,
+  request: () => NetlinkRequest,
+  own: { readonly type?: number; readonly flags?: number } = {},
+): void {
   covered.push(command);
   test(command, () => {
     const made = request();
-    if (type !== undefined) assert.is(made.type, type);
-    same(command, type === undefined ? made : { ...made, type: golden(command).readUInt16LE(4) });
+    if (own.type !== undefined) assert.is(made.type, own.type);
+    if (own.flags !== undefined) assert.is(made.flags, own.flags);
+    const type = own.type === undefined ? made.type : golden(command).readUInt16LE(4);
+    const flags = own.flags === undefined ? made.flags : golden(command).readUInt16LE(6) & ~REQUEST_AND_ACK;
+    same(command, { ...made, type, flags });
   });
 }
 
-const SETLINK = 19;
+/** NLM_F_REQUEST, NLM_F_ACK: added when the request is sent. */
+const REQUEST_AND_ACK = 5;
+
+const SETLINK = { type: 19 };
+/** NLM_F_CREATE without NLM_F_EXCL. */
+const PREPEND = { flags: 0x400 };
 
 encodesAs('ip link add br0 address 02:11:22:33:44:55 mtu 1400 up type bridge', () =>
   createBridgeRequest({ name: 'br0', mac: '02:11:22:33:44:55', mtu: 1400, up: true }),
@@ -101,28 +108,37 @@ encodesAs('ip addr add 10.1.2.3/24 broadcast + dev eth9', () =>
 encodesAs('ip -6 addr add fd00::5/64 nodad dev eth9', () =>
   addAddressRequest({ index: ETH9, address: 'fd00::5/64', noDad: true, broadcast: 'computed' }),
 );
-encodesAs('ip route add default via 10.1.2.1 dev eth9 metric 7 mtu 1300 advmss 1200', () =>
-  addRouteRequest({
-    destination: '0.0.0.0/0',
-    gateway: '10.1.2.1',
-    link: ETH9,
-    priority: 7,
-    mtu: 1300,
-    advmss: 1200,
-  }),
+encodesAs(
+  'ip route add default via 10.1.2.1 dev eth9 metric 7 mtu 1300 advmss 1200',
+  () =>
+    prependRouteRequest({
+      destination: '0.0.0.0/0',
+      gateway: '10.1.2.1',
+      link: ETH9,
+      priority: 7,
+      mtu: 1300,
+      advmss: 1200,
+    }),
+  PREPEND,
 );
-encodesAs('ip route add 10.9.0.0/16 dev eth9 src 10.1.2.3 table 1000', () =>
-  addRouteRequest({ destination: '10.9.77.1/16', link: ETH9, source: '10.1.2.3', table: 1000 }),
+encodesAs(
+  'ip route add 10.9.0.0/16 dev eth9 src 10.1.2.3 table 1000',
+  () => prependRouteRequest({ destination: '10.9.77.1/16', link: ETH9, source: '10.1.2.3', table: 1000 }),
+  PREPEND,
 );
-encodesAs('ip route add 10.10.0.0/16 via 192.168.5.1 dev eth9 onlink', () =>
-  addRouteRequest({ destination: '10.10.0.0/16', gateway: '192.168.5.1', link: ETH9, onLink: true }),
+encodesAs(
+  'ip route add 10.10.0.0/16 via 192.168.5.1 dev eth9 onlink',
+  () =>
+    prependRouteRequest({ destination: '10.10.0.0/16', gateway: '192.168.5.1', link: ETH9, onLink: true }),
+  PREPEND,
 );
 encodesAs('ip route prepend 10.10.0.0/16 via 10.1.2.1 dev eth9', () =>
   prependRouteRequest({ destination: '10.10.0.0/16', gateway: '10.1.2.1', link: ETH9 }),
 );
-encodesAs('ip route del 10.10.0.0/16', () => deleteRouteRequest({ destination: '10.10.0.0/16' }));
-encodesAs('ip -6 route replace fd01::/64 via fd00::1 dev eth9', () =>
-  replaceRouteRequest({ destination: 'fd01::/64', gateway: 'fd00::1', link: ETH9 }),
+encodesAs(
+  'ip -6 route replace fd01::/64 via fd00::1 dev eth9',
+  () => prependRouteRequest({ destination: 'fd01::/64', gateway: 'fd00::1', link: ETH9 }),
+  PREPEND,
 );
 encodesAs('ip link set eth9 up', () => setLinkRequest(ETH9, { up: true }), SETLINK);
 encodesAs('ip link set veth1 promisc on', () => setLinkRequest(VETH1, { promisc: true }), SETLINK);
@@ -177,7 +193,7 @@ test('invalid addresses are refused before anything is sent', () => {
     /address with prefix length, got "10.0.0.1"/,
   );
   assert.throws(
-    () => addRouteRequest({ destination: '0.0.0.0/0', gateway: 'nowhere' }),
+    () => prependRouteRequest({ destination: '0.0.0.0/0', gateway: 'nowhere' }),
     /IP address, got "nowhere"/,
   );
   assert.throws(() => createBridgeRequest({ name: 'b', mac: '02:11' }), /MAC address, got "02:11"/);
