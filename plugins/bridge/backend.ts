@@ -1,7 +1,7 @@
 import { toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { runAll } from '../../shared/cni/undo.ts';
-import { chooseBackend, type Backend } from '../../shared/packetfilter/choose-backend.ts';
+import { chooseBackend, type Backend } from '../../shared/packetfilter/select.ts';
 import type { BridgeConfig } from './config.ts';
 import type { Attachment } from './identity.ts';
 import { iptables } from './iptables/masquerade.ts';

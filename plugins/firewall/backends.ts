@@ -1,5 +1,5 @@
 import { findProgram } from '../../shared/process/run.ts';
-import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
+import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import { readNodeConfig } from '../../shared/config/node-config.ts';
 import type { FirewallBackend } from './backend.ts';
 import type { FirewallSettings } from './config.ts';

@@ -8,7 +8,7 @@ import { interfaceTo } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { writeSysctl } from '../../shared/kernel/sysctl.ts';
 import { formatAddress } from '../../shared/net/address.ts';
-import { chooseBackend } from '../../shared/packetfilter/choose-backend.ts';
+import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { ChangedKey, PortForwarding, PortmapBackend } from './backend.ts';
 import { configure, type PortmapSettings } from './config.ts';

@@ -1,13 +1,23 @@
 import { isUnmanaged } from './compare.ts';
 import type { EnsuredRule, PlannedChange, PortRange, RemovedRules, Rule, TableChange } from './ruleset.ts';
-import { type Entry, NewRule, type Rules, type Table, does, doing, jumpingTo, stateOf } from './table.ts';
+import {
+  type Entry,
+  LazyMap,
+  NewRule,
+  type Rules,
+  type Table,
+  does,
+  doing,
+  jumpingTo,
+  stateOf,
+} from './table.ts';
 
 /**
- * The table as it stands after a change. Pure. What the change leaves alone is the same objects in the same order; a change that
- * is fulfilled already gives a table of the same entries.
+ * The table after a change. Pure. Entries that stay are the same objects in the same order, so a change that is already fulfilled gives the same
+ * entries.
  *
- * Order of treatment: removals, whole chains, jumps, single rules, and deleted chains last, so that a change may take
- * a chain's rules elsewhere before deleting it.
+ * Order: removed rules, complete chains, jumps, single rules, and deleted chains last, so that a change may move rules out of a chain that it
+ * deletes.
  */
 export function tableAfter(before: Table, change: Omit<TableChange, 'family' | 'table'>): Table {
   const after = new Draft(before);
@@ -21,7 +31,7 @@ export function tableAfter(before: Table, change: Omit<TableChange, 'family' | '
   return { ...before, chains, touched: chains.touched, rewritten };
 }
 
-/** The same for several changes of one table, one after the other; a planned one sees what those before it leave. */
+/** The table after several changes, one after the other; a plan sees the result of the changes before it. */
 export function tableAfterAll(before: Table, changes: readonly (TableChange | PlannedChange)[]): Table {
   return changes.reduce<Table>(
     (table, change) => tableAfter(table, 'plan' in change ? change.plan(stateOf(table)) : change),
@@ -72,7 +82,7 @@ class Draft {
     const copies = [...doing(entries, rule)];
     const [standing, ...further] = copies;
     if (standing !== undefined && (at !== 'first' || isAtHead(standing, entries, behind))) {
-      // Further copies go; the first one stays where it is.
+      // The first copy stays where it is.
       this.#edit(chain, entries, further);
     } else if (at === 'last') {
       this.#edit(chain, entries, [], [new NewRule(rule)]);
@@ -84,8 +94,8 @@ class Draft {
   }
 
   deleteChains(which: string | ((chain: string) => boolean)): void {
-    const doomed = typeof which === 'string' ? [which] : [...this.chains.keys()].filter(which);
-    const present = doomed.filter((chain) => this.chains.has(chain));
+    const named = typeof which === 'string' ? [which] : [...this.chains.keys()].filter(which);
+    const present = named.filter((chain) => this.chains.has(chain));
     for (const chain of this.#holders(present)) {
       const entries = this.chains.get(chain) ?? [];
       this.#edit(
@@ -97,7 +107,7 @@ class Draft {
     for (const chain of present) this.chains.delete(chain);
   }
 
-  /** Chains that may hold rules leading to one of these: those that did when the table was read, and those changed since. */
+  /** Chains that may jump to one of these: those that did when the table was read, and those changed since. */
   #holders(gone: readonly string[]): ReadonlySet<string> {
     if (gone.length === 0) return new Set();
     const { holders } = this.#before;
@@ -106,7 +116,7 @@ class Draft {
     return new Set([...names].filter((chain) => this.chains.has(chain) && !gone.includes(chain)));
   }
 
-  /** Leaves the very same list where nothing changes: diff.ts then need not look at the chain at all. */
+  /** Keeps the same list if nothing changes, so that diff.ts need not read the chain. */
   #edit(chain: string, entries: Rules, gone: Iterable<Entry>, added: readonly Entry[] = []): void {
     const removed = [...gone];
     if (removed.length > 0 || added.length > 0)
@@ -114,22 +124,22 @@ class Draft {
   }
 }
 
-/** How many entries at the head of a chain jump to one of these chains. */
+/** The number of entries at the head of a chain that jump to one of these chains. */
 function leading(entries: readonly Entry[], chains: readonly string[]): number {
-  const other = entries.findIndex((entry) => !leadsToOne(entry, chains));
+  const other = entries.findIndex((entry) => !jumpsToOne(entry, chains));
   return other < 0 ? entries.length : other;
 }
 
-/** Whether nothing stands before an entry but rules that lead to these chains. */
+/** Whether all entries before this one jump to one of these chains. */
 function isAtHead(standing: Entry, entries: Rules, chains: readonly string[]): boolean {
   for (const entry of entries) {
     if (entry === standing) return true;
-    if (!leadsToOne(entry, chains)) return false;
+    if (!jumpsToOne(entry, chains)) return false;
   }
   return false;
 }
 
-function leadsToOne(entry: Entry, chains: readonly string[]): boolean {
+function jumpsToOne(entry: Entry, chains: readonly string[]): boolean {
   return chains.some((chain) => entry.jumpsTo(chain));
 }
 
@@ -145,7 +155,7 @@ function newRule(rule: Rule): Entry {
   return new NewRule(rule);
 }
 
-/** The chains that a change is known to look at, so that all of them can be asked for at once. */
+/** The chains that a change names, so that they can be requested together. */
 export function namedChains(
   change: PlannedChange | Omit<TableChange, 'family' | 'table'>,
 ): readonly string[] {
@@ -160,31 +170,25 @@ export function namedChains(
   ];
 }
 
-type Chains = ReadonlyMap<string, Rules>;
-
 /**
- * A table's chains with changes laid over them. What is underneath is looked at only where somebody asks: it may be a table
- * of ten thousand chains that is read from the kernel piece by piece.
+ * A table's chains with changes on top. The chains below are read only when needed: there may be ten thousand.
  */
-export class ChangedChains implements Chains {
-  /** What lies above; undefined: deleted. */
+class ChangedChains extends LazyMap<Rules> {
+  /** Changed chains; undefined: deleted. */
   readonly touched: Map<string, Rules | undefined>;
-  readonly #base: Chains;
+  readonly #base: ReadonlyMap<string, Rules>;
 
-  static over(chains: Chains): ChangedChains {
+  static over(chains: ReadonlyMap<string, Rules>): ChangedChains {
     return chains instanceof ChangedChains
       ? new ChangedChains(chains.#base, new Map(chains.touched))
       : new ChangedChains(chains, new Map());
   }
 
   /** Use {@link ChangedChains.over}. */
-  private constructor(base: Chains, touched: Map<string, Rules | undefined>) {
+  private constructor(base: ReadonlyMap<string, Rules>, touched: Map<string, Rules | undefined>) {
+    super();
     this.#base = base;
     this.touched = touched;
-  }
-
-  get size(): number {
-    return [...this.keys()].length;
   }
 
   has(chain: string): boolean {
@@ -208,27 +212,11 @@ export class ChangedChains implements Chains {
     for (const [chain, entries] of this.touched)
       if (entries !== undefined && !this.#base.has(chain)) yield chain;
   }
-
-  *entries(): MapIterator<[string, Rules]> {
-    for (const chain of this.keys()) yield [chain, this.get(chain) ?? []];
-  }
-
-  *values(): MapIterator<Rules> {
-    for (const [, entries] of this.entries()) yield entries;
-  }
-
-  [Symbol.iterator](): MapIterator<[string, Rules]> {
-    return this.entries();
-  }
-
-  forEach(visit: (rules: Rules, chain: string, map: Chains) => void): void {
-    for (const [chain, entries] of this.entries()) visit(entries, chain, this);
-  }
 }
 
-/** A chain's rules without some of them, and with others behind: what nearly every change makes of a chain, without a copy of it. */
+/** A chain's rules without some of them and with others appended, without copying them: the usual change. */
 export class EditedRules implements Rules {
-  /** What was edited; never itself an edited list. */
+  /** The original list; never itself an edited one. */
   readonly base: Rules;
   /** Rules of the base that are not in this list. */
   readonly gone: ReadonlySet<Entry>;

@@ -1,12 +1,12 @@
-import type { UnmanagedRule, Rule } from './ruleset.ts';
+import type { Rule, TableChange, TableState, UnmanagedRule } from './ruleset.ts';
 import { matchText, ruleText } from './iptables/render.ts';
 
-/** Whether two rules do the same: everything equal, in whatever order their matches and conntrack states stand. */
+/** Whether two rules are equal, except for the order of their matches and conntrack states. */
 export function sameRule(one: Rule, other: Rule): boolean {
   return ruleKey(one) === ruleKey(other);
 }
 
-/** The same text for every rule that does the same; for sets and maps of rules. */
+/** The same text for equal rules: a key for sets and maps. */
 export function ruleKey(rule: Rule): string {
   const matches = rule.matches ?? [];
   if (matches.length < 2) return ruleText(rule);
@@ -29,7 +29,7 @@ export function jumpOf(rule: Rule | UnmanagedRule): string | undefined {
   return !isUnmanaged(rule) && rule.target.kind === 'jump' ? rule.target.chain : undefined;
 }
 
-/** The rules in their order, without those that do the same as an earlier one. */
+/** The rules in their order, each once. */
 export function distinctRules(rules: readonly Rule[]): Rule[] {
   const distinct = new Map<string, Rule>();
   for (const rule of rules) {
@@ -37,4 +37,55 @@ export function distinctRules(rules: readonly Rule[]): Rule[] {
     if (!distinct.has(key)) distinct.set(key, rule);
   }
   return [...distinct.values()];
+}
+
+/**
+ * For CHECK: the chains and rules of a change that the table lacks, one sentence each. Further rules, or another order, are no reason to have a
+ * healthy workload restarted.
+ */
+export function missingFrom(
+  state: TableState,
+  change: Pick<TableChange, 'ensureChains' | 'setChains' | 'setJumps' | 'ensureRules'>,
+): string[] {
+  const missing: string[] = [];
+  const where = `table ${state.table} (${state.family})`;
+  const needChain = (chain: string): void => {
+    if (!state.chains.has(chain)) missing.push(`chain ${chain} is missing from ${where}`);
+  };
+  const needRule = (chain: string, rule: Rule, candidates: () => readonly (Rule | UnmanagedRule)[]): void => {
+    if (state.holds(chain, rule)) return;
+    if (hasRawArgs(rule) && standsAmong(candidates(), rule)) return;
+    missing.push(`rule is missing from chain ${chain} of ${where}: ${ruleText(rule)}`);
+  };
+  for (const chain of change.ensureChains ?? []) needChain(chain);
+  for (const { chain, rules } of change.setChains ?? []) {
+    needChain(chain);
+    for (const rule of rules) needRule(chain, rule, () => state.chains.get(chain) ?? []);
+  }
+  for (const { chain, to, rules } of change.setJumps ?? []) {
+    for (const rule of rules) needRule(chain, rule, () => state.jumps(chain, to));
+  }
+  for (const { chain, rule } of change.ensureRules ?? []) {
+    needRule(chain, rule, () => state.chains.get(chain) ?? []);
+  }
+  return missing;
+}
+
+/**
+ * Whether one of the rules is the wanted one. iptables may print raw arguments in another spelling, so a rule with raw arguments counts if
+ * everything else is equal.
+ */
+function standsAmong(candidates: readonly (Rule | UnmanagedRule)[], wanted: Rule): boolean {
+  const rules = candidates.filter((rule): rule is Rule => !isUnmanaged(rule));
+  if (rules.some((rule) => sameRule(rule, wanted))) return true;
+  if (!hasRawArgs(wanted)) return false;
+  return rules.some((rule) => hasRawArgs(rule) && sameRule(withoutRawArgs(rule), withoutRawArgs(wanted)));
+}
+
+function hasRawArgs(rule: Rule): boolean {
+  return rule.matches?.some(({ kind }) => kind === 'rawArgs') === true;
+}
+
+function withoutRawArgs(rule: Rule): Rule {
+  return { ...rule, matches: rule.matches?.filter(({ kind }) => kind !== 'rawArgs') ?? [] };
 }

@@ -3,8 +3,7 @@ import { EditedRules } from './changed-table.ts';
 import { type Entry, NewRule, type Rules, type Table } from './table.ts';
 
 /**
- * One step of the way from one table to another. The order of the list matters: chains exist before rules jump to them, and
- * nothing jumps to a chain any more when it is deleted.
+ * One step from one table to another. In order: chains exist before rules jump to them, and a chain is deleted after the jumps to it.
  */
 export type Operation =
   | { readonly do: 'createChain' | 'flushChain' | 'deleteChain'; readonly chain: string }
@@ -14,9 +13,8 @@ export type Operation =
   | { readonly do: 'appendRule'; readonly chain: string; readonly entry: NewRule };
 
 /**
- * The steps that turn `before` into `after`, which must have been made from it by `tableAfter`. Empty when nothing changes.
- * Rules are deleted by what they say and not by their number: between reading and committing another program may have
- * inserted one, and deleting its rule would be worse than failing.
+ * The steps that turn `before` into `after`, which `tableAfter` made of it. Rules are deleted by their text or handle and not by their number:
+ * another program may have inserted one since the table was read, and deleting that one would be worse than failing.
  */
 export function operations(before: Table, after: Table): Operation[] {
   const created: Operation[] = [];
@@ -56,7 +54,7 @@ interface EditScript {
   readonly added: readonly Operation[];
 }
 
-/** What an edited list of the standing rules says by itself, if each rule that goes has a number of its own (see survivors). */
+/** For an edited list of the present rules whose removed rules have handles: no comparison is needed (see survivors). */
 function editsAtTheEnd(chain: string, standing: Rules | undefined, wanted: Rules): EditScript | undefined {
   if (!(wanted instanceof EditedRules) || wanted.base !== standing) return undefined;
   const gone = [...wanted.gone];
@@ -84,8 +82,8 @@ function editScript(
 }
 
 /**
- * Entries that need not be touched. A kernel told to delete a rule by what it says deletes the first that says so: where
- * one copy must go and another may stay, both go, and the one that stays is put back in its place.
+ * Entries that need no step. A deletion by text removes the first rule with this text: if one of several copies is removed, all are, and the ones
+ * that stay are inserted again.
  */
 function survivors(standing: readonly Entry[], wanted: readonly Entry[]): ReadonlySet<Entry> {
   const stays = new Set(wanted);
@@ -107,9 +105,9 @@ function insertions(chain: string, kept: ReadonlySet<Entry>, wanted: readonly En
   });
 }
 
-/** Only a rule of ours can be put back (see survivors): changes never make copies of foreign ones. */
+/** Only a managed rule can be inserted again (see survivors): changes never duplicate unmanaged ones. */
 function renewed(entry: Entry): NewRule {
   if (entry instanceof NewRule) return entry;
-  if ('unmanaged' in entry.rule) throw new Error(`would have to rewrite the unmanaged rule ${entry.text}`);
+  if ('unmanaged' in entry.rule) throw new Error(`cannot rewrite the unmanaged rule ${entry.text}`);
   return new NewRule(entry.rule);
 }

@@ -1,8 +1,8 @@
 import { sha512 } from '../cni/sha512.ts';
 
 /**
- * Names of chains and comments of rules as the reference suite makes them (containernetworking/plugins pkg/utils/utils.go,
- * plugins/meta/portmap), so that either suite cleans up after the other and Nomad's own clean-up finds what it looks for.
+ * Chain names and comments of the reference suite (containernetworking/plugins pkg/utils/utils.go, plugins/meta/portmap), so that each suite
+ * cleans up after the other, and Nomad's own clean-up finds its rules.
  */
 export interface Attachment {
   readonly network: string;
@@ -19,7 +19,7 @@ export function portmapChain(attachment: Attachment): string {
   return hashed('CNI-DN-', attachment);
 }
 
-/** nat chain that releases of the reference before 0.7 made for masquerading mapped ports. Only ever removed. */
+/** nat chain in which the reference before 0.7 masqueraded mapped ports. Only removed. */
 export function oldPortmapSourceChain(attachment: Attachment): string {
   return hashed('CNI-SN-', attachment);
 }
@@ -36,7 +36,7 @@ export function portmapComment(attachment: Attachment): string {
 }
 
 /**
- * Network and container id out of a comment of either kind; undefined for any other text, and for one that was cut to fit.
+ * Network and container id of a comment of either kind; undefined for any other text, and for one that was truncated.
  * Both parts are restricted to letters, digits and `_.-` by the CNI specification, so nothing in them is escaped.
  */
 export function attachmentOfComment(comment: string): Attachment | undefined {
@@ -44,7 +44,7 @@ export function attachmentOfComment(comment: string): Attachment | undefined {
   return parts === null ? undefined : { network: parts[1] ?? '', containerId: parts[2] ?? '' };
 }
 
-/** Whether iptables takes this for the name of a chain of somebody's making, and no part of a name is lost in saving it. */
+/** Whether iptables accepts this as the name of a user-defined chain, and iptables-save prints all of it. */
 export function isChainName(text: string): boolean {
   return text.length <= CHAIN_NAME_LENGTH && /^[\w.+:@/=-]+$/.test(text) && !/^[-!]/.test(text);
 }
@@ -59,7 +59,7 @@ function hashed(prefix: string, { network, containerId }: Attachment): string {
   return `${prefix}${digest}`.slice(0, CHAIN_NAME_LENGTH);
 }
 
-/** The reference cuts to 253 and adds three dots, of which iptables keeps two: this is what stands in the kernel then. */
+/** The reference truncates to 253 characters and adds three dots, of which iptables keeps two. */
 function fittingComment(text: string): string {
   return text.length <= COMMENT_LENGTH ? text : `${text.slice(0, COMMENT_LENGTH - 2)}..`;
 }

@@ -1,7 +1,6 @@
 /**
- * Rules as data, in the vocabulary of iptables' own words. Plugins build these; drivers make the kernel match them.
- * Every value is already canonical (addresses masked and in their shortest text), so that a rule built here and the same
- * rule read back from the kernel compare equal.
+ * Rules as data, with iptables' terms. Plugins build them; drivers make the kernel match them. Values are canonical (addresses masked and in their
+ * shortest text), so that a rule equals the same rule read back from the kernel.
  */
 export type Family = 'ipv4' | 'ipv6';
 export type TableName = 'filter' | 'nat';
@@ -35,7 +34,7 @@ export type Match =
   | { readonly kind: 'port'; readonly destinationPort: PortRange }
   | { readonly kind: 'mark'; readonly value: number; readonly mask: number; readonly negated?: boolean }
   | { readonly kind: 'owner'; readonly uid: { readonly first: number; readonly last: number } }
-  /** Words an operator wrote (portmap's conditionsV4/V6), passed on as they are. */
+  /** An operator's arguments (portmap's conditionsV4/V6), passed on unchanged. */
   | { readonly kind: 'rawArgs'; readonly args: readonly string[] };
 
 export interface PortRange {
@@ -57,9 +56,8 @@ export type Target =
     };
 
 /**
- * What one table of one family shall look like. Only what is named is touched; everything else stays as it is.
- * A driver reads the table, works out the difference, and commits it as one transaction: all or nothing, and a second
- * `apply` of the same change commits nothing at all.
+ * The desired state of parts of one table; everything else stays unchanged. A driver reads the table and commits the difference as one
+ * transaction; a second `apply` of the same change commits nothing.
  */
 export interface TableChange {
   readonly family: Family;
@@ -68,7 +66,7 @@ export interface TableChange {
   readonly ensureChains?: readonly string[];
   /** Chains that hold exactly these rules afterwards. */
   readonly setChains?: readonly { readonly chain: string; readonly rules: readonly Rule[] }[];
-  /** Rules that stand in their chain exactly once afterwards, treated one after the other. */
+  /** Rules that are in their chain exactly once afterwards, applied one after the other. */
   readonly ensureRules?: readonly EnsuredRule[];
   /** All rules of `chain` that jump to `to` are replaced by `rules` (appended, in order); with none, they are removed. */
   readonly setJumps?: readonly {
@@ -76,54 +74,54 @@ export interface TableChange {
     readonly to: string;
     readonly rules: readonly Rule[];
   }[];
-  /** Rules removed wherever they stand in their chain, every copy; a missing one, or a missing chain, is fine. */
+  /** Rules to remove, every copy; a missing rule or chain is no error. */
   readonly removeRules?: readonly RemovedRules[];
-  /** Chains flushed and deleted if they exist; rules anywhere in the table that jump to them are removed first. */
+  /** Chains to flush and delete if they exist, with all rules of the table that jump to them. */
   readonly deleteChains?: readonly (string | ((chain: string) => boolean))[];
 }
 
 /**
- * - `first`: at the head of its chain, moved there when something else was put before it.
- * - `prepended`: put at the head when absent, else left where it stands.
- * - `last`: appended when absent, else left where it stands.
+ * - `first`: at the head of its chain, moved there if another rule precedes it.
+ * - `prepended`: inserted at the head if absent.
+ * - `last`: appended if absent.
  */
 export interface EnsuredRule {
   readonly chain: string;
   readonly rule: Rule;
   readonly at: 'first' | 'prepended' | 'last';
-  /** With `first`: rules that jump to these chains may stand before this one, if nothing else does. */
+  /** With `first`: rules that jump to these chains may precede this one. */
   readonly behind?: readonly string[];
 }
 
-/** One certain rule (cheap: needs no understanding of the others), or all that a predicate picks. */
+/** One rule (cheap: the others need not be decoded), or all that a predicate selects. */
 export type RemovedRules =
   | { readonly chain: string; readonly rule: Rule }
   | { readonly chain: string; readonly match: (rule: Rule) => boolean };
 
 /**
- * A change that depends on what stands in the table: `plan` is called under the driver's lock with the table just read,
- * and again after every reading that a failed commit makes necessary, so it must be pure. What it throws ends the apply.
+ * A change that depends on the table: `plan` is called under the driver's lock with the table just read, and again if a failed commit makes it
+ * necessary to read it again, so it must be pure. What it throws ends the apply.
  */
 export interface PlannedChange {
   readonly family: Family;
   readonly table: TableName;
-  /** Chains that `plan`, or what it answers, is going to look at, as far as they are known: a driver may read them in one go. */
+  /** Chains that `plan` or its result needs, as far as they are known: a driver may read them together. */
   readonly reads?: readonly string[];
   readonly plan: (state: TableState) => Omit<TableChange, 'family' | 'table'>;
 }
 
-/** One table as read. Rules a driver cannot express as Rule keep their words, so that nothing foreign is ever lost or rewritten. */
+/** One table as read. A rule that is no `Rule` keeps its text; it is never rewritten. */
 export interface TableState {
   readonly family: Family;
   readonly table: TableName;
   readonly chains: ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]>;
-  /** Policies of the kernel's chains; empty for iptables-nft over netlink, whose chains are base chains of nf_tables. */
+  /** Policies of the built-in chains; empty for iptables-nft over netlink. */
   readonly policies: ReadonlyMap<string, 'accept' | 'drop'>;
-  /** The rules of `chain` that jump or go to chain `to`: cheaper than looking through all of a long chain. */
+  /** The rules of `chain` that jump or go to chain `to`; cheaper than reading all of a long chain. */
   jumps(chain: string, to: string): readonly (Rule | UnmanagedRule)[];
-  /** Whether this very rule stands in the chain; cheaper than looking for it. */
+  /** Whether the chain has this rule; cheaper than reading all of it. */
   holds(chain: string, rule: Rule): boolean;
-  /** The rules of `chain` that may be for one of these destination ports (multiport): the others surely are not. */
+  /** The rules of `chain` except those whose multiport match excludes these destination ports. */
   forPorts(chain: string, ports: readonly PortRange[]): readonly (Rule | UnmanagedRule)[];
 }
 
@@ -132,13 +130,13 @@ export interface UnmanagedRule {
 }
 
 export interface PacketFilterDriver {
-  /** `iptables-nft`, `iptables-legacy`, `nft-netlink` … for messages and `weft show`. */
+  /** `iptables-nft`, `iptables-legacy`: for messages and `weft show`. */
   readonly name: string;
-  /** Throws CniError when the family's tool or table is not to be had on this host. */
+  /** @throws CniError if the host lacks the family's programs, or the kernel refuses */
   apply(changes: readonly (TableChange | PlannedChange)[]): void;
   /** @param reads as in {@link PlannedChange} */
   read(family: Family, table: TableName, reads?: readonly string[]): TableState;
-  /** Whether the family can be driven at all (no ip6tables on an IPv4-only host is no error for IPv4). */
+  /** Whether this host can change the family's tables: an IPv4-only host may lack ip6tables. */
   supports(family: Family): boolean;
 }
 

@@ -1,34 +1,44 @@
 import type { Family, PacketFilterDriver, PlannedChange, TableChange } from './ruleset.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
+import { readNodeConfig } from '../config/node-config.ts';
 import { runAll } from '../cni/undo.ts';
 import { createIptablesDriver } from './iptables/driver.ts';
 import { findTools } from './iptables/tools.ts';
 import { createIptablesNftDriver } from './iptables-nft/driver.ts';
 import { variantHasTables, type IptablesVariant } from './tables-in-use.ts';
 
+export type Backend = 'iptables' | 'nftables';
+
+/**
+ * The packet filter that rules are written to: that of the network's configuration, else the node's (/etc/weft/weft.json), else iptables where it
+ * is installed (Nomad, its clean-up and operators look there), else nf_tables, which needs no program.
+ */
+export function chooseBackend(explicit: Backend | undefined): Backend {
+  return explicit ?? readNodeConfig().backend ?? (findTools('ipv4') === undefined ? 'nftables' : 'iptables');
+}
+
 export interface DriverOptions {
   /**
    * `host`: the host's own tables; with iptables-legacy the host-wide xtables lock is taken, as every other iptables command does.
-   * `container`: for use inside `inNamespace(...)`: the tables of a namespace that nobody else writes; the host-wide lock is
-   * left alone, so that a busy or hung iptables on the host cannot delay a container.
+   * `container`: inside `inNamespace(...)`, for a namespace that no other program changes: without the host-wide lock, so that a busy or hung
+   * iptables on the host cannot delay a container.
    */
   readonly where?: 'host' | 'container';
   /** Longest wait for the lock of iptables-legacy; default: all that the call has left. */
   readonly timeoutMs?: number;
-  /** The tables of this variant of iptables; that of the host's `iptables` when left out. */
+  /** Default: the variant of the host's `iptables`. */
   readonly variant?: IptablesVariant;
-  /** Rules may hold words of an operator's that only iptables itself can read: always through its programs then. */
+  /** Rules may have raw arguments, which only iptables can parse: always use its programs. */
   readonly rawArgs?: boolean;
-  /** Words put before every program that is run. */
+  /** Put before every program that is run. */
   readonly commandPrefix?: readonly string[];
-  /** Nothing in process: in a network namespace of another user namespace, which a child enters by its `commandPrefix`. */
+  /** Use only the programs: for a network namespace of another user namespace, which a child enters by its `commandPrefix`. */
   readonly onlyPrograms?: boolean;
 }
 
 /**
- * The driver that makes iptables' tables match a ruleset on this host: straight over netlink where the host's iptables is the
- * nf_tables variant, as a whole table each where it is the legacy one; through the programs where it cannot be in process.
- * Looks at nothing until it is used: which variant a family has is found out at the first read or apply.
+ * The driver of iptables' tables on this host: over netlink where the host's iptables is the nf_tables variant, in process where it is the legacy
+ * variant, by the programs where neither is possible. The variant of each family is determined at the first read or apply.
  */
 export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
   const programs = createIptablesDriver({ ...options, where: options.where ?? 'host' });
@@ -121,8 +131,8 @@ export function missingEverywhere(
 }
 
 /**
- * Applies changes that only take away, in the families that this host can drive: where there is no ip6tables, there is
- * nothing to take away. All at once; where that fails, every family is tried by itself, and the first error is thrown at the end.
+ * Applies changes that only remove, in the families that the driver supports. If that fails, each family is tried alone, and the first error is
+ * thrown at the end.
  */
 export function applyWherePossible(
   driver: PacketFilterDriver,
@@ -134,7 +144,7 @@ export function applyWherePossible(
   try {
     driver.apply(possible.flat());
   } catch (thrown) {
-    // A lock that is held is held for each.
+    // Each family would wait for the same lock.
     if (possible.length < 2 || (thrown instanceof CniError && thrown.code === CniCode.TryAgainLater))
       throw thrown;
     runAll(

@@ -4,28 +4,27 @@ import type { Family, UnmanagedRule, PortRange, Rule, TableName, TableState } fr
 
 /** A rule in its chain. Drivers subclass it to remember how the kernel knows the rule. */
 export interface Entry {
-  /** In iptables' words; unique among the rules of a chain that do different things. */
+  /** As iptables-save prints it. */
   readonly text: string;
   readonly rule: Rule | UnmanagedRule;
-  /** Whether the rule jumps or goes to this chain; unmanaged rules are looked at too. */
+  /** Whether the rule jumps or goes to this chain; also for unmanaged rules. */
   jumpsTo(chain: string): boolean;
-  /** True only for a rule that surely does something else; spares understanding it. */
+  /** True only if the rule is certainly another one; spares decoding it. */
   cannotBe?(wanted: Rule): boolean;
-  /** True only for a rule whose multiport list surely has none of these ports. */
+  /** True only if the rule's multiport match certainly excludes these ports. */
   cannotBeFor?(ports: readonly PortRange[]): boolean;
-  /** The kernel's own number for the rule: it is deleted by this and not by what it says, so copies do not matter. */
+  /** The kernel's number of the rule, by which it is deleted; without one, the text is used. */
   readonly handle?: bigint;
 }
 
 /**
- * The rules of a chain in their order: a plain array, or a list that knows how to find some without looking at each, because a chain may
- * hold ten thousand. What the optional questions give, in the chain's order, is every rule that may be meant, and few others. An answer may
- * be looked at one by one: the rest is found when it is asked for.
+ * The rules of a chain in their order: an array, or a list that can search without decoding each rule, because a chain may have ten thousand. The
+ * optional searches yield every rule that may match, and few others, in the chain's order and on demand.
  */
 export interface Rules extends Iterable<Entry> {
-  /** All that do what the rule says. */
+  /** Rules that may equal this one. */
   mayDo?(wanted: Rule): Iterable<Entry>;
-  /** All that jump or go to the chain. */
+  /** Rules that may jump or go to the chain. */
   mayJumpTo?(chain: string): Iterable<Entry>;
   /** All but those that {@link Entry.cannotBeFor} excludes. */
   mayBeFor?(ports: readonly PortRange[]): Iterable<Entry>;
@@ -46,7 +45,7 @@ export class NewRule implements Entry {
   }
 }
 
-/** The rules that do what a rule says. */
+/** The rules that equal a rule. */
 export function* doing(rules: Rules, wanted: Rule): Generator<Entry> {
   const text = ruleText(wanted);
   for (const entry of rules.mayDo?.(wanted) ?? rules) if (does(entry, wanted, text)) yield entry;
@@ -57,12 +56,12 @@ export function* jumpingTo(rules: Rules, chain: string): Generator<Entry> {
   for (const entry of rules.mayJumpTo?.(chain) ?? rules) if (entry.jumpsTo(chain)) yield entry;
 }
 
-/** The rules that are not surely for other destination ports than these. */
+/** The rules except those that certainly have other destination ports. */
 export function* maybeFor(rules: Rules, ports: readonly PortRange[]): Generator<Entry> {
   for (const entry of rules.mayBeFor?.(ports) ?? rules) if (entry.cannotBeFor?.(ports) !== true) yield entry;
 }
 
-/** Whether an entry does what a rule says. Texts first: nearly always they decide, and the entry need not be parsed. */
+/** Whether an entry equals a rule. The texts nearly always decide, so that the entry need not be parsed. */
 export function does(entry: Entry, wanted: Rule, text = ruleText(wanted)): boolean {
   if (entry.cannotBe?.(wanted) === true) return false;
   if (entry.text === text) return true;
@@ -77,24 +76,24 @@ export function haveCommonPort(some: readonly PortRange[], others: readonly Port
 }
 
 /**
- * A table on its way from what stands in the kernel to what shall stand there. Entries that survive stay the same objects in
- * the same order, so that the difference (diff.ts) is a matter of identity and unmanaged rules are never moved or rewritten.
+ * A table as read, or as changed. Entries that stay are the same objects in the same order, so diff.ts compares identities, and unmanaged rules
+ * are never moved or rewritten.
  */
 export interface Table {
   readonly family: Family;
   readonly table: TableName;
   readonly chains: ReadonlyMap<string, Rules>;
-  /** Of the kernel's chains, where the reader knows them: not over netlink. */
+  /** Of the built-in chains; not read over netlink. */
   readonly policies?: ReadonlyMap<string, 'accept' | 'drop'>;
-  /** Chains that a change fills anew: they may be flushed, while others lose only the rules that must go. */
+  /** Chains that a change replaces completely: they may be flushed; of others, single rules are deleted. */
   readonly rewritten?: ReadonlySet<string>;
-  /** Chains that differ from the table this one was made of; undefined: deleted. Left out: as read. */
+  /** Chains that differ from the table as read; undefined: deleted. */
   readonly touched?: ReadonlyMap<string, Rules | undefined>;
-  /** Names of the chains that hold rules leading to a chain, when that is cheaper than looking into all. */
+  /** Names of the chains with jumps to a chain, if there is a cheaper way than reading all. */
   readonly holders?: (chain: string) => readonly string[];
 }
 
-/** Whether the kernel has to be told anything: entries that stay are the same objects, in the same order. */
+/** Whether a changed table needs a commit. */
 export function differs(before: Table, after: Table): boolean {
   return [...(after.touched ?? [])].some(([chain, wanted]) => {
     const standing = before.chains.get(chain);
@@ -105,7 +104,7 @@ export function differs(before: Table, after: Table): boolean {
   });
 }
 
-/** The table as plans and callers of `read` see it: rules parsed when they are looked at, chain by chain. */
+/** The table for plans and callers of `read`: chains are parsed on first use. */
 export function stateOf({ family, table, chains, policies = new Map() }: Table): TableState {
   const rules = (chain: string): Rules => chains.get(chain) ?? [];
   return {
@@ -119,16 +118,44 @@ export function stateOf({ family, table, chains, policies = new Map() }: Table):
   };
 }
 
-class ParsedChains implements ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]> {
+/** A map whose values are looked up one by one, because there may be ten thousand. */
+export abstract class LazyMap<Value> implements ReadonlyMap<string, Value> {
+  abstract keys(): MapIterator<string>;
+  abstract has(key: string): boolean;
+  abstract get(key: string): Value | undefined;
+
+  get size(): number {
+    return [...this.keys()].length;
+  }
+
+  *entries(): MapIterator<[string, Value]> {
+    for (const key of this.keys()) yield [key, this.get(key) as Value];
+  }
+
+  *values(): MapIterator<Value> {
+    for (const [, value] of this.entries()) yield value;
+  }
+
+  [Symbol.iterator](): MapIterator<[string, Value]> {
+    return this.entries();
+  }
+
+  forEach(visit: (value: Value, key: string, map: ReadonlyMap<string, Value>) => void): void {
+    for (const [key, value] of this.entries()) visit(value, key, this);
+  }
+}
+
+class ParsedChains extends LazyMap<readonly (Rule | UnmanagedRule)[]> {
   readonly #chains: ReadonlyMap<string, Rules>;
   readonly #parsed = new Map<string, readonly (Rule | UnmanagedRule)[]>();
 
   constructor(chains: ReadonlyMap<string, Rules>) {
+    super();
     this.#chains = chains;
   }
 
-  get size(): number {
-    return this.#chains.size;
+  keys(): MapIterator<string> {
+    return this.#chains.keys();
   }
 
   has(chain: string): boolean {
@@ -141,31 +168,5 @@ class ParsedChains implements ReadonlyMap<string, readonly (Rule | UnmanagedRule
     const parsed = this.#parsed.get(chain) ?? Array.from(rules, ({ rule }) => rule);
     this.#parsed.set(chain, parsed);
     return parsed;
-  }
-
-  keys(): MapIterator<string> {
-    return this.#chains.keys();
-  }
-
-  *entries(): MapIterator<[string, readonly (Rule | UnmanagedRule)[]]> {
-    for (const chain of this.#chains.keys()) yield [chain, this.get(chain) ?? []];
-  }
-
-  *values(): MapIterator<readonly (Rule | UnmanagedRule)[]> {
-    for (const [, rules] of this.entries()) yield rules;
-  }
-
-  [Symbol.iterator](): MapIterator<[string, readonly (Rule | UnmanagedRule)[]]> {
-    return this.entries();
-  }
-
-  forEach(
-    visit: (
-      rules: readonly (Rule | UnmanagedRule)[],
-      chain: string,
-      map: ReadonlyMap<string, readonly (Rule | UnmanagedRule)[]>,
-    ) => void,
-  ): void {
-    for (const [chain, rules] of this.entries()) visit(rules, chain, this);
   }
 }

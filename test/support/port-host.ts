@@ -112,7 +112,7 @@ export async function serve(namespace: string, name: string, ...ports: number[])
   return child;
 }
 
-/** What a client in a namespace ('' is this host) hears from there; `nothing` when nobody answers in time. */
+/** What a client in a namespace ('' is this host) hears from there; `nothing` without an answer in time. */
 export function ask(
   namespace: string,
   protocol: 'tcp' | 'udp',
@@ -186,7 +186,7 @@ export function useHostVariant(variant: Variant): void {
   changedSince = variant === 'legacy' ? changedLegacyTables() : changedTables();
 }
 
-/** Families whose tables somebody committed to since the last time this was asked, be it the same rules again. */
+/** Families whose tables had a commit since the last call, even of the same rules. */
 export function commits(): string[] {
   return changedSince();
 }

@@ -78,13 +78,13 @@ export const DAMAGES: readonly Damage[] = [
     says: /CONSUL_PROXY_REDIRECT lacks the rule: -p tcp -j REDIRECT --to-ports 15001/,
   },
   {
-    what: 'an exemption for everybody put first',
+    what: 'an exemption for all users inserted first',
     iptables: ['-I CONSUL_PROXY_OUTPUT -j RETURN'],
     nft: [`insert rule ${TABLE} CONSUL_PROXY_OUTPUT return`],
     says: /in chain CONSUL_PROXY_OUTPUT the rule: -j RETURN precedes/,
   },
   {
-    what: 'an exemption for everybody who comes in put first',
+    what: 'an exemption for all inbound connections inserted first',
     iptables: ['-I CONSUL_PROXY_INBOUND -p tcp -m comment --comment "for a test" -j RETURN'],
     nft: [`insert rule ${TABLE} CONSUL_PROXY_INBOUND meta l4proto tcp return`],
     says: /in chain CONSUL_PROXY_INBOUND the rule: -p tcp (-m comment --comment "for a test" )?-j RETURN precedes/,

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 
-/** Both programs that call themselves iptables. Debian has them side by side under names of their own. */
+/** Both variants of iptables; Debian installs them side by side. */
 export const VARIANTS = ['nft', 'legacy'] as const;
 export type Variant = (typeof VARIANTS)[number];
 
@@ -41,7 +41,7 @@ export function saved(table: string, family: 'ipv4' | 'ipv6' = 'ipv4', namespace
     .join('\n');
 }
 
-/** Rules and chains of somebody's making only. */
+/** User-defined chains and all rules. */
 export function rules(table: string, family: 'ipv4' | 'ipv6' = 'ipv4'): string[] {
   return saved(table, family)
     .split('\n')
@@ -55,7 +55,7 @@ export function wordsOf(line: string): string[] {
   );
 }
 
-/** Empties a table: rules first, then chains of somebody's making. */
+/** Empties a table: rules first, then user-defined chains. */
 export function clear(...tables: string[]): void {
   for (const family of ['iptables', 'ip6tables']) {
     for (const table of tables) {

@@ -18,8 +18,13 @@ import type {
   TableChange,
   TableState,
 } from '../../../shared/packetfilter/ruleset.ts';
-import { commentOf, distinctRules, isUnmanaged, sameRule } from '../../../shared/packetfilter/compare.ts';
-import { missingFrom } from '../../../shared/packetfilter/missing.ts';
+import {
+  commentOf,
+  distinctRules,
+  isUnmanaged,
+  missingFrom,
+  sameRule,
+} from '../../../shared/packetfilter/compare.ts';
 import { masqueradeChain, masqueradeComment, type Attachment } from '../../../shared/packetfilter/names.ts';
 import {
   applyWherePossible,

@@ -1,8 +1,7 @@
 import { withRollback } from '../../../shared/cni/undo.ts';
 import { namedChains } from '../../../shared/packetfilter/changed-table.ts';
-import { isUnmanaged } from '../../../shared/packetfilter/compare.ts';
+import { isUnmanaged, missingFrom } from '../../../shared/packetfilter/compare.ts';
 import { needTools } from '../../../shared/packetfilter/iptables/tools.ts';
-import { missingFrom } from '../../../shared/packetfilter/missing.ts';
 import type {
   Family,
   PacketFilterDriver,

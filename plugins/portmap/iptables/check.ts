@@ -1,7 +1,6 @@
 import { formatAddress, parseAddress, parseCidr } from '../../../shared/net/address.ts';
-import { isUnmanaged, ruleKey } from '../../../shared/packetfilter/compare.ts';
+import { isUnmanaged, missingFrom, ruleKey } from '../../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../../shared/packetfilter/iptables/render.ts';
-import { missingFrom } from '../../../shared/packetfilter/missing.ts';
 import { portmapChain } from '../../../shared/packetfilter/names.ts';
 import type {
   Match,

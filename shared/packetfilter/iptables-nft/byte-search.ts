@@ -1,11 +1,14 @@
 import { addressBytes, networkOf, parseCidr } from '../../net/address.ts';
 import type { PortRange, Rule } from '../ruleset.ts';
 
-/** Bytes without which a rule of the kernel cannot be what is looked for, and the messages of a listing that hold them. */
+/*
+ * A chain may have ten thousand rules, so they are searched as the kernel's bytes (`indexOf` is native); only rules that contain the searched
+ * bytes are decoded.
+ */
 
-/** A rule with an address, a comment or a jump carries its bytes. Asked for many rules in turn. */
+/** Byte sequences that every listed rule equal to this one contains: of its addresses, comment and jump. */
 export function bytePatternsOf(rule: Rule): readonly Buffer[] {
-  const known = needles.get(rule);
+  const known = patterns.get(rule);
   if (known !== undefined) return known;
   const found = [
     ...[rule.source, rule.destination].flatMap((tested) =>
@@ -16,28 +19,28 @@ export function bytePatternsOf(rule: Rule): readonly Buffer[] {
     ),
     ...(rule.target.kind === 'jump' ? [chainPattern(rule.target.chain)] : []),
   ].filter(({ length }) => length > 0);
-  needles.set(rule, found);
+  patterns.set(rule, found);
   return found;
 }
 
-/** The needle that is found least often by chance; undefined for a rule that holds nothing of its own. */
+/** The most selective pattern; undefined for a rule without any. */
 export function longestPattern(rule: Rule): Buffer | undefined {
   return bytePatternsOf(rule).reduce<Buffer | undefined>(
-    (best, needle) => (best === undefined || needle.length > best.length ? needle : best),
+    (best, pattern) => (best === undefined || pattern.length > best.length ? pattern : best),
     undefined,
   );
 }
 
-/** The name in a verdict, with the NUL that the kernel puts behind every string: `CNI-1` does not find `CNI-10`. */
+/** A chain's name in a verdict, with the NUL that ends it: `CNI-1` does not find `CNI-10`. */
 export function chainPattern(chain: string): Buffer {
   return Buffer.from(`${chain}\0`);
 }
 
-/** Where the messages begin that hold a needle, each once. @param datagram whole messages, one behind the other */
-export function* messagesWith(datagram: Buffer, needle: Buffer): Generator<number> {
+/** The offsets of the messages that contain a pattern, each once. @param datagram complete messages */
+export function* messagesWith(datagram: Buffer, pattern: Buffer): Generator<number> {
   let message = 0;
   let next = 0;
-  for (let found = datagram.indexOf(needle); found >= 0; found = datagram.indexOf(needle, next)) {
+  for (let found = datagram.indexOf(pattern); found >= 0; found = datagram.indexOf(pattern, next)) {
     while (next <= found) {
       message = next;
       next += (datagram.readUInt32LE(message) + 3) & ~3;
@@ -46,14 +49,14 @@ export function* messagesWith(datagram: Buffer, needle: Buffer): Generator<numbe
   }
 }
 
-/** Where each message begins. */
+/** The offset of each message. */
 export function* messagesOf(datagram: Buffer): Generator<number> {
   for (let at = 0; at < datagram.length; at += (datagram.readUInt32LE(at) + 3) & ~3) yield at;
 }
 
-const needles = new WeakMap<Rule, readonly Buffer[]>();
+const patterns = new WeakMap<Rule, readonly Buffer[]>();
 
-/** The whole bytes of the prefix: at least these are compared in the kernel. */
+/** The complete bytes of the prefix: the kernel compares at least these. */
 function networkBytes(text: string): Buffer[] {
   const cidr = parseCidr(text);
   if (cidr === undefined) return [];
@@ -61,38 +64,38 @@ function networkBytes(text: string): Buffer[] {
 }
 
 /**
- * Lists of destination ports in the bytes of rules. In words of 32 bits, from the match's name on:
+ * Multiport matches in the bytes of rules, in 32-bit words from the match's name on:
  *
  *     0..2  "multiport" NUL NUL NUL            6     flags u8 (1: destination) | count u8 | port u16
  *     3     attribute NFTA_MATCH_REV           7..13 14 more ports u16
- *     4     revision                           14..  for each port, u8: it begins a run up to the next one
- *     5     attribute NFTA_MATCH_INFO          17    its last byte: inverted
+ *     4     revision                           14..  per port, u8: begins a range that ends at the next port
+ *     5     attribute NFTA_MATCH_INFO          17    last byte: inverted
  *
  * (linux/netfilter/xt_multiport.h, struct xt_multiport_v1, in host order)
  */
 
 /**
- * Where the messages begin that may be for one of these ports: those with no list, with one that is not a plain list of destination ports, or with
- * one of the ports in it. This is asked of every rule of the longest chain of a host, by code that runs for the first time: hence no call for a
- * rule that is like the one before and has a single port.
+ * Finds the messages that may be about one of these ports: those without a multiport match, with one that is not a plain list of destination
+ * ports, or with one of the ports in it. It runs over every rule of the longest chain of a host in code that is not yet optimized, so a rule with
+ * the layout of the one before it and a single port needs no function call.
  */
 export class PortSearch {
   readonly #ports: readonly PortRange[];
   readonly #wanted = new Uint8Array(0x10000);
-  /** Where the list was in the last rule that had one, in words from the rule's beginning: rules of one maker are alike. */
-  #habit = 0;
+  /** Offset of the match in the last rule that had one, in words from the rule's start: rules of one program have the same layout. */
+  #lastOffset = 0;
 
   constructor(ports: readonly PortRange[]) {
     this.#ports = ports;
     for (const { first, last } of ports) this.#wanted.fill(1, first, last + 1);
   }
 
-  /** @param datagram whole messages, one behind the other */
+  /** @returns offsets. @param datagram complete messages */
   in(datagram: Buffer): number[] {
     const words = wordsOf(datagram);
     const wanted = this.#wanted;
     const found: number[] = [];
-    let usual = this.#habit;
+    let usual = this.#lastOffset;
     let known = -1;
     for (let at = 0, next = 0; at < words.length; at = next) {
       next = at + (((words[at] ?? 0) + 3) >> 2);
@@ -117,12 +120,12 @@ export class PortSearch {
       const isSingle = (head & 0xffff) === SINGLE && words[list + 14] === 0 && words[list + 17] === 0;
       if (isSingle ? wanted[head >>> 16] === 1 : mayHave(words, list, this.#ports)) found.push(4 * at);
     }
-    this.#habit = usual;
+    this.#lastOffset = usual;
     return found;
   }
 }
 
-/** Whether one of a rule's lists has none of the ports. Without a list that can be read, nothing is sure. */
+/** True only if one of the rule's multiport matches excludes all of the ports. */
 export function isSurelyNotFor(rule: Buffer, ports: readonly PortRange[]): boolean {
   if (!rule.includes(MULTIPORT)) return false;
   const words = wordsOf(Buffer.concat([rule], (rule.length + 3) & ~3));
@@ -137,16 +140,16 @@ const LIST_WORDS = 18;
 /** Length u16, type u16: of 4 and of 48 bytes. */
 const REVISION_HEADER = 0x00020008;
 const INFO_HEADER = 0x00030034;
-/** One port, and it is the destination's. */
+/** Flags: destination ports; count: 1. */
 const SINGLE = 0x0101;
 
-/** The word where the name stands next; behind everything when it does not. */
+/** The word at which the next match begins; past the end if there is none. */
 function nextName(datagram: Buffer, from: number): number {
   const found = datagram.indexOf(MULTIPORT, 4 * from);
   return found < 0 ? datagram.length : found >> 2;
 }
 
-/** A view where the bytes lie well, else a copy. */
+/** A view if the bytes are aligned, else a copy. */
 function wordsOf(bytes: Buffer): Uint32Array {
   const whole = bytes.length >> 2;
   if (bytes.byteOffset % 4 === 0) return new Uint32Array(bytes.buffer, bytes.byteOffset, whole);
@@ -164,7 +167,7 @@ function isList(words: Uint32Array, at: number, end: number): boolean {
   );
 }
 
-/** Whether a list has one of the ports, or is no list of destination ports: source ports and inverted lists are to be looked at. */
+/** Whether a match has one of the ports, or is no plain list of destination ports (source ports, inverted). */
 function mayHave(words: Uint32Array, at: number, ports: readonly PortRange[]): boolean {
   const head = words[at + 6] ?? 0;
   const isInverted = (words[at + 17] ?? 0) >>> 24 !== 0;

@@ -20,19 +20,19 @@ export interface ChainSource {
   readonly chain: string;
   /** Asks the kernel for the chain's rules; undefined when there are none. */
   readonly open: () => Listing | undefined;
-  /** At most so many rules of the table lead to a chain: whoever has found as many need not look on. */
+  /** At most so many rules of the table jump to a chain: a search ends when it has found as many. */
   readonly jumpingTo: (chain: string) => number;
 }
 
 /**
- * The rules of a chain as they stand in the kernel, asked for when the first question comes and read as far as it needs. A question goes from
- * the bytes that it looks for to the rules around them; only those become objects.
+ * The rules of a chain in the kernel, listed on first use and only as far as a search needs. Searches look for bytes (byte-search.ts), and only
+ * the rules that contain them become objects.
  */
 export class ChainRules implements Rules {
   readonly #source: ChainSource;
-  /** undefined: not asked for yet; null: there are none. */
+  /** undefined: not listed yet; null: there are none. */
   #listing: Listing | null | undefined;
-  /** The same object whenever a rule is found again. */
+  /** By handle: a rule that is found again is the same object. */
   readonly #found = new Map<bigint, KernelRule>();
 
   constructor(source: ChainSource) {
@@ -43,7 +43,7 @@ export class ChainRules implements Rules {
     return [...this].length;
   }
 
-  /** How many there are, if they are all read already and so few that counting them is nothing. */
+  /** Their number if all are read already and fit in one datagram, else 0. */
   get knownLength(): number {
     const isShort = this.#listing?.complete === true && this.#listing.datagram(1) === undefined;
     return isShort ? this.length : 0;
@@ -54,17 +54,17 @@ export class ChainRules implements Rules {
   }
 
   mayDo(wanted: Rule): Iterable<KernelRule> {
-    const needle = longestPattern(wanted);
-    if (needle === undefined) return this;
-    const found = this.#among((datagram) => messagesWith(datagram, needle));
+    const pattern = longestPattern(wanted);
+    if (pattern === undefined) return this;
+    const found = this.#among((datagram) => messagesWith(datagram, pattern));
     return wanted.target.kind === 'jump' ? this.#jumpingTo(wanted.target.chain, found) : found;
   }
 
   mayJumpTo(chain: string): Iterable<KernelRule> {
-    const needle = chainPattern(chain);
+    const pattern = chainPattern(chain);
     return this.#jumpingTo(
       chain,
-      this.#among((datagram) => messagesWith(datagram, needle)),
+      this.#among((datagram) => messagesWith(datagram, pattern)),
     );
   }
 
@@ -84,7 +84,7 @@ export class ChainRules implements Rules {
     }
   }
 
-  /** The rules whose messages a search finds, each once, also when the list changed under way and is read anew. */
+  /** The rules whose messages a search finds, each once, also if the list changes meanwhile and is read again. */
   *#among(search: (datagram: Buffer) => Iterable<number>): Generator<KernelRule> {
     const listing = this.#open();
     if (listing === undefined) return;
@@ -112,7 +112,7 @@ export class ChainRules implements Rules {
     return this.#listing ?? undefined;
   }
 
-  /** @returns undefined for a rule of another chain: kernels that cannot be asked for one list all */
+  /** @returns undefined for a rule of another chain: old kernels list the rules of all chains */
   #ruleAt(datagram: Buffer, at: number): KernelRule | undefined {
     const body = datagram.subarray(at + HEADERS, at + datagram.readUInt32LE(at));
     if (textOf(attributeOf(body, RULE_CHAIN) ?? EMPTY) !== this.#source.chain) return undefined;
@@ -128,14 +128,14 @@ const HEADERS = 16 + 4;
 const RULE_CHAIN = 2;
 const EMPTY = Buffer.alloc(0);
 
-/** A rule as the kernel listed it; decoded only when its bytes leave a doubt, because a chain may hold ten thousand. */
+/** A listed rule; decoded only when its bytes do not decide, because a chain may have ten thousand. */
 export class KernelRule implements Entry {
   readonly handle: bigint;
   readonly #family: Family;
   readonly #list: Buffer;
   #rule: Rule | UnmanagedRule | undefined;
 
-  /** @param body NFTA_RULE_* attributes, in memory that stays as it is */
+  /** @param body NFTA_RULE_* attributes, in memory that is not reused */
   constructor(family: Family, body: Buffer) {
     this.#family = family;
     this.handle = handleOf(body);
@@ -158,9 +158,9 @@ export class KernelRule implements Entry {
     return this.#list.includes(chainPattern(chain)) && jumpTarget(this.#list) === chain;
   }
 
-  /** Cheap and sure when it says no. */
+  /** Without decoding: false proves nothing. */
   cannotBe(wanted: Rule): boolean {
-    return bytePatternsOf(wanted).some((needle) => !this.#list.includes(needle));
+    return bytePatternsOf(wanted).some((pattern) => !this.#list.includes(pattern));
   }
 
   cannotBeFor(ports: readonly PortRange[]): boolean {
@@ -168,7 +168,7 @@ export class KernelRule implements Entry {
   }
 }
 
-/** Unique in a table, also among rules that are gone. @param body NFTA_RULE_* attributes */
+/** Unique in a table, deleted rules included. @param body NFTA_RULE_* attributes */
 export function handleOf(body: Buffer): bigint {
   return attributeOf(body, RULE_HANDLE)?.readBigUInt64BE() ?? 0n;
 }

@@ -1,6 +1,6 @@
 /**
- * Rules of iptables-nft read back as data. The decoder accepts more than iptables writes; what it understood is then encoded again, and only
- * if that gives the kernel's own bytes is it taken. Any other rule stays an unmanaged rule, which is never rewritten.
+ * Decodes rules of iptables-nft. A decoded rule is encoded again and taken only if that gives the kernel's bytes; any other rule is unmanaged
+ * and never rewritten.
  */
 import { addressFromBytes, formatAddress } from '../../net/address.ts';
 import {

@@ -15,8 +15,8 @@ import type { PacketFilterDriver, PlannedChange, TableChange, TableName } from '
 import { type Entry, type Table, stateOf } from '../table.ts';
 
 /**
- * iptables' tables without iptables: on hosts whose `iptables` is the nf_tables variant the same rules are written straight
- * into nf_tables, in the form that iptables-nft gives them. No child process; one transaction for all tables that are applied at once.
+ * iptables' tables over netlink: where the host's `iptables` is the nf_tables variant, rules are written into nf_tables in the format of
+ * iptables-nft. No child process; all tables of one `apply` change in one transaction.
  */
 
 /** @param programs writes the tables that get rules with raw arguments, which only iptables can parse */
@@ -29,7 +29,7 @@ export function createIptablesNftDriver(programs: PacketFilterDriver): PacketFil
     apply: (changes) => {
       if (changes.length === 0) return;
       const left = withNamespaceLock(() => applyAll(changes));
-      // Outside of our lock: that driver takes it itself.
+      // That driver takes the lock itself.
       if (left.length > 0) programs.apply(left);
     },
   };
@@ -37,12 +37,12 @@ export function createIptablesNftDriver(programs: PacketFilterDriver): PacketFil
 
 type Change = TableChange | PlannedChange;
 
-/** Our own processes take turns; anybody else who commits between our reading and our writing sends us back to reading. */
+/** Calls of this suite take turns. If another program commits between our reading and our commit, the tables are read again. */
 const MOST_ATTEMPTS = 50;
 
 /**
  * All tables in one transaction.
- * @returns the changes of the tables for which a rule holds words that only iptables can read; nothing of those is done
+ * @returns the changes of tables that get a rule with raw arguments, which only iptables can parse; they are not applied
  */
 function applyAll(changes: readonly Change[]): readonly Change[] {
   const tables = [...Map.groupBy(changes, ({ family, table }) => `${family} ${table}`).values()];
@@ -67,11 +67,11 @@ function applyAll(changes: readonly Change[]): readonly Change[] {
     CniCode.TryAgainLater,
     `${tables.flatMap(([first]) => (first === undefined ? [] : [tableText(first)])).join(', ')}: ` +
       `another program changed the firewall during each of ${MOST_ATTEMPTS} attempts`,
-    { details: 'find what rewrites the firewall all the time: nft monitor' },
+    { details: 'find the program that changes it continuously: nft monitor' },
   );
 }
 
-/** @returns undefined when a rule holds words that only iptables can read */
+/** @returns undefined if a rule has raw arguments */
 function difference(
   connection: NftConnection,
   changes: readonly Change[],
@@ -93,8 +93,8 @@ function refused(tables: readonly string[], cause: unknown): CniError {
 }
 
 /**
- * Steps as nf_tables requests. Tables and base chains that iptables-nft would make on the way are made on the way.
- * @returns undefined when a rule cannot be written without iptables
+ * Steps as nf_tables requests, with the tables and base chains that iptables-nft would create implicitly.
+ * @returns undefined if a rule has raw arguments
  */
 export function requestsFor(before: Table, steps: readonly Operation[]): NetlinkRequest[] | undefined {
   const table = { family: NFT_FAMILIES[before.family], name: before.table };
@@ -114,13 +114,13 @@ export function requestsFor(before: Table, steps: readonly Operation[]): Netlink
   return requests.length === 0 ? [] : [addTable(table), ...requests];
 }
 
-/** Rules of the chains in which a place is named by its number; nobody else needs to know all of a chain. */
+/** Rules of the chains in which a rule is inserted by its number; other chains need not be read completely. */
 function standingRules(before: Table, steps: readonly Operation[]): Map<string, Entry[]> {
   const chains = new Set(steps.flatMap((step) => (step.do === 'insertRule' ? [step.chain] : [])));
   return new Map([...chains].map((chain) => [chain, [...(before.chains.get(chain) ?? [])]]));
 }
 
-/** @param rules the chain's rules as the steps so far have left them, if a place in it is going to be named; updated */
+/** @param rules the chain's rules after the steps so far, if a step inserts into it; updated */
 function requestFor(
   before: Table,
   step: Operation,
@@ -150,7 +150,7 @@ function requestFor(
   }
 }
 
-/** iptables-nft makes a base chain when the first rule is put into it. */
+/** iptables-nft creates a base chain with its first rule. */
 function baseChain(before: Table, chain: NftChain, step: Operation): NetlinkRequest[] {
   const needed = chain.hook !== undefined && (step.do === 'appendRule' || step.do === 'insertRule');
   return needed && !before.chains.has(chain.name) ? [addChain(chain)] : [];
@@ -158,10 +158,10 @@ function baseChain(before: Table, chain: NftChain, step: Operation): NetlinkRequ
 
 function handleOf(entry: Entry): bigint {
   if (entry instanceof KernelRule) return entry.handle;
-  throw new Error(`the rule ${entry.text} is not in the kernel yet`);
+  throw new Error(`rule has no handle because it is not in the kernel yet: ${entry.text}`);
 }
 
-/** What iptables' built-in chains are in nf_tables (iptables/nft.c builtin tables). */
+/** The base chains that stand for iptables' built-in chains (iptables/nft.c, builtin tables). */
 function baseHook(table: TableName, chain: string): NftHook | undefined {
   const hooks = table === 'nat' ? NAT_HOOKS : FILTER_HOOKS;
   const known = hooks[chain];

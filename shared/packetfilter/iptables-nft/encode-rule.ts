@@ -1,7 +1,6 @@
 /**
- * Rules in the form in which iptables-nft writes them into nf_tables: what it can express natively as expressions, the rest as
- * xtables matches and targets. Only this form can be listed, checked and deleted by `iptables`; one foreign expression in a table
- * of its own makes `iptables -S` fail for everybody.
+ * Rules in the format of iptables-nft: native expressions where it uses them, else xtables matches and targets. `iptables` can list, check and
+ * delete only rules in this format; one other expression in its tables makes `iptables -S` fail.
  */
 import * as expr from '../nftables/expressions.ts';
 import { address, be16, host32, protocolNumber } from '../nftables/encode.ts';
@@ -23,8 +22,8 @@ export type HeaderTest = 'iifname' | 'oifname' | 'l4proto' | 'ipproto' | 'saddr'
 const ORDER: readonly HeaderTest[] = ['iifname', 'oifname', 'l4proto', 'saddr', 'daddr'];
 
 /**
- * @param order of another version's rule, to encode what was read in the very bytes that it was read from
- * @returns undefined for a rule that holds an operator's own words: those only iptables can read
+ * @param order of another version's rule, to get the bytes that the rule was decoded from
+ * @returns undefined for a rule with raw arguments, which only iptables can parse
  */
 export function encodeRule(
   family: Family,
@@ -45,12 +44,12 @@ export function encodeRule(
       expr.counter(),
       encodeTarget(family, rule.target),
     ],
-    // What xt_check_match and _target hold against a match's `.proto`.
+    // xt_check_match and xt_check_target compare this with the protocol that a match needs.
     compat: protocol === undefined ? undefined : { protocol: protocolNumber(protocol), flags: 0 },
   };
 }
 
-/** Nothing for what the rule does not test. */
+/** Empty if the rule does not have this test. */
 function headerTest(rule: Rule, test: HeaderTest): expr.Expression[] {
   switch (test) {
     case 'iifname':
@@ -76,7 +75,7 @@ function protocolTest(protocol: Rule['protocol'], load: expr.Expression): expr.E
   return [load, expr.compare(Uint8Array.of(protocolNumber(protocol)))];
 }
 
-/** The name with its NUL: shorter than nft's 16 bytes, but longer than a prefix match (`br+`). */
+/** A name with its NUL, where nft compares 16 bytes; a prefix (`br+`) without. */
 function interfaceTest(key: number, tested: Negatable | undefined): expr.Expression[] {
   if (tested === undefined) return [];
   const name = tested.value.endsWith('+') ? tested.value.slice(0, -1) : `${tested.value}\0`;

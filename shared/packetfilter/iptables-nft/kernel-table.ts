@@ -1,6 +1,5 @@
 /**
- * A table of iptables-nft as it stands in the kernel, read chain by chain and only when somebody looks: with ten thousand
- * allocations nobody needs all of it, and a chain that is known not to exist is never jumped to.
+ * A table of iptables-nft in the kernel, read chain by chain on first use: with ten thousand allocations, a change needs a few chains.
  */
 import type { Listing } from '../../kernel/netlink/conversation.ts';
 import type { NftConnection } from '../nftables/connection.ts';
@@ -8,14 +7,14 @@ import { Message, request } from '../nftables/messages.ts';
 import type { NftTable } from '../nftables/model.ts';
 import { attributeOf, textOf } from '../nftables/nlattr.ts';
 import type { Family, TableName } from '../ruleset.ts';
-import type { Rules, Table } from '../table.ts';
+import { LazyMap, type Table } from '../table.ts';
 import { ChainRules } from './chain-rules.ts';
 
 export const NFT_FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
 
 /**
- * @param named chains that will be looked at: they are asked for together, when the first question comes
- * @returns a table whose chains are read at first sight; consistent if the generation is checked at the commit
+ * @param named chains that are needed in any case: requested together on first use
+ * @returns a table whose chains are read on first use; consistent if the commit checks the generation
  */
 export function kernelTable(
   connection: NftConnection,
@@ -27,26 +26,23 @@ export function kernelTable(
   return { family, table, chains, holders: (chain) => chains.holders(chain) };
 }
 
-class KernelChains implements ReadonlyMap<string, Rules> {
+class KernelChains extends LazyMap<ChainRules> {
   readonly #connection: NftConnection;
   readonly #family: Family;
   readonly #table: NftTable;
-  /** undefined: asked for, and not there. */
+  /** undefined: does not exist. */
   readonly #known = new Map<string, ChainRules | undefined>();
-  /** NFTA_CHAIN_USE of the chains that were asked for; undefined: not there. */
+  /** NFTA_CHAIN_USE; undefined: does not exist. */
   readonly #uses = new Map<string, number | undefined>();
   readonly #named: readonly string[];
   #names: readonly string[] | undefined;
 
   constructor(connection: NftConnection, family: Family, table: NftTable, named: readonly string[]) {
+    super();
     this.#connection = connection;
     this.#family = family;
     this.#table = table;
     this.#named = named;
-  }
-
-  get size(): number {
-    return [...this.keys()].length;
   }
 
   has(chain: string): boolean {
@@ -68,25 +64,9 @@ class KernelChains implements ReadonlyMap<string, Rules> {
     return this.#names.values();
   }
 
-  *entries(): MapIterator<[string, Rules]> {
-    for (const chain of this.keys()) yield [chain, this.get(chain) ?? []];
-  }
-
-  *values(): MapIterator<Rules> {
-    for (const [, rules] of this.entries()) yield rules;
-  }
-
-  [Symbol.iterator](): MapIterator<[string, Rules]> {
-    return this.entries();
-  }
-
-  forEach(visit: (rules: Rules, chain: string, map: ReadonlyMap<string, Rules>) => void): void {
-    for (const [chain, rules] of this.entries()) visit(rules, chain, this);
-  }
-
   /**
-   * The chains with rules that lead to `chain`. The kernel counts a chain's users, its own rules among them: the search ends
-   * when all are found, and begins where they nearly always are.
+   * The chains with rules that jump to `chain`. The kernel counts a chain's uses (its own rules and the jumps to it), so the search ends when
+   * all jumps are found; it begins with the chains that nearly always have them.
    */
   holders(chain: string): readonly string[] {
     let left = (this.#usesOf(chain) ?? 0) - (this.get(chain)?.length ?? 0);
@@ -110,7 +90,7 @@ class KernelChains implements ReadonlyMap<string, Rules> {
     yield* this.keys();
   }
 
-  /** How many rules a chain has, and how many lead to it, in one number; undefined when there is no such chain. */
+  /** The number of a chain's rules and of jumps to it; undefined if it does not exist. */
   #usesOf(chain: string): number | undefined {
     if (!this.#uses.has(chain)) this.#ask(this.#uses.size === 0 ? new Set([chain, ...this.#named]) : [chain]);
     return this.#uses.get(chain);

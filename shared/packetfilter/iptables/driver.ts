@@ -18,18 +18,17 @@ export interface IptablesDriverOptions {
   readonly timeoutMs?: number;
   /** The programs of this variant, whatever the host's `iptables` leads to. */
   readonly variant?: 'nft' | 'legacy';
-  /** Words put before every program: `nsenter --user=…`. */
+  /** Put before every program: `nsenter --user=…`. */
   readonly commandPrefix?: readonly string[];
   /** As in select.ts. */
   readonly onlyPrograms?: boolean;
-  /** Rules may hold words of an operator's: tables are read through iptables-save, which knows how they are spelled. */
+  /** Rules may have raw arguments: tables are read by iptables-save, which prints them. */
   readonly rawArgs?: boolean;
 }
 
 /**
- * Drives the tables of the host's own iptables. Those of the legacy variant are read and written without a program where that is
- * possible (iptables-legacy/commit.ts); where it is not, and for the other variant, by the programs: one iptables-save at most, one
- * iptables-restore to commit what differs. Nothing is committed when nothing differs.
+ * Drives the tables of the host's iptables. Legacy tables are read and written in process where possible (iptables-legacy/commit.ts), else, as
+ * those of the other variant, by the programs: at most one iptables-save, and one iptables-restore if something differs.
  */
 export function createIptablesDriver(options: IptablesDriverOptions): PacketFilterDriver {
   const { variant } = options;
@@ -48,7 +47,7 @@ export function createIptablesDriver(options: IptablesDriverOptions): PacketFilt
   };
 }
 
-/** iptables-legacy's tables, asked for by name, need no program until one has to run. */
+/** Legacy tables that are chosen by `variant` need no program until one has to run. */
 function toolsOf(family: Family, options: IptablesDriverOptions): Tools {
   const { variant, onlyPrograms } = options;
   if (variant !== 'legacy' || onlyPrograms === true) return needTools(family, variant);
@@ -57,7 +56,7 @@ function toolsOf(family: Family, options: IptablesDriverOptions): Tools {
 
 type Change = TableChange | PlannedChange;
 
-/** Another program that writes at the very moment we do makes a commit fail; three in a row do not happen by chance. */
+/** A commit fails if another program writes between reading and committing. */
 const MOST_ATTEMPTS = 4;
 
 function applyAll(changes: readonly Change[], options: IptablesDriverOptions): void {
@@ -88,7 +87,7 @@ function applyToTable(
   if (outcome.is === 'left') applyByPrograms(tools, table, changes, options, outcome.cause);
 }
 
-/** @param cause why it came to this, if the kernel refused something */
+/** @param cause the error of the attempt in process, if there was one */
 function applyByPrograms(
   tools: Tools,
   table: TableName,
@@ -101,7 +100,7 @@ function applyByPrograms(
     const steps = stepsFor(tools, table, changes, options);
     if (steps.length === 0) return;
     const input = restoreInput(table, steps);
-    // The table is as it was and yet the kernel refuses: the change itself is at fault, or something that waiting does not mend.
+    // The table did not change between two refusals, so a further attempt would fail, too.
     if (refusal?.input === input && attempt > 2) throw refusal.error;
     const error = commit(tools, table, input, options, cause);
     if (error === undefined) return;
@@ -111,7 +110,7 @@ function applyByPrograms(
   throw refusal?.error ?? new Error('unreachable: no attempt was made');
 }
 
-/** The programs name rules by their words: a legacy table is read by iptables-save where those are not known without it. */
+/** iptables-restore needs the text of rules: a legacy table with rules that only iptables can print is read by iptables-save. */
 function stepsFor(
   tools: Tools,
   table: TableName,
@@ -124,13 +123,13 @@ function stepsFor(
   return difference(readTable(tools, table, options), changes);
 }
 
-/** Not the nft variant, not namespaces that only the programs enter, and not where words of an operator's are compared. */
+/** Not the nft variant, not namespaces that only the programs enter, and not where raw arguments are compared. */
 function isInProcess({ family, variant }: Tools, options: IptablesDriverOptions): boolean {
   if (variant !== 'legacy' || options.onlyPrograms === true) return false;
   return options.rawArgs !== true || findTools(family, options.variant) === undefined;
 }
 
-/** @returns undefined where only the programs can read */
+/** @returns undefined if only the programs can read the table */
 function readInProcess(tools: Tools, table: TableName, options: IptablesDriverOptions): Table | undefined {
   if (!isInProcess(tools, options)) return undefined;
   try {
@@ -172,7 +171,7 @@ function tablesOf(changes: readonly Change[]): [Family, TableName][] {
   return [...keys].map((key) => key.split(' ') as [Family, TableName]);
 }
 
-/** For a table that iptables-save does not show. */
+/** The error for a table that iptables-save does not print. */
 export function unreadable(
   tools: Tools,
   table: TableName,
@@ -183,14 +182,14 @@ export function unreadable(
   return new CniError(CniCode.Internal, exitCode === 0 ? `${message} without showing it` : message, {
     details:
       exitCode === 0
-        ? `somebody put rules into it that iptables cannot express; look at it with: nft list table ${FAMILIES[tools.family]} ${table}. ${said}`
+        ? `the table has rules that iptables cannot express, see: nft list table ${FAMILIES[tools.family]} ${table}. ${said}`
         : said,
   });
 }
 
 /**
- * For a transaction that iptables-restore did not take: nothing of it is in the kernel.
- * @param cause what the kernel refused to us before
+ * The error for a transaction that iptables-restore refused; nothing was changed.
+ * @param cause the error of the attempt in process, if there was one
  */
 export function commitRefused(
   tools: Tools,
@@ -212,6 +211,6 @@ export function commitRefused(
 }
 
 const FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
-/** include/xtables.h RESOURCE_PROBLEM: the lock is taken, or the kernel's answer to a conflicting change. */
+/** include/xtables.h RESOURCE_PROBLEM: the lock is held, or another program changed the table. */
 const RESOURCE_PROBLEM = 4;
 const LONGEST_DETAILS = 4000;

@@ -2,25 +2,25 @@ import type { UnmanagedRule, Match, PortRange, Rule, Target } from '../ruleset.t
 import { PROTOCOL_NAMES, splitArgs } from './render.ts';
 
 /**
- * A rule out of the text that iptables-save prints behind `-A CHAIN `. A match of an unknown kind keeps its words; a rule
- * whose target or protocol is unknown, or that has none, is unmanaged as a whole.
+ * A rule from the text that iptables-save prints after `-A CHAIN `. An unknown match keeps its raw arguments; a rule with an unknown protocol or
+ * target, or without a target, is unmanaged.
  */
 export function parseRule(text: string): Rule | UnmanagedRule {
   const parts = parseRuleArgs(splitArgs(text));
   return parts?.target === undefined ? { unmanaged: text } : { ...parts, target: parts.target };
 }
 
-/** A rule's parts; words may come in any order, and in the long forms that an operator may have written. */
+/** A rule's parts; options in any order, and in the long forms that an operator may write. */
 export type RuleParts = Omit<Rule, 'target'> & { readonly target?: Target };
 
-/** @returns undefined when something is neither a match nor a target that ends the rule */
-export function parseRuleArgs(words: readonly string[]): RuleParts | undefined {
+/** @returns undefined if an option is neither a match nor the target that ends the rule */
+export function parseRuleArgs(args: readonly string[]): RuleParts | undefined {
   const parts: Writable<RuleParts> = {};
   const matches: Match[] = [];
-  for (let at = 0; at < words.length;) {
-    const negated = words[at] === '!';
-    const flag = words[negated ? at + 1 : at] ?? '';
-    const value = words[negated ? at + 2 : at + 1] ?? '';
+  for (let at = 0; at < args.length;) {
+    const negated = args[at] === '!';
+    const flag = args[negated ? at + 1 : at] ?? '';
+    const value = args[negated ? at + 2 : at + 1] ?? '';
     const address = ADDRESS_FLAGS.get(flag);
     if (address !== undefined) {
       parts[address] = negated ? { value, negated } : { value };
@@ -29,13 +29,13 @@ export function parseRuleArgs(words: readonly string[]): RuleParts | undefined {
       if (protocol === undefined || negated) return undefined;
       parts.protocol = protocol;
     } else if (flag === '-j' || flag === '--jump') {
-      const target = parseTarget(value, words.slice(at + 2));
+      const target = parseTarget(value, args.slice(at + 2));
       if (target === undefined || negated) return undefined;
       parts.target = target;
       break;
     } else if (flag === '-m' || flag === '--match') {
-      const end = endOfMatch(words, at + 2);
-      matches.push(parseMatch(value, words.slice(at + 2, end)));
+      const end = endOfMatch(args, at + 2);
+      matches.push(parseMatch(value, args.slice(at + 2, end)));
       at = end;
       continue;
     } else {
@@ -77,18 +77,18 @@ const ENDS_A_MATCH = new Set([
   '--goto',
 ]);
 
-/** A match's own options reach to the next option of the rule itself; `!` belongs to what follows it. */
-function endOfMatch(words: readonly string[], from: number): number {
+/** A match's options end at the next option of the rule; `!` belongs to what follows it. */
+function endOfMatch(args: readonly string[], from: number): number {
   let end = from;
-  while (end < words.length && !ENDS_A_MATCH.has(words[end] ?? '')) end += 1;
-  return words[end - 1] === '!' ? end - 1 : end;
+  while (end < args.length && !ENDS_A_MATCH.has(args[end] ?? '')) end += 1;
+  return args[end - 1] === '!' ? end - 1 : end;
 }
 
 function parseMatch(module: string, options: readonly string[]): Match {
   return MATCHES.get(module)?.(options) ?? { kind: 'rawArgs', args: ['-m', module, ...options] };
 }
 
-/** What each known match prints, and nothing else: an option more, or less, leaves the match as words. */
+/** Exactly the options that each known match prints; with any other, the match keeps its raw arguments. */
 const MATCHES = new Map<string, (options: readonly string[]) => Match | undefined>([
   [
     'comment',
@@ -147,7 +147,7 @@ function parsePort(options: readonly string[]): Match | undefined {
   return destinationPort === undefined ? undefined : { kind: 'port', destinationPort };
 }
 
-/** The value of the only option there is. */
+/** The value of the option, if it is the only one. */
 function option(options: readonly string[], name: string): string | undefined {
   return options.length === 2 && options[0] === name ? options[1] : undefined;
 }

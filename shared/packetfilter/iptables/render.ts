@@ -1,9 +1,8 @@
 import type { Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
 
 /**
- * A rule as iptables-save prints it behind `-A CHAIN `, byte for byte (iptables 1.8, both variants print the same), which
- * iptables-restore takes back. Two rules are the same to the kernel exactly when their texts are equal, save for the order
- * of matches (see compare.ts).
+ * A rule as iptables-save prints it after `-A CHAIN `, byte for byte (iptables 1.8, both variants). Two rules are equal if and only if their texts
+ * are, except for the order of matches (see compare.ts).
  */
 export function ruleText(rule: Rule): string {
   const parts = [
@@ -96,8 +95,8 @@ function rangeText({ first, last }: PortRange, separator: string): string {
 }
 
 /**
- * The words of a line of iptables-save, split the way iptables-restore splits them: at blanks, `"` opens and closes a
- * quotation, and inside of one a backslash takes the next character as it is.
+ * The arguments of a line of iptables-save, split as iptables-restore does: at blanks; `"` begins and ends a quotation, in which a backslash
+ * escapes the next character.
  */
 export function splitArgs(line: string): string[] {
   if (!line.includes('"')) return line.split(' ').filter((word) => word !== '');
@@ -123,12 +122,12 @@ export function splitArgs(line: string): string[] {
   return words;
 }
 
-/** Free text (a comment) as iptables-save prints it: bare when it is made of word characters, else quoted and escaped. */
+/** A comment as iptables-save prints it: unquoted if it has word characters only, else quoted and escaped. */
 export function savedText(text: string): string {
   return /^[\w-]+$/.test(text) ? text : quoted(text);
 }
 
-/** Any other word: bare unless iptables-restore would read it as something else. */
+/** Any other argument: quoted only if iptables-restore would split it. */
 export function savedArg(word: string): string {
   return word === '' || /[\s"'\\]/.test(word) ? quoted(word) : word;
 }

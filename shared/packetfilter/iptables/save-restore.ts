@@ -5,15 +5,15 @@ import type { Family, UnmanagedRule, PortRange, Rule, TableName } from '../rules
 import { type Entry, type Table, haveCommonPort } from '../table.ts';
 
 /**
- * One table out of the output of iptables-save:
+ * One table of the output of iptables-save:
  *
  *     # comment                    *nat          the table begins
- *     :POSTROUTING ACCEPT [0:0]                  a chain of the kernel's, its policy and counters
- *     :CNI-FORWARD - [0:0]                       a chain of somebody's
+ *     :POSTROUTING ACCEPT [0:0]                  a built-in chain, its policy and counters
+ *     :CNI-FORWARD - [0:0]                       a user-defined chain
  *     -A POSTROUTING -s 10.0.0.2/32 -j CNI-…     rules in their order
  *     COMMIT                                     the table ends
  *
- * @returns undefined when the table is not in it: iptables-nft leaves out a table that holds what it cannot express
+ * @returns undefined if the table is missing: iptables-nft leaves out a table with rules that it cannot express
  */
 export function parseSave(output: string, family: Family, table: TableName): Table | undefined {
   const start = output.startsWith(`*${table}\n`) ? 0 : output.indexOf(`\n*${table}\n`);
@@ -36,7 +36,7 @@ export function parseSave(output: string, family: Family, table: TableName): Tab
   return { family, table, chains, policies };
 }
 
-/** A table that nobody has used yet. */
+/** A table that does not exist yet. */
 export function emptyTable(family: Family, table: TableName): Table {
   return { family, table, chains: new Map(KERNEL_CHAINS[table].map((chain) => [chain, []])) };
 }
@@ -46,7 +46,7 @@ const KERNEL_CHAINS = {
   nat: ['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'],
 } as const;
 
-/** A rule as iptables-save printed it; parsed when somebody asks, because a table may hold ten thousand. */
+/** A rule as iptables-save prints it; parsed on first use, because a table may have ten thousand. */
 class SavedRule implements Entry {
   readonly text: string;
   #rule: Rule | UnmanagedRule | undefined;
@@ -66,7 +66,7 @@ class SavedRule implements Entry {
     return words.some((word, at) => word === chain && JUMPS.has(words[at - 1] ?? ''));
   }
 
-  /** The text of a comment may look like a list of ports: then there are two, and the rule has to be parsed. */
+  /** A comment may contain text that looks like a port list: then there are two, and the rule has to be parsed. */
   cannotBeFor(ports: readonly PortRange[]): boolean {
     const lists = [...this.text.matchAll(/ -m multiport --dports ([0-9:,]+)/g)];
     if (lists.length !== 1) return false;
@@ -81,14 +81,14 @@ class SavedRule implements Entry {
 const JUMPS = new Set(['-j', '-g']);
 
 /**
- * Input for `iptables-restore --noflush` that carries out the steps as one transaction. Chains are made by `-N`, because the usual
- * `:CHAIN` line would silently empty one that another program made meanwhile; `-N` fails, and the table is read again.
+ * Input for `iptables-restore --noflush` that carries out the steps as one transaction. `-N` creates chains, because a `:CHAIN` line would flush
+ * a chain that another program has created meanwhile; `-N` fails, and the table is read again.
  */
 export function restoreInput(table: TableName, steps: readonly Operation[]): string {
   return [`*${table}`, ...steps.map(line), 'COMMIT', ''].join('\n');
 }
 
-/** One step as iptables would be called for it; also for messages. */
+/** One step as arguments of iptables; also for messages. */
 export function line(step: Operation): string {
   switch (step.do) {
     case 'createChain':

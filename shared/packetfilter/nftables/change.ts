@@ -10,48 +10,48 @@ export interface ChangeOptions {
   readonly what: string;
 }
 
-/** What to commit, from what stands there. */
-type Plan = (view: NftReader) => readonly NetlinkRequest[];
+/** The requests to commit, computed from the present state. */
+type Plan = (reader: NftReader) => readonly NetlinkRequest[];
 
 /**
- * Makes nf_tables what `plan` wants: it looks at what stands there and answers with requests, which are committed as one
- * transaction; none for none. When anybody commits between its looking and the commit, it is asked again, so it must be pure.
- * @throws CniError 999 when the kernel refuses, with nothing changed; 11 when others never kept still
+ * Commits the requests that `plan` computes from the present state as one transaction. If another program commits in between, `plan` is called
+ * again, so it must be pure.
+ * @throws CniError 999 if the kernel refuses, with nothing changed; 11 if other programs commit during every attempt
  */
 export function changeNft(options: ChangeOptions, plan: Plan): void {
   withNamespaceLock(() => {
     using connection = NftConnection.open();
-    lookAndCommit(connection, connection.generation(), options, plan);
+    planAndCommit(connection, connection.generation(), options, plan);
   });
 }
 
-/** For what only takes away: a kernel without nf_tables holds nothing. */
+/** As {@link changeNft} for plans that only remove: does nothing on a kernel without nf_tables. */
 export function removeFromNft(options: ChangeOptions, plan: Plan): void {
   withNamespaceLock(() => {
-    const there = connectIfThere();
-    if (there === undefined) return;
-    using connection = there.connection;
-    lookAndCommit(connection, there.generation, options, plan);
+    const connected = tryToConnect();
+    if (connected === undefined) return;
+    using connection = connected.connection;
+    planAndCommit(connection, connected.generation, options, plan);
   });
 }
 
-/** Looks, without changing anything. */
-export function readNft<T>(look: (view: NftReader) => T): T {
+/** Reads without changing anything. */
+export function readNft<T>(read: (reader: NftReader) => T): T {
   using connection = NftConnection.open();
-  return look(new NftReader(connection));
+  return read(new NftReader(connection));
 }
 
-/** Whether this kernel has nf_tables at all. */
+/** Whether this kernel has nf_tables. */
 export function hasNftables(): boolean {
-  const there = connectIfThere();
-  there?.connection.close();
-  return there !== undefined;
+  const connected = tryToConnect();
+  connected?.connection.close();
+  return connected !== undefined;
 }
 
 const MOST_ATTEMPTS = 50;
 
-/** Asking for the generation makes the kernel load the module. @returns undefined where there is none to load */
-function connectIfThere(): { connection: NftConnection; generation: number } | undefined {
+/** The request for the generation makes the kernel load the module. @returns undefined if there is none */
+function tryToConnect(): { connection: NftConnection; generation: number } | undefined {
   let connection: NftConnection | undefined;
   try {
     connection = NftConnection.open();
@@ -63,22 +63,22 @@ function connectIfThere(): { connection: NftConnection; generation: number } | u
   }
 }
 
-function lookAndCommit(connection: NftConnection, first: number, { what }: ChangeOptions, plan: Plan): void {
-  const view = new NftReader(connection);
+function planAndCommit(connection: NftConnection, first: number, { what }: ChangeOptions, plan: Plan): void {
+  const reader = new NftReader(connection);
   let generation = first;
   for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
     const seen = generation;
-    if (attempted(what, () => connection.commit(plan(view), seen))) return;
+    if (attempted(what, () => connection.commit(plan(reader), seen))) return;
     generation = connection.generation();
   }
   throw new CniError(
     CniCode.TryAgainLater,
     `could not ${what}: another program changed the firewall during each of ${MOST_ATTEMPTS} attempts`,
-    { details: 'find what rewrites it all the time: nft monitor' },
+    { details: 'find the program that changes it continuously: nft monitor' },
   );
 }
 
-/** @returns false when the generation was another one by then */
+/** @returns false if the generation has changed */
 function attempted(what: string, commit: () => void): boolean {
   try {
     commit();

@@ -10,30 +10,29 @@ import { decodeExpression } from './decode-expressions.ts';
 import { attributeOf, attributesOf } from './nlattr.ts';
 
 /**
- * An operator's own words in nft's language as the kernel's expressions. nft(8) puts them into a namespace that exists for
- * nothing else, and the kernel is asked what it understood: nothing of the host is touched, and nonsense is refused before
- * anything is.
+ * An operator's statements in nft's language as expressions. nft(8) adds them to a rule in a scratch namespace, where the kernel lists the
+ * expressions: the host is not changed, and invalid statements are refused before ADD changes anything.
  * @param what for the error: `conditionsV4`
- * @throws CniError 7 when nft refuses, or when the words need a set of their own; 50 without nft
+ * @throws CniError 7 if nft refuses, or if the statements need an anonymous set; 50 without nft
  */
 export function compileRawArgs(
   family: NftFamily,
-  words: readonly string[],
+  args: readonly string[],
   what: string,
 ): readonly Expression[] {
-  const key = JSON.stringify([family, ...words]);
-  return compiled.get(key, () => compile(family, words, what));
+  const key = JSON.stringify([family, ...args]);
+  return compiled.get(key, () => compile(family, args, what));
 }
 
-/** A plan is asked for its rules more than once. */
+/** A plan computes its rules more than once. */
 const compiled = new CallCache<readonly Expression[]>();
 
-function compile(family: NftFamily, words: readonly string[], what: string): Expression[] {
+function compile(family: NftFamily, args: readonly string[], what: string): Expression[] {
   const nft = findProgram('nft');
   if (nft === undefined) {
     throw new CniError(
       CniCode.PluginNotAvailable,
-      `${what} is written in nft's language, and this host has no nft program to read it`,
+      `"${what}" needs the program nft, which this host does not have`,
       {
         details: 'install nftables',
       },
@@ -43,28 +42,28 @@ function compile(family: NftFamily, words: readonly string[], what: string): Exp
     const script = [
       `add table ${family} x`,
       `add chain ${family} x x`,
-      `add rule ${family} x x ${words.join(' ')}`,
+      `add rule ${family} x x ${args.join(' ')}`,
       '',
     ].join('\n');
     const { exitCode, stderr } = runProgram(nft, ['-f', '-'], { input: script });
-    if (exitCode !== 0) throw refused(what, words, stderr.trim());
+    if (exitCode !== 0) throw refused(what, args, stderr.trim());
     using connection = NftConnection.open();
     const [rule] = connection.dump('read the condition back', Message.getRule, family, [[1, 'x']]);
     return Buffer.from((rule && attributeOf(rule, RULE_EXPRESSIONS)) ?? Buffer.alloc(0));
   });
   return attributesOf(list).map(([type, element]) => {
     if (decodeExpression(element).kind === 'lookup')
-      throw refused(what, words, 'it needs a set: write a range or a prefix instead of { … }');
+      throw refused(what, args, 'it needs a set: write a range or a prefix instead of { … }');
     return [type, element];
   });
 }
 
 const RULE_EXPRESSIONS = 4;
 
-function refused(what: string, words: readonly string[], why: string): CniError {
+function refused(what: string, args: readonly string[], why: string): CniError {
   return new CniError(
     CniCode.InvalidNetworkConfig,
-    `"${what}" is not a condition of nftables: ${words.join(' ')}`,
+    `"${what}" is no valid nftables condition: ${args.join(' ')}`,
     { details: why },
   );
 }

@@ -1,4 +1,4 @@
-/** One conversation with nf_tables: reads, and transactions that happen whole or not at all. */
+/** A netlink connection to nf_tables: requests, and transactions. */
 import { isErrno } from '../../kernel/errno.ts';
 import { Listing, dump, exchange } from '../../kernel/netlink/conversation.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
@@ -8,16 +8,16 @@ import type { NftFamily } from './model.ts';
 import { attributeOf, be32, encodeTree, type AttributeNode } from './nlattr.ts';
 
 /**
- * Belongs to the network namespace that it was opened in. Close it: when a process just ends, the kernel waits for a grace period of
- * about 15 ms in which anybody's deletions come to their end, and only `close` leaves that waiting to the kernel.
+ * Belongs to the network namespace that it was opened in. Close it: at the end of a process, the kernel waits for the RCU grace period of
+ * pending deletions (about 15 ms), which `close` leaves to a kernel thread.
  */
 export class NftConnection {
   #socket: NetlinkSocket;
-  /** May be under way on the socket. */
+  /** May be incomplete on the socket. */
   #listing: Listing | undefined;
-  /** Sockets with listings that nobody read to their end. */
+  /** Sockets with incomplete listings. */
   readonly #left: NetlinkSocket[] = [];
-  /** When the generation was asked for, nobody had committed anything yet. */
+  /** The namespace had no commit when the generation was read. */
   #untouched = false;
 
   static open(): NftConnection {
@@ -30,9 +30,8 @@ export class NftConnection {
   }
 
   /**
-   * A number that grows with every transaction of the namespace, whoever made it. While it is the one that a namespace begins with,
-   * there is no table, and what is read from here on is answered without asking; {@link commit} for that number fails if it is not
-   * so any more. Listings from before it are not to be read on.
+   * A number that grows with every transaction of the namespace. While it has its initial value there are no tables, and requests are answered
+   * without the kernel; {@link commit} for that number fails if another program has committed since. Earlier listings become invalid.
    */
   generation(): number {
     for (const socket of this.#left.splice(0)) socket.close();
@@ -43,9 +42,9 @@ export class NftConnection {
   }
 
   /**
-   * All requests or none. Nothing is sent for an empty list.
-   * @param generation commit only if nobody else committed since {@link generation} gave this number
-   * @throws KernelError of the first refused request, named; ERESTART when the generation is another one
+   * All requests or none. Sends nothing for an empty list.
+   * @param generation commit only if {@link generation} still returns this number
+   * @throws KernelError of the first refused request; ERESTART if the generation has changed
    */
   commit(requests: readonly NetlinkRequest[], generation?: number): void {
     if (requests.length === 0) return;
@@ -55,7 +54,7 @@ export class NftConnection {
     if (refused?.error !== undefined) throw refused.error;
   }
 
-  /** Bodies without nfgenmsg, of all answers. */
+  /** The attributes of all answers. */
   dump(what: string, message: number, family: NftFamily, nodes: readonly AttributeNode[]): Buffer[] {
     if (this.#untouched) return [];
     return dump(this.#idle(), request(what, message, Flag.dump, family, nodes)).map(({ body }) =>
@@ -63,7 +62,7 @@ export class NftConnection {
     );
   }
 
-  /** The same undivided, and read only as far as somebody looks. @returns undefined when there is nothing at all */
+  /** As {@link dump}, read on demand and not split into messages. @returns undefined if there are no tables */
   list(
     what: string,
     message: number,
@@ -75,12 +74,12 @@ export class NftConnection {
     return this.#listing;
   }
 
-  /** One object by its name or key; undefined when it, or what it would be in, does not exist. */
+  /** One object by its name or key; undefined if it, its table or its set does not exist. */
   get(asked: NetlinkRequest): Buffer | undefined {
     return this.#untouched ? undefined : this.#answers([asked])[0];
   }
 
-  /** The same for several, asked in one write. */
+  /** The same for several, requested in one write. */
   getAll(asked: readonly NetlinkRequest[]): (Buffer | undefined)[] {
     return this.#untouched || asked.length === 0 ? asked.map(() => undefined) : this.#answers(asked);
   }
@@ -94,8 +93,8 @@ export class NftConnection {
   }
 
   /**
-   * A socket with nothing under way. Whoever stopped reading a listing had found all that there was to find: nearly always what is left is the
-   * kernel's word that it was all, or a little more; a long rest is left on that socket, and another one taken.
+   * A socket without an incomplete listing. A search that ends early nearly always leaves only the end of the listing, which is read here. If more
+   * is left, the listing keeps its socket, and another one is opened.
    */
   #idle(): NetlinkSocket {
     const listing = this.#listing;
@@ -107,7 +106,7 @@ export class NftConnection {
       this.#left.push(this.#socket);
       this.#socket = other;
     } else {
-      // The caller has gone to another namespace since.
+      // The caller has entered another namespace since.
       other.close();
       listing.readAll();
     }
@@ -115,8 +114,8 @@ export class NftConnection {
   }
 
   #answers(asked: readonly NetlinkRequest[]): (Buffer | undefined)[] {
-    const questions = asked.map((question) => ({ ...question, answered: true as const }));
-    return exchange(this.#idle(), questions).map(({ messages: [answer], error }) => {
+    const requests = asked.map((one) => ({ ...one, answered: true as const }));
+    return exchange(this.#idle(), requests).map(({ messages: [answer], error }) => {
       if (error !== undefined && !isErrno(error, 'ENOENT')) throw error;
       return error === undefined ? answer?.body.subarray(GENERIC_HEADER) : undefined;
     });
@@ -124,11 +123,10 @@ export class NftConnection {
 }
 
 const NETLINK_NETFILTER = 12;
-/** Datagrams of a listing that are read faster than another socket is opened and closed: some 250 rules. */
+/** Datagrams that are read in less time than opening another socket takes: about 250 rules. */
 const SHORT_REST = 4;
 /**
- * Of a new network namespace (nf_tables_init_net). Each commit adds one, and 0 is left out: it comes again after 2^32 - 1 commits,
- * which at a thousand a second is after 49 days.
+ * Of a new network namespace (nf_tables_init_net). Each commit adds one; the value repeats after 2^32 - 1 commits.
  */
 const INITIAL_GENERATION = 1;
 /** struct nfgenmsg */
@@ -140,14 +138,14 @@ const BATCH_GENERATION = 1;
 const GENERATION_ID = 1;
 
 /**
- * The verdicts of a batch come when it is over, in the order of its requests, and those of refused ones come unasked: whoever has that
- * of the last has all.
+ * The results of a batch come at its end, in the order of its requests, and errors come without NLM_F_ACK: after the result of the last request
+ * there are no more.
  */
 function lastAcknowledged(requests: readonly NetlinkRequest[]): NetlinkRequest[] {
   return [...requests.slice(0, -1).map((one) => ({ ...one, silent: true as const })), ...requests.slice(-1)];
 }
 
-/** Begin or end of a batch: res_id (be16) is the subsystem that it is for. */
+/** Begin or end of a batch; res_id (be16) is the subsystem. */
 function edge(type: number, generation?: number): NetlinkRequest {
   const nodes = generation === undefined ? [] : [[BATCH_GENERATION, be32(generation)] as const];
   const body = encodeTree(nodes, Buffer.of(0, 0, 0, SUBSYSTEM));

@@ -112,8 +112,8 @@ export function jumpTarget(list: Buffer): string | undefined {
 }
 
 /**
- * Whether two lists say the same, but for what the kernel adds or counts: it fills counters, and answers with more attributes than it was
- * given. Compared by expression: the name, and every attribute that `ours` has.
+ * Whether two lists are equal, except for counters and attributes that the kernel adds: compares the name of each expression, and every attribute
+ * that `ours` has.
  */
 export function sameExpressions(ours: Buffer, theirs: Buffer): boolean {
   const left = attributesOf(ours).map(([, element]) => splitExpression(element));

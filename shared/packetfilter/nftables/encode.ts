@@ -11,16 +11,16 @@ import {
 import type { NftFamily, NftField, NftProtocol, NftRule, NftStatement, NftType } from './model.ts';
 import { PROTOCOLS } from '../ruleset.ts';
 
-/** Statements as the expressions that nft(8) makes of them; proved against nft(8) itself in the tests. */
+/** Statements as the expressions that nft(8) makes of them; tests compare both. */
 
-/** @throws Error on a value that no plan may hold (a programming mistake, not an operator's) */
+/** @throws Error for an invalid value in a plan: a bug, no invalid input */
 export function encodeStatements(family: NftFamily, statements: readonly NftStatement[]): expr.Expression[] {
   const expressions: expr.Expression[] = [];
   let network: 'ipv4' | 'ipv6' | undefined;
   for (const statement of statements) {
     if (statement.kind === 'address' && family === 'inet') {
       const wanted = statement.cidr.includes(':') ? 'ipv6' : 'ipv4';
-      // In an inet table an IPv4 offset would also be read from IPv6 packets: the family is tested first, once.
+      // In an inet table the offset of an IPv4 address would also be read from IPv6 packets, so the family is tested first.
       if (network !== wanted) expressions.push(...encodeStatement({ kind: 'nfproto', family: wanted }));
       network = wanted;
     }
@@ -51,8 +51,7 @@ const CT_STATUS_DNAT = 0x20;
 /** RTN_LOCAL of linux/rtnetlink.h */
 const ROUTE_LOCAL = 2;
 
-// One flat table of kinds, each a line or two: splitting it would only hide that it is complete.
-// eslint-disable-next-line max-lines-per-function -- a table of cases
+// eslint-disable-next-line max-lines-per-function -- one case for each kind
 function encodeStatement(statement: NftStatement): expr.Expression[] {
   switch (statement.kind) {
     case 'accept':
@@ -203,7 +202,7 @@ function destinationNat(statement: NftStatement & { kind: 'dnat' }): expr.Expres
   ];
 }
 
-/** The map's data lies from register 1 on, address first, each field in whole words: the port is in the word behind it. */
+/** The map's data begins at register 1, each field in complete words: the address, then the port. */
 function mappedNat(family: 'ip' | 'ip6'): expr.Expression {
   const port = expr.REGISTER_WORD_0 + wordsOf(family === 'ip' ? 'ipv4_addr' : 'ipv6_addr');
   return expr.destinationNat(familyNumber(family), { address: expr.REGISTER_1, port: [port, port] });
@@ -213,7 +212,7 @@ function equality(not: boolean | undefined): number {
   return not === true ? expr.CompareOp.neq : expr.CompareOp.eq;
 }
 
-/** IFNAMSIZ bytes, zeros behind: an exact name (a shorter value would match every name that begins so). */
+/** IFNAMSIZ bytes, padded with zeros: a shorter value would match every name with this prefix. */
 function interfaceName(name: string): Uint8Array {
   const bytes = Buffer.alloc(16);
   bytes.write(name);
@@ -233,17 +232,15 @@ function asCidr(text: string): Cidr | undefined {
 }
 
 function required<T>(value: T | undefined, text: string): T {
-  if (value === undefined) throw new Error(`a plan holds ${JSON.stringify(text)}, which is no such value`);
+  if (value === undefined) throw new Error(`invalid value in a plan: ${JSON.stringify(text)}`);
   return value;
 }
 
-/** Fields of packets as keys of sets and maps: how each is loaded, and how its values are written. */
-
-/** Loads fields one behind the other, each in whole words of 4 bytes, from register 1 on. */
+/** Loads the fields of a key, each in complete words of 4 bytes, from register 1 on. */
 function fieldLoad(fields: readonly NftField[]): expr.Expression[] {
   let word = 0;
   return fields.map((field) => {
-    // A word that begins one of the large registers is that register: what the kernel lists, whatever it was given.
+    // The kernel lists a word that begins one of the 16-byte registers as that register.
     const register = word % 4 === 0 ? expr.REGISTER_1 + word / 4 : expr.REGISTER_WORD_0 + word;
     word += wordsOf(FIELD_TYPES[field]);
     return loadOne(field, register);
@@ -255,12 +252,12 @@ export function wordsOf(type: NftType): number {
   return Math.ceil(TYPES[type].bytes / 4);
 }
 
-/** NFTA_SET_KEY_TYPE: nft's own numbers, six bits a field; meaningless to the kernel, needed by `nft list`. */
+/** NFTA_SET_KEY_TYPE: nft's numbers, six bits a field; unused by the kernel, needed by `nft list`. */
 export function typeNumber(types: readonly NftType[]): number {
   return types.reduce((number, type) => number * 64 + TYPES[type].number, 0);
 }
 
-/** Bytes of a key: a lone field has its own length, in a concatenation every field fills whole words. */
+/** Bytes of a key: a single field has its own length; in a concatenation every field fills complete words. */
 export function keyLength(types: readonly NftType[]): number {
   const [only] = types;
   if (types.length === 1 && only !== undefined) return TYPES[only].bytes;
@@ -281,7 +278,7 @@ export function encodeKey(types: readonly NftType[], values: readonly string[]):
   return Buffer.concat(parts);
 }
 
-/** Both ends of an interval, the end excluded as the kernel has it; undefined when it runs to the end of the space. */
+/** Both ends of an interval; `after` is excluded, and undefined if the interval ends at the largest value. */
 export function encodeInterval(
   type: NftType,
   value: string,

@@ -29,7 +29,7 @@ import { type AttributeNode, be32, be64, encodeTree } from './nlattr.ts';
  * | nfgen_family| version = 0 | res_id (be16) | attributes, NFTA_*
  * +-------------+-------------+---------------+---------------------
  * ```
- * res_id is 0 but in the batch's own begin and end, where it names the subsystem.
+ * res_id is 0 except in the begin and end of a batch, where it names the subsystem.
  */
 
 /** NFT_MSG_* of linux/netfilter/nf_tables.h */
@@ -98,7 +98,7 @@ export function addChain(chain: NftChain): NetlinkRequest {
   ]);
 }
 
-/** It must be empty, and nothing may jump to it. */
+/** Refused (EBUSY) while rules or elements jump to it. */
 export function deleteChain(chain: NftChain): NetlinkRequest {
   return request(`delete chain ${chainText(chain)}`, Message.deleteChain, 0, chain.table.family, [
     [1, chain.table.name],
@@ -226,7 +226,7 @@ export function deleteSet(set: NftSet): NetlinkRequest {
   ]);
 }
 
-/** An element that is there already with the same data is left; other data: EEXIST. With `excl` any existing one is EEXIST. */
+/** An existing element with the same data stays; with other data: EBUSY. With `excl`, any existing one: EEXIST. */
 export function addElements(
   set: NftSet,
   elements: readonly NftElement[],
@@ -236,7 +236,7 @@ export function addElements(
   return elementRequest('add', Message.newElement, flags, set, elements.flatMap(elementNodes));
 }
 
-/** By key; ENOENT when one is not there. */
+/** By key; ENOENT if one does not exist. */
 export function deleteElements(set: NftSet, keys: readonly NftElement['key'][]): NetlinkRequest {
   const nodes = keys.flatMap((key) => elementNodes({ set, key }));
   return elementRequest('delete', Message.deleteElement, 0, set, nodes);
@@ -247,7 +247,7 @@ export function flushSet(set: NftSet): NetlinkRequest {
   return elementRequest('flush', Message.deleteElement, 0, set, undefined);
 }
 
-/** One element by key, not a dump; ENOENT when it is not there. */
+/** One element by key, not a dump; ENOENT if it does not exist. */
 export function getElement(set: NftSet, key: NftElement['key']): NetlinkRequest {
   return elementRequest('get', Message.getElement, 0, set, elementNodes({ set, key }));
 }
@@ -342,7 +342,7 @@ function verdictNode(data: NftVerdict): AttributeNode {
   return verdictData(VerdictCode[data.kind], 'chain' in data ? data.chain : undefined);
 }
 
-/** A rule put at the end of its chain. */
+/** Appends a rule to its chain. */
 export function ruleRequest({ chain, statements, comment }: NftRule): NetlinkRequest {
   return addRule(chain, { expressions: encodeStatements(chain.table.family, statements), comment }, 'last');
 }

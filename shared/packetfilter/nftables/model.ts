@@ -1,6 +1,6 @@
 /**
- * nf_tables objects as data, in nft's own words. `text.ts` writes them as nft(8) would be given them, `encode.ts` as the
- * kernel takes them; a test holds the two against each other.
+ * nf_tables objects as data, with nft's terms. `text.ts` writes them as commands of nft(8), `encode.ts` as the kernel's bytes; a test compares
+ * the two.
  */
 import type { Expression } from './expressions.ts';
 
@@ -17,7 +17,7 @@ export interface NftChain {
   readonly name: string;
   /** Base chains only. */
   readonly hook?: NftHook;
-  /** At most 127 bytes. Kept from when the chain was made; adding it again with another changes nothing. */
+  /** At most 127 bytes. An existing chain keeps its comment. */
   readonly comment?: string;
 }
 
@@ -36,7 +36,7 @@ export interface NftRule {
   readonly comment?: string;
 }
 
-/** What can be looked up: the key of a set is a list of these, in order. */
+/** The key of a set is a list of these. */
 export type NftField =
   'ip saddr' | 'ip daddr' | 'ip6 saddr' | 'ip6 daddr' | 'meta l4proto' | 'th dport' | 'iifname' | 'oifname';
 
@@ -48,7 +48,7 @@ export interface NftSet {
   readonly key: readonly NftType[];
   /** Maps only. */
   readonly data?: 'verdict' | readonly NftType[];
-  /** Elements are ranges: prefixes of addresses, spans of ports. One field only. */
+  /** Elements are ranges: address prefixes, port ranges. One field only. */
   readonly interval?: boolean;
 }
 
@@ -83,7 +83,7 @@ export type NftStatement =
     }
   | { readonly kind: 'nfproto'; readonly family: 'ipv4' | 'ipv6' }
   | { readonly kind: 'l4proto'; readonly protocol: NftProtocol }
-  /** `th dport`: behind an `l4proto` statement. */
+  /** `th dport`: after an `l4proto` statement. */
   | { readonly kind: 'dport'; readonly first: number; readonly last: number }
   | { readonly kind: 'ether saddr'; readonly mac: string }
   | { readonly kind: 'skuid'; readonly first: number; readonly last: number }
@@ -101,7 +101,7 @@ export type NftStatement =
       readonly not?: boolean;
     }
   | { readonly kind: 'counter' }
-  /** An operator's own words in nft's language, and what nft(8) made of them (compile.ts). */
+  /** An operator's statements in nft's language, and what nft(8) made of them (compile.ts). */
   | {
       readonly kind: 'rawArgs';
       readonly args: readonly string[];

@@ -16,12 +16,12 @@ export type AttributeNode = readonly [type: number, value: Uint8Array | string |
  *   w/o padding     attributes
  * ```
  * (linux/netlink.h, struct nlattr; both fields host-endian)
- * @param before what stands in front of the attributes: a multiple of four bytes
+ * @param before precedes the attributes; a multiple of four bytes
  */
 export function encodeTree(nodes: readonly AttributeNode[], before: Uint8Array = NOTHING): Buffer {
-  makeRoom(before.length);
+  reserve(before.length);
   scratch.set(before);
-  // Another scratch than now, perhaps.
+  // It may have been replaced by a larger one.
   const end = writeNodes(before.length, nodes);
   return Buffer.from(scratch.subarray(0, end));
 }
@@ -59,7 +59,7 @@ export function be64(value: bigint): Uint8Array {
   return bytes;
 }
 
-/** A string without its NUL and whatever may follow it. */
+/** A string up to its NUL. */
 export function textOf(bytes: Buffer): string {
   const end = bytes.indexOf(0);
   return bytes.toString('utf8', 0, end < 0 ? bytes.length : end);
@@ -70,10 +70,10 @@ const NESTED = 0x8000;
 const TYPE_MASK = 0x3fff;
 
 const NOTHING = new Uint8Array(0);
-/** Where trees are written, one at a time, before their length is known. */
+/** Trees are written here, because their length is not known in advance. */
 let scratch = Buffer.alloc(0);
 
-function makeRoom(end: number): void {
+function reserve(end: number): void {
   if (end <= scratch.length) return;
   const larger = Buffer.alloc(Math.max(4096, 2 * end));
   scratch.copy(larger);
@@ -81,9 +81,9 @@ function makeRoom(end: number): void {
 }
 
 /**
- * In one pass: what is nested is written first, and then its length in front of it. (To ask for the length first is to walk through the tree
- * once more at each of its levels, and a rule has eight.)
- * @returns where the next one goes
+ * In one pass: nested attributes are written before the length that precedes them. Computing lengths first would walk the tree once per level, and
+ * a rule has eight.
+ * @returns the offset of the next attribute
  */
 function writeNodes(start: number, nodes: readonly AttributeNode[]): number {
   let at = start;
@@ -94,7 +94,7 @@ function writeNodes(start: number, nodes: readonly AttributeNode[]): number {
     const nested = typeof value !== 'string' && !(value instanceof Uint8Array);
     const end = nested ? writeNodes(at + HEADER, value) : writeLeaf(at + HEADER, value);
     const padded = align(end);
-    makeRoom(padded);
+    reserve(padded);
     for (let pad = end; pad < padded; pad++) scratch[pad] = 0;
     writeU16(at, end - at);
     writeU16(at + 2, nested ? type | NESTED : type);
@@ -106,12 +106,12 @@ function writeNodes(start: number, nodes: readonly AttributeNode[]): number {
 /** @returns its end */
 function writeLeaf(at: number, value: string | Uint8Array): number {
   if (typeof value !== 'string') {
-    makeRoom(at + value.length);
+    reserve(at + value.length);
     scratch.set(value, at);
     return at + value.length;
   }
   // At most three bytes of UTF-8 for each unit of UTF-16.
-  makeRoom(at + 3 * value.length + 1);
+  reserve(at + 3 * value.length + 1);
   const end = at + scratch.write(value, at);
   scratch[end] = 0;
   return end + 1;

@@ -1,4 +1,4 @@
-/** What stands in one table of nf_tables, asked for piece by piece: no more is read than somebody wants to know. */
+/** Reads nf_tables object by object. */
 import { isErrno } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import type { NftConnection } from './connection.ts';
@@ -19,7 +19,7 @@ export class NftReader {
     return this.#has(getTable(table));
   }
 
-  /** Whether one of them exists, asked in one write: where none does, nothing of theirs need be asked for. */
+  /** Whether one of them exists, in one request. */
   hasAnyTable(tables: readonly NftTable[]): boolean {
     return this.#connection.getAll(tables.map(getTable)).some((body) => body !== undefined);
   }
@@ -28,13 +28,13 @@ export class NftReader {
     return this.#chain(chain) !== undefined;
   }
 
-  /** What the comment of one chain says; undefined when it has none, or does not exist. */
+  /** A chain's comment; undefined if it has none, or does not exist. */
   chainComment(chain: NftChain): string | undefined {
     const body = this.#chain(chain);
     return body === undefined ? undefined : commentOf(attributeOf(body, 12));
   }
 
-  /** Every chain of the table, with what its comment says. */
+  /** Every chain of the table. */
   chains({ family, name }: NftTable): { name: string; comment: string | undefined }[] {
     return this.#connection
       .dump(`list chains of ${family} ${name}`, Message.getChain, family, [])
@@ -51,13 +51,13 @@ export class NftReader {
     );
   }
 
-  /** A base chain by name; undefined when there is none, or when nothing leads packets to it. */
+  /** A base chain by name; undefined if there is none. */
   baseChain(chain: NftChain): StandingBaseChain | undefined {
     const body = this.#chain(chain);
     return body === undefined ? undefined : standingBaseChain(chain.table, body);
   }
 
-  /** Every base chain of a family's tables. The kernel knows no shorter list than that of all chains. */
+  /** Every base chain of a family's tables. The kernel can only list all chains. */
   baseChains(family: NftTable['family']): StandingBaseChain[] {
     return this.#connection
       .dump(`list chains of ${family}`, Message.getChain, family, [])
@@ -69,11 +69,11 @@ export class NftReader {
     return this.#rules(chain, () => true);
   }
 
-  /** Those whose comment begins so. The others of a long chain are not even looked into. */
-  rulesCommented(chain: NftChain, beginning: string): StandingRule[] {
-    const bytes = Buffer.from(beginning);
+  /** Those whose comment has this prefix. The others of a long chain are not decoded. */
+  rulesCommented(chain: NftChain, prefix: string): StandingRule[] {
+    const bytes = Buffer.from(prefix);
     return this.#rules(chain, (body) => body.includes(bytes)).filter(
-      ({ comment }) => comment?.startsWith(beginning) === true,
+      ({ comment }) => comment?.startsWith(prefix) === true,
     );
   }
 
@@ -94,17 +94,17 @@ export class NftReader {
     return this.#has(getSet(set));
   }
 
-  /** One element by its key, at the same cost however many there are; undefined when it is not there. */
+  /** One element by its key, at a cost independent of their number; undefined if it does not exist. */
   element(set: NftSet, key: NftElement['key']): StandingElement | undefined {
     return elementIn(this.#connection.get(getElement(set, key)));
   }
 
   /**
-   * The same for many keys. A question each is cheaper than a list of what may be ten thousand elements, until there are about as
-   * many questions (a mapped run of ports).
+   * The same for many keys. A request for each is cheaper than a list of ten thousand elements, unless there are many keys (a mapped range of
+   * ports).
    */
   elementsAt(set: NftSet, keys: readonly NftElement['key'][]): (StandingElement | undefined)[] {
-    if (keys.length <= MOST_QUESTIONS) {
+    if (keys.length <= MOST_REQUESTS) {
       return this.#connection.getAll(keys.map((key) => getElement(set, key))).map(elementIn);
     }
     const all = this.elements(set).map((element) => [element.key.toString('latin1'), element] as const);
@@ -113,7 +113,7 @@ export class NftReader {
     return keys.map((key) => byKey.get(Buffer.from(encodeKey(set.key, key)).toString('latin1')));
   }
 
-  /** Every element with its key's bytes, at a cost that grows with their number; none when there is no such set. */
+  /** Every element with its key's bytes; none if there is no such set. */
   elements({ table, name }: Pick<NftSet, 'table' | 'name'>): (StandingElement & { readonly key: Buffer })[] {
     const what = `list elements of ${table.family} ${table.name} ${name}`;
     const nodes: AttributeNode[] = [
@@ -160,7 +160,7 @@ export class NftReader {
   }
 }
 
-const MOST_QUESTIONS = 500;
+const MOST_REQUESTS = 500;
 
 /** NFT_SET_INTERVAL */
 const SET_INTERVAL = 4;
@@ -176,7 +176,7 @@ function getTable({ family, name }: NftTable): NetlinkRequest {
   return request(`get table ${family} ${name}`, Message.getTable, 0, family, [[1, name]]);
 }
 
-/** The answer to a question for one element. */
+/** The element of an answer to `getElement`. */
 function elementIn(body: Buffer | undefined): StandingElement | undefined {
   const list = body === undefined ? undefined : attributeOf(body, 3);
   const [first] = list === undefined ? [] : attributesOf(list);
@@ -198,7 +198,7 @@ export class StandingRule {
     this.#list = Buffer.from(attributeOf(body, 4) ?? Buffer.alloc(0));
   }
 
-  /** Same statements and same comment; counters do not count. */
+  /** Same statements and comment; counters are ignored. */
   is(rule: Pick<NftRule, 'statements' | 'comment'>): boolean {
     if (rule.comment !== this.comment) return false;
     return sameExpressions(
@@ -207,7 +207,7 @@ export class StandingRule {
     );
   }
 
-  /** Whether these statements are the last ones of the rule, whatever precedes them. */
+  /** Whether the rule ends with these statements. */
   endsWith(statements: NftRule['statements']): boolean {
     const ours = encodeTree(encodeStatements(this.#chain.table.family, statements));
     const last = attributesOf(this.#list).at(-attributesOf(ours).length)?.[1];
@@ -216,7 +216,7 @@ export class StandingRule {
     return sameExpressions(ours, this.#list.subarray(last.byteOffset - this.#list.byteOffset - 4));
   }
 
-  /** NFTA_RULE_EXPRESSIONS, for those who look into rules of others. */
+  /** NFTA_RULE_EXPRESSIONS */
   get expressions(): Buffer {
     return this.#list;
   }
@@ -226,7 +226,7 @@ export class StandingRule {
   }
 }
 
-/** A chain that the kernel leads packets to by itself. */
+/** A chain with a hook. */
 export interface StandingBaseChain {
   readonly table: NftTable;
   readonly name: string;

@@ -1,4 +1,4 @@
-/** nf_tables objects as nft(8) is given them: for `weft render`, for messages, and as the other half of the encoder's proof. */
+/** nf_tables objects as commands of nft(8): for `weft render`, messages, and the tests of the encoder. */
 import type { NftChain, NftElement, NftHook, NftRule, NftSet, NftStatement, NftTable } from './model.ts';
 
 export function tableCommand(table: NftTable): string {

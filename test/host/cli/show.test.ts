@@ -114,7 +114,7 @@ for (const on of BACKENDS) {
       show(everything, on.path).stdout,
       /^Outbound: TCP over IPv4 bypasses the proxy\. TCP over IPv6 bypasses the proxy\. /m,
     );
-    const damaged = DAMAGES.filter(({ what }) => /jump for (in|out)bound|for everybody/.test(what));
+    const damaged = DAMAGES.filter(({ what }) => /jump for (in|out)bound|for all (users|inbound)/.test(what));
     assert.is(damaged.length, 4);
     for (const damage of damaged) {
       const netns = newNamespace();

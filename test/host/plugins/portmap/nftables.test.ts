@@ -108,7 +108,7 @@ s.test('words that nft does not understand are refused before anything is change
   ]) {
     const error = bad('portmap', 'ADD', s.c1, config(s.c1, [tcp(9002)], { conditionsV6: words }));
     assert.is(error.code, 7);
-    assert.match(error.msg, /"conditionsV6" is not a condition of nftables/);
+    assert.match(error.msg, /"conditionsV6" is no valid nftables condition/);
     assert.is(s.ruleset(), '');
   }
 });

@@ -49,7 +49,7 @@ s.test('conditions in nft’s language say that they need its program', () => {
   const words = { conditionsV4: ['ip', 'saddr', '192.0.2.0/24'] };
   const error = bad('portmap', 'ADD', s.c1, config(s.c1, [tcp(9002)], words));
   assert.is(error.code, 50);
-  assert.match(error.msg, /conditionsV4 is written in nft's language, and this host has no nft program/);
+  assert.match(error.msg, /"conditionsV4" needs the program nft, which this host does not have/);
 });
 
 s.test.run();

@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
-import { missingFrom } from '../../../../shared/packetfilter/missing.ts';
+import { missingFrom } from '../../../../shared/packetfilter/compare.ts';
 import type { TableChange } from '../../../../shared/packetfilter/ruleset.ts';
 import {
   chooseDriver,
@@ -19,7 +19,7 @@ import {
   type Variant,
 } from '../../../support/variants.ts';
 
-const test = suite('rules in the variant of iptables that is not the host’s any more');
+const test = suite('rules in the variant of iptables that was the host’s before');
 
 const CHANGE: TableChange = {
   family: 'ipv4',

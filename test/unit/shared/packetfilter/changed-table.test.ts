@@ -1,4 +1,4 @@
-/** Chains that are never looked at as a whole come out as those that are. */
+/** Changes of lists that search themselves give the same tables as changes of arrays. */
 import * as assert from 'uvu/assert';
 import { operations, type Operation } from '../../../../shared/packetfilter/diff.ts';
 import { EditedRules, tableAfter } from '../../../../shared/packetfilter/changed-table.ts';
@@ -17,7 +17,7 @@ import { randomChange, randomTable, rule, textsOf, type Chains } from './random-
 
 const test = suite('edited lists of rules');
 
-/** As a driver's list: no array, numbered entries, and answers that hold a little more than was asked for. */
+/** Like a driver's list: no array, entries with handles, and searches that yield a few other rules as well. */
 class Numbered implements Rules {
   readonly #entries: readonly Entry[];
 
@@ -59,7 +59,7 @@ function numbered(table: Table): Table {
   return { ...table, chains };
 }
 
-/** What the kernel makes of the steps: rules go by their number. */
+/** As the kernel carries out the steps: rules are deleted by handle. */
 function carryOut(before: Table, steps: readonly Operation[]): Chains {
   const chains = new Map<string, Entry[]>([...before.chains].map(([chain, rules]) => [chain, [...rules]]));
   for (const step of steps) {
@@ -94,7 +94,7 @@ function changed(table: Table, changes: readonly Omit<TableChange, 'family' | 't
   return changes.reduce<Table>((now, change) => tableAfter(now, change), table);
 }
 
-test('random changes, one after the other: the same tables as with arrays, and steps that lead there', () => {
+test('random changes, one after the other: the same tables as with arrays, and the steps that make them', () => {
   const random = randomBelow(11);
   for (let round = 0; round < 3000; round++) {
     const before = randomTable(random);
@@ -107,7 +107,7 @@ test('random changes, one after the other: the same tables as with arrays, and s
   }
 });
 
-test('a list is edited again and again without being copied, and answers for what it became', () => {
+test('an edited list is edited again without a copy, and searches see the result', () => {
   let last = 0n;
   const texts = ['-j A', '-j DROP', '-j A', '-j ACCEPT'];
   const base = new Numbered(texts.map(entryOf), () => (last += 1n));

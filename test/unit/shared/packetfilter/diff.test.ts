@@ -8,7 +8,7 @@ import type { Table } from '../../../../shared/packetfilter/table.ts';
 import { randomBelow } from '../../../support/random.ts';
 import { randomChange, randomTable, rule, table, textsOf, type Chains } from './random-tables.ts';
 
-const test = suite('from what stands to what shall stand');
+const test = suite('steps from one table to another');
 
 function steps(chains: Chains, change: Omit<TableChange, 'family' | 'table'>): string[] {
   const before = table(chains);
@@ -43,7 +43,7 @@ test('nothing to do gives no steps', () => {
   );
 });
 
-test('chains are made before rules jump to them', () => {
+test('chains are created before rules jump to them', () => {
   assert.equal(
     steps(
       {},
@@ -56,7 +56,7 @@ test('chains are made before rules jump to them', () => {
   );
 });
 
-test('a displaced first rule goes back to the head, and unmanaged rules are not touched', () => {
+test('a displaced first rule moves back to the head, and unmanaged rules stay', () => {
   const chains = { FORWARD: ['-j DOCKER-USER', toForwardText], 'CNI-FORWARD': [], 'DOCKER-USER': [] };
   assert.equal(steps(chains, { ensureRules: [{ chain: 'FORWARD', rule: toForward, at: 'first' }] }), [
     `-D FORWARD ${toForwardText}`,
@@ -65,7 +65,7 @@ test('a displaced first rule goes back to the head, and unmanaged rules are not 
   assert.equal(steps(chains, { ensureRules: [{ chain: 'FORWARD', rule: toForward, at: 'prepended' }] }), []);
 });
 
-test('what may stand before a first rule may, and nothing else', () => {
+test('only rules that may precede a first rule do', () => {
   const ensureRules = [
     { chain: 'FORWARD', rule: toForward, at: 'first', behind: ['STAGE-1'] },
     { chain: 'FORWARD', rule: isolation, at: 'first' },
@@ -85,7 +85,7 @@ test('what may stand before a first rule may, and nothing else', () => {
   assert.equal(steps(both, { ensureRules }), ['-A FORWARD -j STAGE-1', `-A FORWARD ${toForwardText}`]);
 });
 
-test('extra copies go, and the place of the first one stays', () => {
+test('extra copies are deleted, and the first one keeps its place', () => {
   const chains = { A: ['-j DROP', '-s 10.0.0.1/32 -j ACCEPT', '-j DROP'] };
   assert.equal(steps(chains, { ensureRules: [{ chain: 'A', rule: rule('-j DROP'), at: 'last' }] }), [
     '-D A -j DROP',
@@ -94,7 +94,7 @@ test('extra copies go, and the place of the first one stays', () => {
   ]);
 });
 
-test('jumps are replaced as a whole when one differs', () => {
+test('all jumps are replaced if one differs', () => {
   const chains = {
     A: ['-p tcp -m multiport --dports 80 -j DN', '-p udp -j OTHER', '-p udp -m multiport --dports 80 -j DN'],
     DN: [],
@@ -108,7 +108,7 @@ test('jumps are replaced as a whole when one differs', () => {
   ]);
 });
 
-test('a deleted chain takes along every rule that leads to it, also foreign ones', () => {
+test('a chain is deleted with every rule that jumps to it, also unmanaged ones', () => {
   const chains = {
     FORWARD: ['-g DN', '-p esp -j DN', '-m comment --comment "about DN" -j ACCEPT', '-j DN2'],
     DN: ['-j DN2'],
@@ -131,14 +131,14 @@ test('a deleted chain takes along every rule that leads to it, also foreign ones
   ]);
 });
 
-test('the last rule of a chain that others share is deleted, not flushed away with what another program may just have put there', () => {
+test('the last rule of a chain is deleted, not flushed with a rule that another program may have added meanwhile', () => {
   assert.equal(
     steps({ FORWARD: ['-j ACCEPT'] }, { removeRules: [{ chain: 'FORWARD', rule: rule('-j ACCEPT') }] }),
     ['-D FORWARD -j ACCEPT'],
   );
 });
 
-test('rules are removed by predicate, foreign ones never', () => {
+test('rules are removed by predicate, unmanaged ones never', () => {
   const chains = { A: ['-s 10.0.0.1/32 -j ACCEPT', '-p esp -j ACCEPT', '-s 10.0.0.2/32 -j ACCEPT'] };
   assert.equal(steps(chains, { removeRules: [{ chain: 'A', match: () => true }] }), [
     '-D A -s 10.0.0.1/32 -j ACCEPT',
@@ -146,7 +146,7 @@ test('rules are removed by predicate, foreign ones never', () => {
   ]);
 });
 
-/** What the kernel makes of the steps: `-D` takes the first rule that says so, `-I` counts from 1. */
+/** As iptables carries out the steps: `-D` deletes the first equal rule, `-I` counts from 1. */
 function carryOut(before: Table, done: readonly Operation[]): Record<string, string[]> {
   const chains = new Map(
     [...before.chains].map(([chain, entries]) => [chain, Array.from(entries, ({ text }) => text)]),
@@ -188,7 +188,7 @@ function carryOut(before: Table, done: readonly Operation[]): Record<string, str
   return Object.fromEntries(chains);
 }
 
-test('random changes of random tables: the steps lead where they shall, and a second time there is nothing to do', () => {
+test('random changes of random tables: the steps make the wanted table', () => {
   const random = randomBelow(42);
   for (let round = 0; round < 3000; round++) {
     const before = randomTable(random);

@@ -25,13 +25,13 @@ test("fit Nomad's pattern for the rules of an allocation", () => {
   assert.match(chain, /^CNI-[0-9a-f]{24}$/);
 });
 
-test('a comment leads back to its attachment', () => {
+test('a comment names its attachment', () => {
   assert.equal(attachmentOfComment(masqueradeComment(attachment)), attachment);
   assert.equal(attachmentOfComment(portmapComment(attachment)), attachment);
   assert.is(attachmentOfComment('CNI portfwd requiring masquerade'), undefined);
 });
 
-test('a comment that does not fit is cut to what the kernel keeps of the reference’s', () => {
+test('a long comment is truncated as iptables truncates the reference’s', () => {
   const comment = portmapComment({ network: 'net1', containerId: 'x'.repeat(300) });
   assert.is(comment.length, 255);
   assert.match(comment, /^dnat name: "net1" id: "x+\.\.$/);

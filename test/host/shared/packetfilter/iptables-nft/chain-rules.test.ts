@@ -1,4 +1,4 @@
-/** What is found by bytes is what is found by understanding every rule. */
+/** A search by bytes finds the same rules as decoding every rule. */
 import * as assert from 'uvu/assert';
 import { sameRule, isUnmanaged } from '../../../../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
@@ -22,7 +22,7 @@ import { randomBelow } from '../../../../support/random.ts';
 import { clear, useVariant } from '../../../../support/variants.ts';
 import { CHAINS, listedExpressions, listingOf, type Listed } from './listed-rules.ts';
 
-const test = suite('rules of a chain, found by their bytes', { limit: 120 });
+const test = suite('rules of a chain, searched by their bytes', { limit: 120 });
 
 let shapes: Buffer[] = [];
 test.before(() => {
@@ -34,7 +34,7 @@ test.before(() => {
 const random = randomBelow(7);
 const pick = <T>(from: readonly T[]): T => from[random(from.length)] as T;
 
-/** Another rule of the same shape: other addresses, ports, names; also ones that make it a rule nobody has seen. */
+/** Another rule of the same shape: with other addresses, ports and names, also ones that make it an unknown rule. */
 function varied(expressions: Buffer): Buffer {
   const bytes = Buffer.from(expressions);
   const replace = (from: Buffer, to: Buffer): void => {
@@ -69,14 +69,13 @@ function read(datagrams: readonly (readonly Listed[])[], most = Number.POSITIVE_
   return new ChainRules({ family: 'ipv4', chain: 'LIST', open, jumpingTo: () => most });
 }
 
-/** Asked in random order of one reading: what an earlier question read must serve a later one. */
 function handles(entries: Iterable<Entry>): number[] {
   return Array.from(entries, ({ handle }) => Number(handle));
 }
 
 const RANDOM_CHAINS = 1500;
 
-test('by what a rule does, and each rule once', () => {
+test('by a rule, each found once', () => {
   const decoded = shapes.map((list) => decodeRule('ipv4', list)).filter((rule) => rule !== undefined);
   assert.ok(decoded.length >= 30, `${decoded.length} shapes are understood`);
   let found = 0;
@@ -114,7 +113,7 @@ function doesTheSame(one: Rule, other: Rule): boolean {
   return (other.matches?.length ?? 0) >= 2 && sameRule(one, other);
 }
 
-test('by the chain that it leads to, also when no more than so many can be there', () => {
+test('by the target of a jump, also with an upper limit of their number', () => {
   let found = 0;
   for (let round = 0; round < RANDOM_CHAINS; round++) {
     const chain = randomChain();
@@ -131,7 +130,7 @@ test('by the chain that it leads to, also when no more than so many can be there
   assert.ok(found > RANDOM_CHAINS, `${found} rules were to be found`);
 });
 
-test('by ports: all but the rules that have a list without them', () => {
+test('by ports: all rules except those whose multiport match excludes them', () => {
   let excluded = 0;
   for (let round = 0; round < RANDOM_CHAINS; round++) {
     const chain = randomChain();
@@ -177,7 +176,7 @@ function decodedMayBeFor({ matches = [] }: Rule, ports: readonly PortRange[]): b
   );
 }
 
-test('an answer that is enough reads no further', () => {
+test('a search that has found all jumps reads no further', () => {
   const expressions = shapes.find((list) => jumpTarget(list) === 'OTHER');
   if (expressions === undefined) throw new Error('a shape jumps there');
   const datagrams = Array.from({ length: 10 }, (_, at) => [{ chain: 'LIST', handle: at + 1, expressions }]);
@@ -190,7 +189,7 @@ test('an answer that is enough reads no further', () => {
   assert.is(listing.complete, true);
 });
 
-test('a chain that changes while it is read: every rule of the last reading, each once, and maybe some that went meanwhile', () => {
+test('a chain that changes while it is read: every rule of the last reading, each once, and perhaps some that were deleted meanwhile', () => {
   const [expressions = Buffer.alloc(0)] = shapes;
   const listed = (...numbers: number[]): Listed[] =>
     numbers.map((handle) => ({ chain: 'LIST', handle, expressions }));
@@ -216,7 +215,7 @@ test('a chain that changes while it is read: every rule of the last reading, eac
   );
 });
 
-test('where the kernel counts no rule that leads there, nothing is asked', () => {
+test('where the kernel counts no jump, no rule is requested', () => {
   const open = (): never => {
     throw new Error('the chain was read');
   };

@@ -223,7 +223,7 @@ test('iptables -C and -D work on rules that we wrote', () => {
   assert.is(expressions(connection, chain).length, 0);
 });
 
-test('a rule of a shape nobody here writes stays foreign', () => {
+test('a rule that the plugins do not write is unmanaged', () => {
   execFileSync('iptables-nft', [
     '-t',
     'nat',

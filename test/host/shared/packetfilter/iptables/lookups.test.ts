@@ -6,7 +6,7 @@ import { chooseDriver } from '../../../../../shared/packetfilter/select.ts';
 import type { Rule, TableState } from '../../../../../shared/packetfilter/ruleset.ts';
 import { run, sh, useVariant } from '../../../../support/variants.ts';
 
-const test = suite('looking rules up without understanding all of a chain');
+const test = suite('searching rules without decoding all of a chain');
 
 test.before(() => {
   for (const variant of ['legacy', 'nft'] as const) {
@@ -40,7 +40,7 @@ const READERS: Record<string, () => TableState> = {
 };
 
 for (const [how, read] of Object.entries(READERS)) {
-  test(`${how}: by port, never missing one that might count`, () => {
+  test(`${how}: by port, without missing one that may match`, () => {
     const state = read();
     const found = (first: number, last = first): (string | undefined)[] =>
       state
@@ -52,14 +52,14 @@ for (const [how, read] of Object.entries(READERS)) {
     assert.equal(found(8050, 9000), ['run']);
     assert.equal(found(69, 81), ['two', 'run', 'one']);
     assert.equal(found(1), []);
-    // Whatever is written in another way is handed over, to be looked at.
+    // Rules in any other form are returned as well.
     const six = state.forPorts('LIST', [{ first: 6, last: 6 }]);
     assert.ok(six.length >= 3 && six.length < 7, `${six.length} rules`);
     assert.ok(six.some((rule) => !isUnmanaged(rule) && commentOf(rule) === 'x -m multiport --dports 9 -j Y'));
     assert.equal(state.forPorts('NONE', [{ first: 6, last: 6 }]), []);
   });
 
-  test(`${how}: by what the rule says`, () => {
+  test(`${how}: by the rule`, () => {
     const state = read();
     const rule = (ports: string): Rule =>
       parseRule(`-p tcp -m multiport --dports ${ports} -m comment --comment one -j RETURN`) as Rule;

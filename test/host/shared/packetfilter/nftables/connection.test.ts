@@ -17,7 +17,7 @@ import type { NftChain, NftTable } from '../../../../../shared/packetfilter/nfta
 import { NftReader } from '../../../../../shared/packetfilter/nftables/reader.ts';
 import { suite } from '../../../../support/suite.ts';
 
-const test = suite('a conversation with nf_tables');
+const test = suite('connection to nf_tables');
 
 const table: NftTable = { family: 'ip', name: 'sample' };
 const chain: NftChain = { table, name: 'own' };
@@ -39,7 +39,7 @@ function sent(work: () => void): number {
   return count;
 }
 
-test('in a namespace that nobody committed to nothing stands, and nothing is asked', () => {
+test('in a namespace without a commit everything is absent, and nothing is requested', () => {
   inScratchNamespace(() => {
     using connection = NftConnection.open();
     const view = new NftReader(connection);
@@ -53,7 +53,7 @@ test('in a namespace that nobody committed to nothing stands, and nothing is ask
     };
     assert.is(sent(look), 0);
     assert.is(nft('list', 'ruleset'), '');
-    // Looking is no commit, whoever looks.
+    // Reading is no commit.
     assert.is(connection.generation(), 1);
   });
 });
@@ -69,7 +69,7 @@ test('without the generation the kernel is asked, in a new namespace too', () =>
   });
 });
 
-test('a table is seen by whoever asks after it came, ours or not', () => {
+test('a new table is found after the next generation request, also of another program', () => {
   inScratchNamespace(() => {
     using connection = NftConnection.open();
     const view = new NftReader(connection);
@@ -181,7 +181,7 @@ function isSocket(path: string): boolean {
   }
 }
 
-test('a listing that somebody left does not stand in the way, can be read on, and is closed with the rest', () => {
+test('an incomplete listing does not block the connection, can be continued, and is closed with it', () => {
   inScratchNamespace(() => {
     fillChain();
     const before = openSockets();
@@ -202,7 +202,7 @@ test('a listing that somebody left does not stand in the way, can be read on, an
   });
 });
 
-test('the rest of a short one is read, and so is one that somebody left before going to another namespace', () => {
+test('the rest of a short listing is read, and so is one that is incomplete when the thread enters another namespace', () => {
   inScratchNamespace(() => {
     fillChain();
     const before = openSockets();

@@ -2,7 +2,7 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
 import { parseRule } from '../../../../shared/packetfilter/iptables/parse.ts';
 import { parseSave } from '../../../../shared/packetfilter/iptables/save-restore.ts';
-import { missingFrom } from '../../../../shared/packetfilter/missing.ts';
+import { missingFrom } from '../../../../shared/packetfilter/compare.ts';
 import type { Rule, TableState } from '../../../../shared/packetfilter/ruleset.ts';
 import { stateOf } from '../../../../shared/packetfilter/table.ts';
 
@@ -47,7 +47,7 @@ test('order, further rules and further copies do not matter', () => {
   assert.equal(missingFrom(table, { ensureRules: [{ chain: 'B', rule: rule('-j DROP'), at: 'first' }] }), []);
 });
 
-test('a rule in words counts when everything else agrees, and only then', () => {
+test('a rule with raw arguments counts if everything else is equal, and only then', () => {
   const table = state(
     ':B - [0:0]',
     ':X - [0:0]',
