@@ -120,7 +120,7 @@ for (const on of BACKENDS) {
       const netns = newNamespace();
       succeeds('ADD', { netns, on });
       harm(netns, on, damage);
-      const around = /jump for inbound|who comes in/.test(damage.what)
+      const around = /jump for inbound|all inbound connections/.test(damage.what)
         ? /^Inbound: TCP that arrives over IPv4 bypasses the proxy and reaches the listening program\./m
         : /^Outbound: TCP over IPv4 bypasses the proxy\./m;
       assert.match(show(netns, on.path).stdout, around, damage.what);
