@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { isErrno } from '../../../../../shared/kernel/errno.ts';
 import type { Listing } from '../../../../../shared/kernel/netlink/conversation.ts';
 import { decodeMessages } from '../../../../../shared/kernel/netlink/message.ts';
-import { NetlinkSocket } from '../../../../../shared/kernel/netlink/socket.ts';
+import { closePending, NetlinkSocket } from '../../../../../shared/kernel/netlink/socket.ts';
 import { inScratchNamespace } from '../../../../../shared/kernel/namespace.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import {
@@ -170,8 +170,10 @@ function countRules(listing: Listing): number {
   }
 }
 
-const openSockets = (): number =>
-  readdirSync('/proc/self/fd').filter((fd) => isSocket(`/proc/self/fd/${fd}`)).length;
+const openSockets = (): number => {
+  closePending();
+  return readdirSync('/proc/self/fd').filter((fd) => isSocket(`/proc/self/fd/${fd}`)).length;
+};
 
 function isSocket(path: string): boolean {
   try {
