@@ -34,10 +34,15 @@ export interface Scene {
  * A suite on a host of its own, without rules and leases before each test. {@link config} and {@link call} name its back end.
  * @param prepare called before anything else
  */
-export function scene(title: string, filter: Filter, prepare: () => void = () => undefined): Scene {
+export function scene(
+  title: string,
+  filter: Filter,
+  prepare: () => void = () => undefined,
+  limit = 120,
+): Scene {
   const onNftables = filter === 'nftables';
   backend = onNftables ? 'nftables' : 'iptables';
-  const test = suite(`firewall on ${onNftables ? filter : `iptables-${filter}`}: ${title}`, { limit: 120 });
+  const test = suite(`firewall on ${onNftables ? filter : `iptables-${filter}`}: ${title}`, { limit });
   const servers: ChildProcess[] = [];
   const made: Partial<Record<'c1' | 'c2' | 'far', Container>> = {};
   const get = (name: 'c1' | 'c2' | 'far'): Container => made[name] as Container;

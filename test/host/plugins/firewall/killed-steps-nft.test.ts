@@ -1,0 +1,3 @@
+import { killedStepsCases } from './killed-steps.cases.ts';
+
+killedStepsCases('nft');
