@@ -133,13 +133,14 @@ function waitFor({ fd }: Stream, event: number, wait: Deadline, activity: string
   request.writeInt32LE(fd, 0);
   request.writeInt16LE(event, 4);
   do {
-    // Above 0 the event or an error condition, which the read or write then reports; below 0 a signal.
-    if (libc().poll(request, 1, pollTimeout(wait)) > 0 && !wait.passed()) return;
+    // Above 0 the event or an error condition, which the read or write then reports; below 0 a signal. Also after the deadline what is possible
+    // at once is done: the work of ADD must not be undone because it took all the time.
+    if (libc().poll(request, 1, pollTimeout(wait)) > 0) return;
   } while (!wait.passed());
   throw timeoutError(activity, wait, { code: CniCode.IoFailure });
 }
 
-/** At least a moment, so that an error can be reported after the deadline; -1 waits without limit. */
+/** 0 asks without waiting; -1 waits without limit. */
 function pollTimeout(wait: Deadline): number {
   const milliseconds = Math.ceil(wait.remainingMs());
   return Number.isFinite(milliseconds) ? Math.max(0, milliseconds) : -1;
