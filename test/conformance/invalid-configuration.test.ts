@@ -1,11 +1,10 @@
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { PLUGINS } from '../../plugins/index.ts';
-import { hostState, settledHostState } from '../support/host-state.ts';
-import { errorOf, runPluginProcess, variables, type ProcessOutcome } from '../support/plugin.ts';
+import { errorOf, type ProcessOutcome } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
-import { CASES, previousResult } from './cases.ts';
+import { call, changes, NS, prepareHost, sh, state, succeeds, type Name } from './calls.ts';
+import { CASES } from './cases.ts';
 import { MISTAKES, type Mistake } from './mistakes.ts';
 
 /**
@@ -14,13 +13,7 @@ import { MISTAKES, type Mistake } from './mistakes.ts';
  */
 const test = suite('conformance: invalid configuration', { limit: 180 });
 
-const NS = '/run/netns/pod';
-type Name = (typeof PLUGINS)[number]['name'];
-
-test.before(() => {
-  sh('ip netns add pod && ip -n pod link set lo up; mkdir -p /var/lib/cni /var/run/cni /etc/netns');
-  sh('iptables -N NOMAD-ADMIN; ip6tables -N NOMAD-ADMIN');
-});
+test.before(prepareHost);
 
 for (const { name } of PLUGINS) {
   const rows = MISTAKES[name];
@@ -96,28 +89,6 @@ const DAMAGES: Readonly<Record<Name, string>> = {
   'consul-tproxy': 'ip netns exec pod iptables -t nat -F CONSUL_PROXY_REDIRECT',
 };
 
-interface Options {
-  readonly id?: string;
-  readonly config?: Readonly<Record<string, unknown>>;
-  readonly prevResult?: object;
-}
-
-function call(name: Name, command: string, options: Options = {}): ProcessOutcome {
-  const { args = '', chained, config: valid } = CASES[name];
-  const { id = 'c', config = valid } = options;
-  const prevResult = options.prevResult ?? (chained ? previousResult('1.1.0', NS) : undefined);
-  return runPluginProcess(name, {
-    command,
-    env: variables({ id, netns: NS, args: command === 'DEL' ? '' : args }),
-    stdin: { cniVersion: '1.1.0', name: 'conformance', type: name, ...config, prevResult },
-  });
-}
-
-function succeeds(outcome: ProcessOutcome, what = ''): ProcessOutcome {
-  assert.is(outcome.exitCode, 0, `${what}: ${outcome.stdout}${outcome.stderr}`);
-  return outcome;
-}
-
 /** The valid configuration with one mistake in it. */
 function mistaken(name: Name, { key, value, with: more = {} }: Mistake): Readonly<Record<string, unknown>> {
   return { ...replaced(CASES[name].config, key.split('.'), value), ...more };
@@ -162,25 +133,4 @@ function cache(name: Name): void {
   };
   mkdirSync('/var/lib/cni/results', { recursive: true });
   writeFileSync('/var/lib/cni/results/conformance-c-eth0', JSON.stringify(entry));
-}
-
-/** Lines that tell what the host and the container's namespace hold. */
-function state(): string[] {
-  settledHostState();
-  const inside = 'ip -o link; ip -o addr; ip route; nft -s list ruleset; iptables-save | grep ^-A';
-  const pod = sh(`ip netns exec pod sh -c '${inside}' | sed "s/valid_lft.*//" || true`);
-  return Object.entries({ ...hostState(), pod })
-    .flatMap(([section, text]) => text.split('\n').map((line) => `${section}: ${line}`))
-    .filter((line) => !/last_reserved_ip|^(links|addresses|sysctls): .*nomad/.test(line));
-}
-
-function changes(before: readonly string[], after: readonly string[]): string[] {
-  return [
-    ...before.filter((line) => !after.includes(line)).map((line) => `- ${line}`),
-    ...after.filter((line) => !before.includes(line)).map((line) => `+ ${line}`),
-  ];
-}
-
-function sh(script: string): string {
-  return execFileSync('sh', ['-c', script], { encoding: 'utf8' });
 }

@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import { executable, type PluginName } from '../support/executables.ts';
 import { errorOf, variables } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
+import { CASES } from './cases.ts';
 
 /** Calls of the executables that something on the host stands in the way of: each ends in bounded time, with a clear error. */
 const test = suite('obstructions', { limit: 60 });
@@ -26,6 +27,7 @@ const CONFIGS: Partial<Record<PluginName, object>> = {
     runtimeConfig: { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] },
     prevResult: RESULT,
   },
+  'consul-tproxy': { prevResult: RESULT },
 };
 
 test.before(() => void run('ip', 'netns', 'add', 'blocked'));
@@ -94,6 +96,7 @@ const NEEDED: readonly (readonly [PluginName, readonly string[]])[] = [
   ['host-local', []],
   ['firewall', ['net_admin', 'net_raw']],
   ['portmap', ['net_admin', 'net_raw']],
+  ['consul-tproxy', ['sys_admin', 'net_admin', 'net_raw']],
 ];
 
 for (const [name, needed] of NEEDED) {
@@ -111,6 +114,25 @@ for (const [name, needed] of NEEDED) {
   });
 }
 
+test('plugins work in a user namespace that has its own network namespace', () => {
+  const script = `mount -t tmpfs none /run; mkdir -p /run/netns; ip netns add blocked; ip link set lo up; cat > /run/config
+    for verb in ADD DEL; do CNI_COMMAND=$verb "$0" < /run/config || exit 1; done`;
+  // consul-tproxy matches uid 101, which this user namespace does not map: the kernel refuses such rules.
+  for (const [name] of NEEDED.filter(([plugin]) => plugin !== 'consul-tproxy')) {
+    const outcome = call(name, 'ADD', [
+      'unshare',
+      '--user',
+      '--map-root-user',
+      '--net',
+      '--mount',
+      'sh',
+      '-c',
+      script,
+    ]);
+    assert.is(outcome.exitCode, 0, `${name}: ${outcome.stdout}${outcome.stderr}`);
+  }
+});
+
 function boundedTo(capabilities: readonly string[]): string[] {
   const set = ['-all', '+dac_override', '+fowner', '+chown', ...capabilities.map((name) => `+${name}`)].join(
     ',',
@@ -125,7 +147,11 @@ function call(
 ): { exitCode: number | null; stdout: string; stderr: string } {
   const [file, ...args] = [...prefix, executable(name)];
   const { status, stdout, stderr } = spawnSync(file, args, {
-    env: { ...variables({ id: 'blocked', netns: NETNS }), CNI_COMMAND: command, PATH },
+    env: {
+      ...variables({ id: 'blocked', netns: NETNS, args: CASES[name].args ?? '' }),
+      CNI_COMMAND: command,
+      PATH,
+    },
     input: JSON.stringify({ cniVersion: '1.0.0', name: 'blocked', type: name, ...CONFIGS[name] }),
     encoding: 'utf8',
   });

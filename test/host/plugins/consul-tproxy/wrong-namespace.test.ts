@@ -4,7 +4,6 @@ import * as assert from 'uvu/assert';
 import { suite } from '../../../support/suite.ts';
 import {
   BACKENDS,
-  call,
   fails,
   leftovers,
   makeLegacyFolder,
@@ -102,28 +101,6 @@ for (const on of BACKENDS) {
     }
   });
 }
-
-test('DEL succeeds for a path that is no network namespace', () => {
-  sh(
-    'mkdir -p /run/odd; mkfifo /run/odd/fifo; mkdir /run/odd/directory; touch /run/odd/file; ln -s loop /run/odd/loop; mknod /run/odd/zero c 1 5 || true',
-  );
-  sh('ip netns add dead && umount -l /run/netns/dead');
-  const paths = [
-    '/run/odd/fifo',
-    '/run/odd/directory',
-    '/run/odd/file',
-    '/run/odd/loop',
-    '/run/odd/zero',
-    '/run/netns/dead',
-    '/run/odd/file/ns',
-    '/proc/self/ns/mnt',
-    '/proc/999999999/ns/net',
-  ];
-  for (const netns of paths) {
-    const { exitCode, stdout, stderr } = call('DEL', { netns });
-    assert.equal([exitCode, stdout, stderr], [0, '', ''], netns);
-  }
-});
 
 test('a line break in the DNS of an earlier plugin is refused before anything changes', () => {
   for (const dns of [
