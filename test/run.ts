@@ -16,7 +16,6 @@ const onlyWithAgent = process.argv.includes('--agent');
 const WITH_AGENT = [
   'test/conformance/',
   'test/e2e/nomad-lists-',
-  'test/e2e/burst-nft',
   'test/host/plugins/bridge/add',
   'test/host/plugins/bridge/del',
 ];
