@@ -142,7 +142,7 @@ test('help and version', () => {
     const names = [...stdout.matchAll(/^ {2}(\S+) {2}/gm)].map(([, name]) => name);
     assert.equal(
       names,
-      ['countdash', 'run', 'leases', 'show', 'render', 'licenses'],
+      ['countdash', 'run', 'agent', 'leases', 'show', 'render', 'licenses'],
       'each sub-command once',
     );
   }
