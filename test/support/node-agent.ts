@@ -14,6 +14,18 @@ export const launchersMissing = existsSync(`${LAUNCHERS}/bridge`)
   ? undefined
   : 'the build made no launchers, because there is no C compiler';
 
+/** Configurations that the agent's tests call the plugins with. */
+export const BRIDGE = {
+  cniVersion: '1.0.0',
+  name: 'net1',
+  type: 'bridge',
+  bridge: 'agent0',
+  isGateway: true,
+  ipMasq: true,
+  ipam: { type: 'host-local', ranges: [[{ subnet: '10.95.0.0/24' }]], dataDir: '/run/leases' },
+};
+export const LOOPBACK = { cniVersion: '1.0.0', name: 'net1', type: 'loopback' };
+
 /** The release that the launchers have in their code: the name of their executable. */
 export function release(): string {
   return readdirSync(`${LAUNCHERS}/.weft`)[0] ?? '';

@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { executable, type PluginName } from './executables.ts';
 import { variables, type Attachment, type ProcessOutcome } from './plugin.ts';
+import type { Suite } from './suite.ts';
 
 /**
  * Runs a plugin again and again and lets it be killed, or a system call fail, at each of its steps in turn. The steps are not written
@@ -143,6 +144,28 @@ function failureOf({ prepare, clean }: Scenario, work: () => void): string {
  */
 function wasMiscounted(): boolean {
   return readFileSync('/run/trace', 'utf8').includes('ERESTART');
+}
+
+/**
+ * ADD and DEL, disturbed before each system call that changes something: by a kill and by a failure in turn.
+ * @param remove runs DEL and asserts that nothing is left
+ */
+export function disturbedThenDeleted(
+  test: Suite,
+  scenario: (command: 'ADD' | 'DEL') => Scenario,
+  remove: () => void,
+): void {
+  for (const [command, del] of [
+    ['ADD', 'DEL alone'],
+    ['DEL', 'DEL again'],
+  ] as const) {
+    test(`${command} killed, or a system call of it fails, at any step: ${del} leaves nothing`, () => {
+      everyStep(scenario(command), changing, (step, at, disturbed) => {
+        disturbed(at % 2 === 0 ? killAt(step) : failAt(step));
+        remove();
+      });
+    });
+  }
 }
 
 /** A step of the plugin: the n-th call (from 1) of one system call, as strace counts them for `when=`. */

@@ -100,7 +100,7 @@ function call(
   return valuesIn(result.stdout);
 }
 
-/** Longer than any call's deadline, at which busctl is killed: so a call that takes too long is told from one that fails. */
+/** Longer than any call's deadline, at which busctl is killed: so that a timeout is distinguished from a failed call. */
 const BUSCTL_TIMEOUT_S = 60;
 
 /** `{"type":"as","data":[["10.88.0.2/32"]]}`; nothing for a method that returns nothing. */

@@ -12,7 +12,15 @@ import {
   writeFileSync,
 } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { LAUNCHERS, launchersMissing, NodeAgent, SOCKET, WEFT } from '../../support/node-agent.ts';
+import {
+  BRIDGE,
+  LAUNCHERS,
+  launchersMissing,
+  LOOPBACK,
+  NodeAgent,
+  SOCKET,
+  WEFT,
+} from '../../support/node-agent.ts';
 import { variables } from '../../support/plugin.ts';
 import { suite } from '../../support/suite.ts';
 import { sh } from '../../support/variants.ts';
@@ -20,16 +28,6 @@ import { sh } from '../../support/variants.ts';
 /** The node agent and its launchers, on a host of their own. */
 const test = suite('node agent', { limit: 120 });
 const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
-const BRIDGE = {
-  cniVersion: '1.0.0',
-  name: 'net1',
-  type: 'bridge',
-  bridge: 'agent0',
-  isGateway: true,
-  ipMasq: true,
-  ipam: { type: 'host-local', ranges: [[{ subnet: '10.95.0.0/24' }]], dataDir: '/run/leases' },
-};
-const LOOPBACK = { cniVersion: '1.0.0', name: 'net1', type: 'loopback' };
 
 interface Options {
   readonly netns?: string;

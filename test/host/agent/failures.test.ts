@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
-import { LAUNCHERS, launchersMissing, NodeAgent, WEFT } from '../../support/node-agent.ts';
+import { BRIDGE, LOOPBACK, LAUNCHERS, launchersMissing, NodeAgent, WEFT } from '../../support/node-agent.ts';
 import { variables } from '../../support/plugin.ts';
 import { Random } from '../../support/random.ts';
 import { suite } from '../../support/suite.ts';
@@ -21,16 +21,6 @@ import { sh } from '../../support/variants.ts';
 const test = suite('node agent: failures', { limit: 240 });
 const SEED = Number(process.env['WEFT_FUZZ_SEED'] ?? 20261127);
 const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
-const BRIDGE = JSON.stringify({
-  cniVersion: '1.0.0',
-  name: 'net1',
-  type: 'bridge',
-  bridge: 'agent0',
-  isGateway: true,
-  ipMasq: true,
-  ipam: { type: 'host-local', ranges: [[{ subnet: '10.95.0.0/24' }]], dataDir: '/run/leases' },
-});
-const LOOPBACK = JSON.stringify({ cniVersion: '1.0.0', name: 'net1', type: 'loopback' });
 
 interface Outcome {
   readonly exitCode: number | null;
@@ -51,14 +41,14 @@ async function call(plugin: string, command: string, stdin: string, id = 'c1'): 
   return { exitCode, stdout, stderr };
 }
 
-/** Calls of loopback that succeed whoever runs them, a few at a time, with something that happens after a third of them. */
+/** Calls of loopback that must succeed in the agent and in a process alike, a few at a time; `happening` is called after a third of them. */
 async function burst(count: number, happening: () => Promise<void>): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   let next = 0;
   let happened: Promise<void> | undefined;
   const worker = async (): Promise<void> => {
     while (next++ < count) {
-      outcomes.push(await call('loopback', 'ADD', LOOPBACK));
+      outcomes.push(await call('loopback', 'ADD', JSON.stringify(LOOPBACK)));
       if (outcomes.length > count / 3) happened ??= happening();
     }
   };
@@ -81,17 +71,17 @@ function addTests(): void {
     const random = new Random(SEED);
     for (let round = 0; round < 25; round += 1) {
       const agent = await NodeAgent.start();
-      const add = call('bridge', 'ADD', BRIDGE);
+      const add = call('bridge', 'ADD', JSON.stringify(BRIDGE));
       await pause(random.below(60));
       await agent.stop('SIGKILL');
       const { exitCode, stdout } = await add;
       assert.is(exitCode, 0, stdout);
-      const again = await call('bridge', 'ADD', BRIDGE);
+      const again = await call('bridge', 'ADD', JSON.stringify(BRIDGE));
       assert.is(again.exitCode, 0, again.stdout);
       const addresses = (text: string): unknown => (JSON.parse(text) as { ips: unknown }).ips;
       assert.equal(addresses(again.stdout), addresses(stdout));
       const second = await NodeAgent.start();
-      const del = call('bridge', 'DEL', BRIDGE);
+      const del = call('bridge', 'DEL', JSON.stringify(BRIDGE));
       await pause(random.below(40));
       await second.stop('SIGKILL');
       assert.equal(await del, { exitCode: 0, stdout: '', stderr: '' });
@@ -123,11 +113,11 @@ function addTests(): void {
     assert.ok(failed.length <= 1, `${failed.length} failed`);
     for (const { stdout } of failed) assert.is((JSON.parse(stdout) as { code: number }).code, 11);
     for (const { exitCode, stderr } of outcomes) assert.ok(exitCode === 1 || stderr === '');
-    assert.is((await call('loopback', 'ADD', LOOPBACK)).exitCode, 0);
+    assert.is((await call('loopback', 'ADD', JSON.stringify(LOOPBACK))).exitCode, 0);
     agent.process.kill('SIGCONT');
     await pause(500);
     const before = agent.log.length;
-    assert.is((await call('loopback', 'ADD', LOOPBACK)).exitCode, 0);
+    assert.is((await call('loopback', 'ADD', JSON.stringify(LOOPBACK))).exitCode, 0);
     await agent.calls('loopback');
     assert.ok(agent.log.length > before, 'it serves again');
     await agent.stop();
@@ -150,7 +140,7 @@ function addTests(): void {
     const [, newer, last] = agents;
     assert.not.match(newer?.log ?? '', ' ok', 'launchers do not talk to another release');
     assert.match(first.log, ' ok');
-    assert.is((await call('loopback', 'ADD', LOOPBACK)).exitCode, 0);
+    assert.is((await call('loopback', 'ADD', JSON.stringify(LOOPBACK))).exitCode, 0);
     assert.ok(((await last?.calls('loopback')) ?? []).length > 0);
     for (const agent of agents) assert.is(await agent.stop(), 0);
   });
@@ -178,7 +168,7 @@ function addTests(): void {
       });
       assert.is(status, 0, `${stderr}${readFileSync('/run/result', 'utf8')}`);
     };
-    writeFileSync('/run/bridge.json', BRIDGE);
+    writeFileSync('/run/bridge.json', JSON.stringify(BRIDGE));
     calls(20);
     await pause(600);
     const before = descriptors();

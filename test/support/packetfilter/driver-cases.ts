@@ -351,7 +351,8 @@ export function driverCases(test: Suite, host: IptablesHost): void {
   });
 }
 
-function cniError(work: () => void): CniError {
+/** The error that `work` must throw. */
+export function cniError(work: () => void): CniError {
   try {
     work();
   } catch (thrown) {

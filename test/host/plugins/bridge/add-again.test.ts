@@ -44,7 +44,7 @@ test('an interface of another container in the same namespace is foreign, too', 
   assert.equal(hostState(), before);
 });
 
-test('a bad namespace is told, and leaves no trace', () => {
+test('an invalid namespace is reported, and nothing is left behind', () => {
   const before = hostState();
   const gone = fail('bridge', 'ADD', { id: 'cont1', netns: '/run/netns/nope' }, network());
   assert.equal(

@@ -135,7 +135,7 @@ test('hairpin and isolation on the port, promiscuous mode on the bridge', () => 
   assert.equal([off?.['hairpin'], off?.['isolated']], [false, false]);
 });
 
-test('every contradiction of the configuration is told at once, and nothing is made', () => {
+test('all contradictions of the configuration are reported at once, and nothing is created', () => {
   makeNamespace('c1');
   const before = hostState();
   const config = network({ hairpinMode: true, promiscMode: true, disableContainerInterface: true });

@@ -201,7 +201,7 @@ test('nftables rules flushed', () => {
   assert.match(complaint(config), /table inet cni_plugins_masquerade is missing/);
 });
 
-test('promiscuous mode that was asked for and is off; switched on by somebody else it is no harm', () => {
+test('CHECK fails when configured promiscuous mode is off, and passes when another program switched it on', () => {
   const config = added(network({ promiscMode: true }));
   sh('ip link set br0 promisc off');
   assert.match(complaint(config), /br0 is not in promiscuous mode/);

@@ -68,26 +68,6 @@ for (const [was, now, program] of [
   });
 }
 
-for (const [was, now, program] of [
-  ['iptables-nft', 'legacy', 'xtables-legacy-multi'],
-  ['iptables-legacy', 'nft', 'xtables-nft-multi'],
-] as const) {
-  test(`${was}: the host has only ${now} programs since ADD; CHECK passes, DEL leaves nothing`, () => {
-    const folder = `/run/only-${now}-programs`;
-    sh(`mkdir -p ${folder}; for tool in iptables ip6tables; do for end in '' -save -restore; do
-      ln -sf /usr/sbin/${program} ${folder}/$tool$end; done; done`);
-    const on = { ...backendNamed(was), path: folder };
-    const netns = newNamespace();
-    succeeds('ADD', { netns, on: backendNamed(was) });
-    const warnings = succeeds('CHECK', { netns, on });
-    assert.equal(warnings, [
-      `consul-cni: the rules are in ${was}, but "backend" now selects iptables-${now}; the next ADD moves them`,
-    ]);
-    assert.equal(succeeds('DEL', { netns, on }), []);
-    assert.is(leftovers(netns), '');
-  });
-}
-
 test('what consul-cni left, whole or half, goes too', () => {
   const netns = newNamespace();
   sh(`ip netns exec ${netns} sh -ec 'for c in INBOUND IN_REDIRECT OUTPUT; do iptables -t nat -N CONSUL_PROXY_$c; done

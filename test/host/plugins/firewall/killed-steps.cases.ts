@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import { good, nft } from '../../../support/port-host.ts';
-import { changing, everyStep, failAt, killAt, type Scenario } from '../../../support/steps.ts';
+import { changing, disturbedThenDeleted, everyStep, killAt, type Scenario } from '../../../support/steps.ts';
 import { clear, saved } from '../../../support/variants.ts';
 import { accepts, add, call, config, elements, scene, type Filter } from './scene.ts';
 
@@ -43,19 +43,7 @@ export function killedStepsCases(filter: Filter): void {
     });
   });
 
-  s.test('ADD killed, or a system call of it fails, at any step: DEL alone leaves nothing', () => {
-    everyStep(scenario('ADD'), changing, (step, at, disturbed) => {
-      disturbed(at % 2 === 0 ? killAt(step) : failAt(step));
-      remove();
-    });
-  });
-
-  s.test('DEL killed, or a system call of it fails, at any step: DEL again leaves nothing', () => {
-    everyStep(scenario('DEL'), changing, (step, at, disturbed) => {
-      disturbed(at % 2 === 0 ? killAt(step) : failAt(step));
-      remove();
-    });
-  });
+  disturbedThenDeleted(s.test, scenario, remove);
 
   s.test.run();
 }

@@ -71,7 +71,7 @@ test('without IPv6 in the namespace there is one address', () => {
   assert.equal(result.ips, [{ interface: 0, address: '127.0.0.1/8' }]);
 });
 
-test('further loopback addresses are fine, the first one is told', () => {
+test('further loopback addresses are accepted, the first one is reported', () => {
   ip('-n', 'pod', 'addr', 'add', '127.0.0.9/8', 'dev', 'lo');
   const result = succeed('loopback', 'ADD', pod, config('1.0.0')) as { ips: { address: string }[] };
   assert.is(result.ips.length, 2);

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { good, HOST } from '../../../support/port-host.ts';
 import { add, call, config, scene, tcp, udp, type Filter } from '../../../support/portmap-scene.ts';
-import { changing, everyStep, failAt, killAt, type Scenario } from '../../../support/steps.ts';
+import { changing, disturbedThenDeleted, everyStep, killAt, type Scenario } from '../../../support/steps.ts';
 import { clear, run } from '../../../support/variants.ts';
 
 /** The plugin dies before each system call that changes something. */
@@ -40,19 +40,7 @@ export function killedStepsCases(filter: Filter): void {
     });
   });
 
-  s.test('ADD killed, or a system call of it fails, at any step: DEL alone leaves nothing', () => {
-    everyStep(scenario('ADD'), changing, (step, at, disturbed) => {
-      disturbed(at % 2 === 0 ? killAt(step) : failAt(step));
-      remove();
-    });
-  });
-
-  s.test('DEL killed, or a system call of it fails, at any step: DEL again leaves nothing', () => {
-    everyStep(scenario('DEL'), changing, (step, at, disturbed) => {
-      disturbed(at % 2 === 0 ? killAt(step) : failAt(step));
-      remove();
-    });
-  });
+  disturbedThenDeleted(s.test, scenario, remove);
 
   s.test.run();
 }

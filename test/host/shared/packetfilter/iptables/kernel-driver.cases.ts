@@ -2,14 +2,13 @@ import { spawn } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { suite, type Suite } from '../../../../support/suite.ts';
-import { CniError } from '../../../../../shared/cni/errors.ts';
 import { inNamespace } from '../../../../../shared/kernel/namespace.ts';
 import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts';
 import type { PacketFilterDriver, Rule, TableChange } from '../../../../../shared/packetfilter/ruleset.ts';
 import { chooseDriver as choose, type DriverOptions } from '../../../../../shared/packetfilter/select.ts';
 import { exchangesOfLegacyTables } from '../../../../support/exchanges.ts';
 import { generation } from '../../../../support/port-host.ts';
-import { driverCases } from '../../../../support/packetfilter/driver-cases.ts';
+import { cniError, driverCases } from '../../../../support/packetfilter/driver-cases.ts';
 import { applyInProcess } from './apply-in-process.ts';
 import {
   clear,
@@ -109,7 +108,7 @@ export function kernelDriverCases(variant: Variant, way: Way): void {
     const driver = chooseDriver();
     assert.not(driver.supports('ipv6'));
     driver.apply([change]);
-    const error = thrownBy(() => driver.apply([{ family: 'ipv6', table: 'nat', ensureChains: ['X'] }]));
+    const error = cniError(() => driver.apply([{ family: 'ipv6', table: 'nat', ensureChains: ['X'] }]));
     assert.match(error.message, /this host has no ip6tables-restore/);
   });
 
@@ -143,7 +142,7 @@ function legacyCases(test: Suite, change: TableChange, chooseDriver: Choose): vo
     );
     await new Promise((held) => holder.stdout.once('data', held));
     const began = Date.now();
-    const error = thrownBy(() => chooseDriver({ timeoutMs: 1_000 }).apply([change]));
+    const error = cniError(() => chooseDriver({ timeoutMs: 1_000 }).apply([change]));
     assert.is(error.code, 11);
     assert.ok(Date.now() - began < 8_000, `gave up after ${Date.now() - began} ms`);
     // A container's namespace has tables of its own, which the host's lock does not protect.
@@ -169,19 +168,9 @@ function unreadableCase(test: Suite, chooseDriver: Choose): void {
   test('does not take a table that iptables cannot show for an empty one', () => {
     sh('iptables -A INPUT -p esp -j ACCEPT');
     sh('nft add rule ip filter INPUT ct state new accept');
-    const error = thrownBy(() => chooseDriver().read('ipv4', 'filter'));
+    const error = cniError(() => chooseDriver().read('ipv4', 'filter'));
     assert.match(error.message, /cannot read table filter \(ipv4\)/);
     assert.match(error.details ?? '', /nft list table ip filter/);
     sh('nft flush chain ip filter INPUT');
   });
-}
-
-function thrownBy(work: () => void): CniError {
-  try {
-    work();
-  } catch (thrown) {
-    assert.instance(thrown, CniError);
-    return thrown as CniError;
-  }
-  throw new Error('nothing was thrown');
 }
