@@ -6,7 +6,6 @@
  * docs/internals/packaging.md has the reasons and the figures.
  */
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   linkSync,
   mkdirSync,
@@ -25,7 +24,7 @@ import { LayoutError } from './build/elf.mjs';
 import { compileLauncher } from './build/launcher.mjs';
 import { median, race } from './build/measure.mjs';
 import { thirdPartyNotices } from './build/notices.mjs';
-import { writeStamp } from './build/stamp.mjs';
+import { fingerprint, writeStamp } from './build/stamp.mjs';
 import { workFolder } from './build/work-folder.mjs';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
@@ -68,10 +67,17 @@ async function build() {
     say(`bundled ${inputs.length} files`);
     saveSourceMaps(work);
     const notices = writeNotices(inputs, work);
+    const release = fingerprint(root).slice(0, 32);
+    const launcher = compileLauncher(root, work, release);
     const parts = {
       work,
       node: base.file,
-      assets: { ...textAssets(root), ...latePartAssets(late), ...notices },
+      assets: {
+        ...textAssets(root),
+        ...latePartAssets(late),
+        ...notices,
+        ...releaseAssets(release, launcher, work),
+      },
     };
     const packed = await pack(parts);
     verifyStarts(packed, work);
@@ -81,12 +87,25 @@ async function build() {
       names,
       work,
     );
-    installLaunchers(PLUGIN_NAMES, work);
+    installLaunchers(PLUGIN_NAMES, { release, launcher }, work);
     writeStamp(root);
     report(names, process.argv.includes('--no-timing') ? 0 : 11);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
+}
+
+/**
+ * For `weft install --agent` and `weft agent`: the release, which is known before the executable is made, and the launcher.
+ * @param {string} release @param {string | undefined} launcher @param {string} work @returns {Record<string, string>} the assets
+ */
+function releaseAssets(release, launcher, work) {
+  const file = join(work, 'release');
+  writeFileSync(file, release);
+  if (launcher === undefined) return { release: file };
+  const compressed = join(work, 'launcher.br');
+  writeFileSync(compressed, brotliCompressSync(readFileSync(launcher)));
+  return { release: file, 'launcher.br': compressed };
 }
 
 /** The source maps of all bundles, for scripts/stack.mjs. @param {string} work */
@@ -163,14 +182,14 @@ function installAs(file, names, folder, work) {
 /**
  * dist/agent: a directory for plugins with a launcher under each name, and the executable that it falls back to as `.weft/RELEASE`. Nomad
  * executes the files of the directory, not those below it.
- * @param {readonly string[]} names @param {string} work
+ * @param {readonly string[]} names @param {{ release: string, launcher: string | undefined }} built @param {string} work
  */
-function installLaunchers(names, work) {
+function installLaunchers(names, { release, launcher }, work) {
   const executable = resolve(root, 'dist/bin/weft');
-  const release = createHash('sha256').update(readFileSync(executable)).digest('hex').slice(0, 32);
-  const launcher = compileLauncher(root, work, release);
   if (launcher === undefined) {
-    say('warning: no C compiler (cc): dist/agent is left out, the executables in dist/bin are complete');
+    say(
+      'warning: no C compiler (cc): dist/agent and "weft install --agent" are left out, the executables in dist/bin are complete',
+    );
     return;
   }
   const folder = resolve(root, 'dist/agent');

@@ -1,5 +1,4 @@
-import { createHash } from 'node:crypto';
-import { closeSync, openSync, readSync } from 'node:fs';
+import { readRelease } from '../shared/assets.ts';
 import { readOptions, UsageError } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { sendDatagram } from '../shared/kernel/unix-socket.ts';
@@ -8,7 +7,6 @@ import { loadPlugins, type LoadedPlugins } from './call.ts';
 import { LEVELS, logTo, type Level } from './log.ts';
 import { Server, SOCKET_PATH } from './server.ts';
 import { warmUp } from './warm-up.ts';
-import { RELEASE_DIGITS } from './wire.ts';
 
 const HELP = `usage: weft agent [options]
 
@@ -44,7 +42,7 @@ async function serve(level: Level, rounds: number): Promise<number> {
   const log = logTo(level);
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => (stopping = true));
-  const release = releaseOf('/proc/self/exe');
+  const release = readRelease();
   const plugins = await loadPlugins();
   log('info', `release ${release}: ${describeWarmUp(plugins, rounds)}`);
   const server = new Server(release, plugins, log);
@@ -68,17 +66,6 @@ function describeWarmUp(plugins: LoadedPlugins, rounds: number): string {
   } catch (thrown) {
     return `not warmed up: ${toCniError(thrown).message}`;
   }
-}
-
-/** The build that a launcher must be of: it has this in its code. */
-export function releaseOf(executable: string): string {
-  const hash = createHash('sha256');
-  const fd = openSync(executable, 'r');
-  const chunk = Buffer.alloc(2 ** 20);
-  for (let length = readSync(fd, chunk); length > 0; length = readSync(fd, chunk))
-    hash.update(chunk.subarray(0, length));
-  closeSync(fd);
-  return hash.digest('hex').slice(0, RELEASE_DIGITS);
 }
 
 /** sd_notify(3); nothing without systemd. */

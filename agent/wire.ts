@@ -25,9 +25,6 @@ export function hello(release: string): Buffer {
   return Buffer.from(`weft-agent 1 ${release}\n`);
 }
 
-/** Hexadecimal digits of the SHA-256 of the executable that name a build. */
-export const RELEASE_DIGITS = 32;
-
 /**
  *    0             4           8            16           24              32             40
  *    +-------------+-----------+------------+------------+---------------+--------------+----------------------------+-------+

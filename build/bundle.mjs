@@ -9,7 +9,11 @@ import { join, resolve } from 'node:path';
  */
 
 /** Files that `readAsset` (shared/assets.ts) finds in the executable under the same path. */
-const ASSETS = ['conflist/*.conflist', 'examples/**/*.{html,css,svg,txt}'];
+const ASSETS = [
+  'conflist/*.conflist',
+  'examples/**/*.{html,css,svg,txt}',
+  'packaging/systemd/weft-agent.service',
+];
 
 /**
  * @typedef {object} LatePart a bundle of its own, evaluated on first use

@@ -3,7 +3,17 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 
-const SOURCES = ['agent', 'build', 'cli', 'conflist', 'examples', 'launcher', 'plugins', 'shared'];
+const SOURCES = [
+  'agent',
+  'build',
+  'cli',
+  'conflist',
+  'examples',
+  'launcher',
+  'packaging/systemd',
+  'plugins',
+  'shared',
+];
 const FILES = ['build.mjs', 'package.json', 'package-lock.json'];
 
 /** @param {string} root the repository @returns {boolean} */
@@ -26,8 +36,8 @@ function stampFile(root) {
   return resolve(root, 'dist/sources.sha256');
 }
 
-/** @param {string} root */
-function fingerprint(root) {
+/** Of all sources and locked packages, Node among them, and the architecture. @param {string} root @returns {string} hexadecimal */
+export function fingerprint(root) {
   const hash = createHash('sha256').update(process.arch);
   for (const file of [
     ...FILES.map((name) => resolve(root, name)),

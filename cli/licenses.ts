@@ -1,5 +1,5 @@
 import { brotliDecompressSync } from 'node:zlib';
-import { getRawAsset, isSea } from 'node:sea';
+import { readBinaryAsset } from '../shared/assets.ts';
 import { readOptions } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 
@@ -18,10 +18,11 @@ export function licenses(argv: readonly string[]): number {
     writeAll(1, HELP);
     return 0;
   }
-  if (!isSea()) {
+  const notices = readBinaryAsset(NOTICES);
+  if (notices === undefined) {
     writeAll(2, 'weft licenses: the notices are part of the built executable; run "npm run build" first\n');
     return 1;
   }
-  writeAll(1, brotliDecompressSync(Buffer.from(getRawAsset(NOTICES))).toString('utf8'));
+  writeAll(1, brotliDecompressSync(notices).toString('utf8'));
   return 0;
 }

@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 #ifndef RELEASE
-#error "compile with -DRELEASE='\"...\"': the first 32 digits of the SHA-256 of the executable"
+#error "compile with -DRELEASE='\"...\"': 32 hexadecimal digits, build/stamp.mjs"
 #endif
 #define SOCKET "/run/weft/agent.sock"
 #define HELLO "weft-agent 1 " RELEASE "\n"

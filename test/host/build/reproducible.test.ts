@@ -18,6 +18,7 @@ const SOURCES = [
   'cli',
   'conflist',
   'examples',
+  'packaging',
   'plugins',
   'shared',
 ];
