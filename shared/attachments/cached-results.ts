@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import * as z from 'zod/mini';
 import { readRegularFile } from '../kernel/files.ts';
 import { parseCidr } from '../net/address.ts';
@@ -24,6 +24,17 @@ export interface CachedResult {
   readonly capabilityArgs: Readonly<Record<string, unknown>>;
 }
 
+/** With what only callers that look at the whole host need. */
+export interface CompleteCachedResult extends CachedResult {
+  readonly file: string;
+  /** When the last ADD ended: the file's modification time, in milliseconds since 1970. */
+  readonly addedAtMs: number;
+  /** Of the list; undefined if the file has none. */
+  readonly cniVersion: string | undefined;
+  /** The last plugin's result, which CHECK and DEL get as `prevResult`; undefined if the file has none. */
+  readonly result: unknown;
+}
+
 /** libcni's directory. Nomad, Podman and CRI-O use it; containerd does not cache results. */
 export const RESULTS_DIR = '/var/lib/cni/results';
 
@@ -39,11 +50,24 @@ export function cachedResults(
   const found: CachedResult[] = [];
   for (const file of filesOf(dir, containerId === undefined ? `${network}-` : `${network}-${containerId}-`)) {
     if (found.length >= most) break;
-    const result = parseCacheFile(file);
-    if (result?.network !== network) continue;
-    if (containerId === undefined || result.containerId === containerId) found.push(result);
+    const cached = parseCacheFile(file)?.cached;
+    if (cached?.network !== network) continue;
+    if (containerId === undefined || cached.containerId === containerId) found.push(cached);
   }
   return found;
+}
+
+/** The cached results of all networks, in the order of the file names. Files are skipped as by {@link cachedResults}. */
+export function allCachedResults(dir = RESULTS_DIR): CompleteCachedResult[] {
+  // Attachments of one network nearly always have the same list: each text is decoded once.
+  const lists = new Map<string, DecodedList>();
+  return filesOf(dir, '').flatMap((file) => {
+    const addedAtMs = statSync(file, { throwIfNoEntry: false })?.mtimeMs;
+    const parsed = addedAtMs === undefined ? undefined : parseCacheFile(file, lists);
+    if (parsed === undefined || addedAtMs === undefined) return [];
+    const { cached, cniVersion, result } = parsed;
+    return [{ ...cached, file, addedAtMs, cniVersion, result }];
+  });
 }
 
 /**
@@ -62,8 +86,16 @@ export function configurationOfAdd(
   const cached = cachedResults(network, containerId).find((one) => one.ifname === ifname);
   const [plugin, ...others] = (cached?.plugins ?? []).filter((one) => one['type'] === type);
   if (cached === undefined || plugin === undefined || others.length > 0) return undefined;
+  return withRuntimeConfig(plugin, cached.capabilityArgs);
+}
+
+/** A plugin's configuration with `runtimeConfig`: the capability arguments that it declares. */
+export function withRuntimeConfig(
+  plugin: Readonly<Record<string, unknown>>,
+  capabilityArgs: CachedResult['capabilityArgs'],
+): Readonly<Record<string, unknown>> {
   const capabilities = (plugin['capabilities'] ?? {}) as Readonly<Record<string, unknown>>;
-  const granted = Object.entries(cached.capabilityArgs).filter(([name]) => capabilities[name] === true);
+  const granted = Object.entries(capabilityArgs).filter(([name]) => capabilities[name] === true);
   return granted.length === 0 ? plugin : { ...plugin, runtimeConfig: Object.fromEntries(granted) };
 }
 
@@ -98,50 +130,56 @@ const fileSchema = z.object({
 
 /** A network configuration or a list of them. */
 const ipamSchema = z.object({ ipam: z.optional(z.object({ dataDir: z.optional(z.string()) })) });
-const listSchema = z.extend(ipamSchema, { plugins: z._default(z.array(z.unknown()), []) });
-
 const pluginSchema = z.record(z.string(), z.unknown());
+const listSchema = z.object({
+  cniVersion: z.optional(z.string()),
+  plugins: z.optional(z.array(pluginSchema)),
+});
 
-function parseCacheFile(file: string): CachedResult | undefined {
+interface ParsedFile extends Pick<CompleteCachedResult, 'cniVersion' | 'result'> {
+  readonly cached: CachedResult;
+}
+
+function parseCacheFile(file: string, lists = new Map<string, DecodedList>()): ParsedFile | undefined {
   try {
-    const cached = z.safeParse(fileSchema, JSON.parse(readCacheFile(file) ?? ''));
-    if (!cached.success) return undefined;
-    const { containerId, ifName, networkName, netns, config, cniArgs, capabilityArgs, result } = cached.data;
-    return {
+    const document = JSON.parse(readCacheFile(file) ?? '') as { readonly result?: unknown };
+    const checked = z.safeParse(fileSchema, document);
+    if (!checked.success) return undefined;
+    const { containerId, ifName, networkName, netns, config, cniArgs, capabilityArgs, result } = checked.data;
+    const list = lists.get(config) ?? decodeList(config);
+    lists.set(config, list);
+    const cached = {
       network: networkName,
       containerId,
       ifname: ifName,
       netns,
       addresses: result.ips.flatMap(({ address }) => (parseCidr(address) === undefined ? [] : [address])),
       hostInterfaces: result.interfaces.flatMap(({ name, sandbox = '' }) => (sandbox === '' ? [name] : [])),
-      dataDirs: dataDirsIn(config),
-      plugins: pluginsIn(config),
+      dataDirs: list.dataDirs,
+      plugins: list.plugins,
       args: cniArgs,
       capabilityArgs,
     };
+    return { cached, cniVersion: list.cniVersion, result: document.result };
   } catch {
     return undefined;
   }
 }
 
-function pluginsIn(base64: string): Record<string, unknown>[] {
-  if (base64 === '') return [];
-  try {
-    const config: unknown = JSON.parse(Buffer.from(base64, 'base64').toString('utf8'));
-    const list = z.safeParse(z.object({ plugins: z.array(pluginSchema) }), config);
-    return list.success ? list.data.plugins : [pluginSchema.parse(config)];
-  } catch {
-    return [];
-  }
+interface DecodedList extends Pick<CachedResult, 'plugins' | 'dataDirs'> {
+  readonly cniVersion: string | undefined;
 }
 
-function dataDirsIn(base64: string): string[] {
-  if (base64 === '') return [];
+/** A list, or the configuration of one plugin, as the cache holds it. What cannot be read has no plugins. */
+function decodeList(base64: string): DecodedList {
   try {
-    const list = listSchema.parse(JSON.parse(Buffer.from(base64, 'base64').toString('utf8')));
-    return [list, ...list.plugins].flatMap((plugin) => dataDirOf(plugin) ?? []);
+    const config: unknown = JSON.parse(Buffer.from(base64, 'base64').toString('utf8'));
+    const { cniVersion, plugins } = z.parse(listSchema, config);
+    const configs = plugins ?? [z.parse(pluginSchema, config)];
+    const dataDirs = [...new Set([config, ...configs])].flatMap((plugin) => dataDirOf(plugin) ?? []);
+    return { cniVersion, plugins: configs, dataDirs };
   } catch {
-    return [];
+    return { cniVersion: undefined, plugins: [], dataDirs: [] };
   }
 }
 

@@ -79,8 +79,8 @@ function entriesOf(folder: string): string[] {
   return listFolder(folder).map((name) => `${folder}/${name}`);
 }
 
-/** Undefined if this process lacks the permission; none if the namespace ended meanwhile or the path is none. */
-function addressesOf(path: string): string[] | undefined {
+/** The addresses of a namespace, without prefix length. Undefined if this process lacks the permission; none if the namespace ended meanwhile or the path is none. */
+export function addressesOf(path: string): string[] | undefined {
   try {
     using rtnetlink = Rtnetlink.openIn(path);
     return addresses(rtnetlink).map(({ address }) => address.replace(/\/\d+$/, ''));
