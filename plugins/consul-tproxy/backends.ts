@@ -4,7 +4,7 @@ import type { CniResult } from '../../shared/cni/results.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
 import { formatAddress, isGlobalUnicast, parseAddress, parseCidr } from '../../shared/net/address.ts';
-import { findTools } from '../../shared/packetfilter/iptables/tools.ts';
+import { canDrive, findTools } from '../../shared/packetfilter/iptables/tools.ts';
 import type { Backend } from './backend.ts';
 import type { TproxyOptions } from './config.ts';
 import { iptablesBackend } from './iptables/backend.ts';
@@ -36,7 +36,7 @@ export function withBackends<T>(
     const nftables = nftablesBackend();
     // A host may have one variant for IPv4 and the other for IPv6.
     const otherVariants = (['nft', 'legacy'] as const).flatMap((variant) => {
-      const families = FAMILIES.filter((_, at) => variants[at] !== variant);
+      const families = FAMILIES.filter((family, at) => variants[at] !== variant && canDrive(family, variant));
       return families.length === 0
         ? []
         : [iptablesBackend({ commandPrefix: prefixes[variant], onlyPrograms, warn, variant, families })];

@@ -114,14 +114,14 @@ function takeNext(store: Store, request: Request): IpAddress {
       (candidate) => isExcluded(sets, candidate),
     );
     if (address === undefined) {
-      // The catalog's file may be wrong; the lease files are not.
+      // The index may be wrong; the lease files are not.
       if (store.refresh()) continue;
       const { reclaimed, stale } = reclaim(store, request, inSet);
       if (reclaimed > 0) continue;
       throw exhausted(store, request, stale);
     }
     if (store.create(address, owner)) return address;
-    // The file exists although the catalog says that the address is free.
+    // The file exists although the index says that the address is free.
     store.refresh();
   }
 }

@@ -1,6 +1,13 @@
 import { join } from 'node:path';
 import { KnownAttachments } from '../attachments/attachments.ts';
-import { formatLease, ownerKey, readLease, scanStore, type LeaseText } from '../attachments/lease-files.ts';
+import {
+  formatLease,
+  ownerKey,
+  readLease,
+  scanStore,
+  type FoundLease,
+  type LeaseText,
+} from '../attachments/lease-files.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { Invocation } from '../cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../cni/results.ts';
@@ -88,8 +95,13 @@ export function ipamDel(call: Removal): void {
 /** @returns whether there was a lease */
 function releaseIn(dataDir: string, call: Removal): boolean {
   const released = withStore(join(dataDir, call.network), { create: false, warn: call.warn }, (store) => {
-    const { exact, legacy } = store.leasesOf(call);
-    const leases = exact.length > 0 ? exact : legacy;
+    const find = (): FoundLease[] => {
+      const { exact, legacy } = store.leasesOf(call);
+      return exact.length > 0 ? exact : legacy;
+    };
+    let leases = find();
+    // The index may lack a lease that another program made within the resolution of the file system's clock.
+    if (leases.length === 0 && store.refresh()) leases = find();
     for (const lease of leases) store.remove(lease);
     return leases.length;
   });

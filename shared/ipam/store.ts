@@ -10,9 +10,14 @@ import {
 } from '../attachments/lease-files.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { withFileLock } from '../kernel/locks.ts';
-import { formatAddress, parseAddress, type IpAddress } from '../net/address.ts';
-import { Catalog, DamagedTable, MemorySlots } from './catalog.ts';
-import { dropCatalog, keepCatalog, openCatalog, type OpenCatalog } from './catalog-file.ts';
+import {
+  compareAddresses,
+  formatAddress,
+  nextAddress,
+  parseAddress,
+  type IpAddress,
+} from '../net/address.ts';
+import { readIndex, removeIndex, writeIndex, type LeaseIndex } from './index-file.ts';
 import type { Interval } from './ranges.ts';
 import { LOCK_MODE, overwriteFile, placeFile, removeLeftovers, repairLock } from './store-files.ts';
 
@@ -51,28 +56,26 @@ export function withStore<T>(
   }
 }
 
-/** One network's leases: a folder in the reference's format (docs/on-disk.md). Only to be used while its lock is held. */
+/** One network's leases: a folder in the reference's format (docs/reference/files.md). Only to be used while its lock is held. */
 export class Store {
   readonly #folder: string;
-  #opened: OpenCatalog | undefined;
-  #catalog: Catalog;
+  #index: LeaseIndex;
+  /** Of all lease files; undefined while the index is trusted. */
   #contents: StoreContents | undefined;
-  #slots: MemorySlots | undefined;
   #changed = false;
 
   constructor(folder: string) {
     this.#folder = folder;
     attempt(() => removeLeftovers(folder));
-    this.#opened = attempt(() => openCatalog(folder));
-    this.#catalog = this.#opened?.catalog ?? this.#readAll();
+    this.#index = readIndex(folder) ?? this.#readAll();
   }
 
   /** Leases with exactly this owner, and those of old releases that name only the container. Confirmed by their files. */
   leasesOf(owner: Owner): { exact: FoundLease[]; legacy: FoundLease[] } {
-    return this.#withCatalog(() => ({
+    return {
       exact: this.#leasesOfKey(formatLease(owner.containerId, owner.ifname)),
       legacy: this.#leasesOfKey(owner.containerId),
-    }));
+    };
   }
 
   /** Everything in the store; reads every file. */
@@ -81,8 +84,10 @@ export class Store {
     return this.#contents?.leases ?? [];
   }
 
-  firstFree(interval: Interval): IpAddress | undefined {
-    return this.#withCatalog(() => this.#catalog.firstFree(interval));
+  firstFree({ first, last }: Interval): IpAddress | undefined {
+    let address: IpAddress | undefined = first;
+    while (address !== undefined && this.#index.has(formatAddress(address))) address = nextAddress(address);
+    return address !== undefined && compareAddresses(address, last) <= 0 ? address : undefined;
   }
 
   /**
@@ -93,21 +98,17 @@ export class Store {
     const text = formatLease(owner.containerId, owner.ifname);
     this.#changed = true;
     const made = placeFile(this.#folder, text, (temporary) => linkSync(temporary, this.#path(address)));
-    if (made) this.#update(() => this.#catalog.add(address, text));
-    else this.#learn(address);
+    // A lease that was not there before: written without the lock, by an operator's script or a copy of the folder in progress.
+    this.#index.set(formatAddress(address), made ? text : ownerKey(readLease(this.#path(address))));
     return made;
   }
 
   /** Gives a lease that named only the container its full text, so that it cannot count for another interface as well. */
-  adopt({ path, address, lease }: FoundLease, owner: Owner): void {
+  adopt({ path, address }: FoundLease, owner: Owner): void {
     const text = formatLease(owner.containerId, owner.ifname);
     this.#changed = true;
     placeFile(this.#folder, text, (temporary) => renameSync(temporary, path));
-    if (address === undefined) return;
-    this.#update(() => {
-      this.#catalog.remove(address, ownerKey(lease));
-      this.#catalog.add(address, text);
-    });
+    if (address !== undefined) this.#index.set(formatAddress(address), text);
   }
 
   /** Sets the lease's time to now: an ADD asked for it again, so it is not from an earlier boot. */
@@ -115,16 +116,16 @@ export class Store {
     lutimesSync(path, new Date(), new Date());
   }
 
-  remove({ path, address, lease }: FoundLease): void {
+  remove({ path, address }: FoundLease): void {
     rmSync(path, { force: true });
     this.#changed = true;
-    if (address !== undefined) this.#update(() => this.#catalog.remove(address, ownerKey(lease)));
+    if (address !== undefined) this.#index.delete(formatAddress(address));
   }
 
   /** Undefined if there is none, or no address in it. */
   lastReserved(set: number): IpAddress | undefined {
     return parseAddress(
-      (readStoreFile(`${this.#folder}/${lastReservedName(set)}`, LONGEST_ADDRESS) || '').trim(),
+      (readStoreFile(`${this.#folder}/${lastReservedName(set)}`, MAX_ADDRESS_BYTES) || '').trim(),
     );
   }
 
@@ -135,86 +136,45 @@ export class Store {
   }
 
   /**
-   * Replaces a catalog that was opened from its file, and may be wrong, by the lease files; removes empty leases.
+   * Replaces an index that was read from its file, and may be wrong, by the lease files; removes empty leases.
    * @returns false if all files were read before
    */
   refresh(): boolean {
     if (this.#contents !== undefined) return false;
-    this.close();
-    this.#catalog = this.#readAll();
+    this.#index = this.#readAll();
     return true;
   }
 
-  /** Keeps the catalog for the next call; if that fails, the next call reads all leases. */
+  /** Keeps the index for the next call; if that fails, the next call reads all leases. */
   keep(): void {
     attempt(() => {
-      if (this.#catalog.used === 0) {
-        dropCatalog(this.#folder);
-        return;
+      if (this.#index.size < KEEP_FROM || this.#contents?.isFlat === false || this.#hasOtherNames()) {
+        removeIndex(this.#folder);
+      } else if (this.#changed || this.#contents !== undefined) {
+        writeIndex(this.#folder, this.#index);
       }
-      if (this.#opened !== undefined) {
-        if (this.#changed) this.#opened.seal();
-        return;
-      }
-      if (this.#slots !== undefined && this.#isWorthKeeping()) {
-        keepCatalog(this.#folder, this.#slots, this.#catalog.used);
-        return;
-      }
-      dropCatalog(this.#folder);
     });
-  }
-
-  close(): void {
-    this.#opened?.close();
-    this.#opened = undefined;
   }
 
   #leasesOfKey(key: string): FoundLease[] {
     const strays = this.#contents?.leases.filter(({ address }) => address === undefined) ?? [];
-    const hinted = this.#catalog.addressesOf(key).map((address): FoundLease => {
-      const path = this.#path(address);
-      return { path, address, lease: readLease(path), isFile: true };
+    const indexed = [...this.#index].filter(([, owner]) => owner === key);
+    const leases = indexed.map(([name]): FoundLease => {
+      const path = `${this.#folder}/${name}`;
+      return { path, address: parseAddress(name), lease: readLease(path), isFile: true };
     });
-    return [...hinted, ...strays].filter(({ lease }) => ownerKey(lease) === key);
+    return [...leases, ...strays].filter(({ lease }) => ownerKey(lease) === key);
   }
 
-  /**
-   * Adds a lease that was not there when all were read: written without the lock, by an operator's script or a copy of the folder in
-   * progress. Otherwise allocation would try the same address again and again.
-   */
-  #learn(address: IpAddress): void {
-    if (this.#contents === undefined || this.#catalog.isTaken(address)) return;
-    const lease = readLease(this.#path(address));
-    this.#catalog.add(address, ownerKey(lease));
-  }
-
-  /** Reads from the catalog; if its file is damaged, from one built from the lease files. */
-  #withCatalog<T>(read: () => T): T {
-    try {
-      return read();
-    } catch (thrown) {
-      if (!(thrown instanceof DamagedTable) || !this.refresh()) throw thrown;
-      return read();
-    }
-  }
-
-  /** Notes in the catalog what was just done to a file; a damaged catalog is built anew, and then knows it already. */
-  #update(change: () => void): void {
-    try {
-      change();
-    } catch (thrown) {
-      if (!(thrown instanceof DamagedTable) || !this.refresh()) throw thrown;
-    }
-  }
-
-  #readAll(): Catalog {
+  #readAll(): LeaseIndex {
     const contents = scanStore(this.#folder);
     const leases = contents.leases.filter((found) => !this.#isCrashLeftover(found));
     this.#contents = { ...contents, leases };
-    this.#slots = new MemorySlots(capacityFor(leases.length));
-    const catalog = new Catalog(this.#slots);
-    for (const { address, lease } of leases) if (address !== undefined) catalog.add(address, ownerKey(lease));
-    return catalog;
+    return new Map(
+      leases.flatMap(({ address, lease }) =>
+        address === undefined ? [] : [[formatAddress(address), ownerKey(lease)]],
+      ),
+    );
   }
 
   /** No other process is writing while the lock is held: the writer of an empty lease died. */
@@ -224,11 +184,12 @@ export class Store {
     return true;
   }
 
-  #isWorthKeeping(): boolean {
-    const contents = this.#contents;
-    if (contents === undefined || !contents.isFlat || contents.leases.length < KEEP_FROM) return false;
-    return !contents.leases.some(
-      ({ address, lease }) => address === undefined && ownerKey(lease) !== undefined,
+  /** Leases under names that are no addresses are not in the index. */
+  #hasOtherNames(): boolean {
+    return (
+      this.#contents?.leases.some(
+        ({ address, lease }) => address === undefined && ownerKey(lease) !== undefined,
+      ) === true
     );
   }
 
@@ -238,13 +199,9 @@ export class Store {
 }
 
 function workOn<T>(store: Store, work: (store: Store) => T): T {
-  try {
-    const result = work(store);
-    store.keep();
-    return result;
-  } finally {
-    store.close();
-  }
+  const result = work(store);
+  store.keep();
+  return result;
 }
 
 /** An error of node:fs, as an error that says which store cannot be used and why. */
@@ -260,17 +217,10 @@ function lastReservedName(set: number): string {
   return `last_reserved_ip.${set}`;
 }
 
-/** Fewer leases are read faster than a catalog is written, and small hosts need no extra file. */
+/** Fewer leases are read faster than an index is written, and small hosts need no extra file. */
 const KEEP_FROM = 32;
-/** Bytes; more than any address has. */
-const LONGEST_ADDRESS = 100;
-
-/** Owners, and as many pages if the addresses are far apart, fill at most half of it. */
-function capacityFor(leases: number): number {
-  let capacity = 256;
-  while (capacity < leases * 4) capacity *= 2;
-  return capacity;
-}
+/** More than any address has. */
+const MAX_ADDRESS_BYTES = 100;
 
 /** For steps whose failure costs time or order only. */
 function attempt<T>(work: () => T): T | undefined {

@@ -3,7 +3,7 @@ import { CniCode, CniError } from '../cni/errors.ts';
 import { readNodeConfig } from '../config/node-config.ts';
 import { runAll } from '../cni/undo.ts';
 import { createIptablesDriver } from './iptables/driver.ts';
-import { findTools } from './iptables/tools.ts';
+import { canDrive, findTools } from './iptables/tools.ts';
 import { createIptablesNftDriver } from './iptables-nft/driver.ts';
 import { variantHasTables, type IptablesVariant } from './tables-in-use.ts';
 
@@ -37,8 +37,8 @@ export interface DriverOptions {
 }
 
 /**
- * The driver of iptables' tables on this host: over netlink where the host's iptables is the nf_tables variant, in process where it is the legacy
- * variant, by the programs where neither is possible. The variant of each family is determined at the first read or apply.
+ * The driver of iptables' tables on this host: over netlink where the host's iptables is the nf_tables variant, by its programs where it is the
+ * legacy variant. The variant of each family is determined at the first read or apply.
  */
 export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
   const programs = createIptablesDriver({ ...options, where: options.where ?? 'host' });
@@ -65,7 +65,7 @@ export function chooseDriver(options: DriverOptions = {}): PacketFilterDriver {
  * Drivers of all variants of iptables that can hold rules in this network namespace: first the host's own (see {@link chooseDriver}),
  * then each other variant that has tables here. Rules are there when the host's `iptables` was switched (update-alternatives, another
  * PATH, a new image) after ADD. The search costs a file per family where the host's iptables is the nf_tables variant, a netlink request
- * per family where it is the legacy one; the other variant's tables are driven without its programs.
+ * per family where it is the legacy one. iptables-legacy's tables are left alone on a host without its programs.
  *
  * - ADD writes with {@link chooseDriver}, and removes an earlier ADD's rules with {@link otherDrivers}.
  * - DEL and GC: {@link removeEverywhere}.
@@ -82,7 +82,10 @@ export function driversWithRules(options: Omit<DriverOptions, 'variant'> = {}): 
 export function otherDrivers(options: Omit<DriverOptions, 'variant'> = {}): PacketFilterDriver[] {
   return (['nft', 'legacy'] as const).flatMap((variant) => {
     const families = (['ipv4', 'ipv6'] as const).filter(
-      (family) => findTools(family)?.variant !== variant && variantHasTables(variant, family),
+      (family) =>
+        findTools(family)?.variant !== variant &&
+        canDrive(family, variant) &&
+        variantHasTables(variant, family),
     );
     if (families.length === 0) return [];
     const { read, apply } = chooseDriver({ ...options, variant });

@@ -88,7 +88,6 @@ function wholeLife(list: string): Record<'add' | 'check' | 'del', string[]> {
 const HOSTS = [
   ['iptables', 'nft'],
   ['nftables', 'nft'],
-  ['iptables', 'legacy'],
 ] as const;
 
 let used: string | undefined;

@@ -1,6 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { symlinkSync, unlinkSync } from 'node:fs';
-import { exchangesOfLegacyTables } from './exchanges.ts';
+import { existsSync, mkdirSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
 import { run, sh, type Variant } from './variants.ts';
 import { errorOf, runPluginProcess, variables, type Attachment } from './plugin.ts';
@@ -194,10 +193,24 @@ export function commits(): string[] {
 const FAMILIES = ['iptables', 'ip6tables'] as const;
 let changedSince: () => string[] = () => [];
 
+/** iptables-legacy-restore is called through a script that notes each commit. */
 function changedLegacyTables(): () => string[] {
-  const exchanged = exchangesOfLegacyTables();
-  return () => exchanged().map((family) => (family === 'ipv4' ? 'iptables' : 'ip6tables'));
+  rmSync(COMMITS, { recursive: true, force: true });
+  mkdirSync(COMMITS);
+  for (const family of FAMILIES) {
+    const script = `${COMMITS}/${family}-legacy-restore`;
+    const note = `#!/bin/sh\ntouch ${COMMITS}/${family}\nexec /usr/sbin/${family}-legacy-restore "$@"\n`;
+    writeFileSync(script, note, { mode: 0o755 });
+    point(`${family}-restore`, script);
+  }
+  return () => {
+    const changed = FAMILIES.filter((family) => existsSync(`${COMMITS}/${family}`));
+    for (const family of changed) unlinkSync(`${COMMITS}/${family}`);
+    return changed;
+  };
 }
+
+const COMMITS = '/run/commits';
 
 /** Objects of nf_tables have handles that are never used again: a rule deleted and put back is another one. */
 function changedTables(): () => string[] {

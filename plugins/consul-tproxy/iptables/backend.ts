@@ -23,7 +23,7 @@ import type { TablePlan } from '../plan.ts';
 import type { CommandPrefix } from './command-prefix.ts';
 
 export interface IptablesBackendOptions {
-  /** Undefined: that of the host's `iptables`. One that is given needs no programs, except where `onlyPrograms` is set. */
+  /** Undefined: that of the host's `iptables`. */
   readonly variant?: IptablesVariant;
   /** Both when left out. */
   readonly families?: readonly Family[];
@@ -93,7 +93,7 @@ class IptablesTables {
       ...(prefix.length === 0 ? {} : { commandPrefix: prefix }),
       ...(variant === undefined ? {} : { variant }),
     });
-    const withoutPrograms = variant !== undefined && !onlyPrograms;
+    const withoutPrograms = variant === 'nft' && !onlyPrograms;
     return { name, read, apply, supports: (family) => withoutPrograms || supports(family) };
   }
 

@@ -15,9 +15,9 @@ export interface Tools {
 }
 
 /**
- * Searches once per call and PATH.
- * @param variant default: the variant that the name `iptables` leads to
- * @returns undefined if the host does not have them (an IPv4-only host may lack ip6tables)
+ * Searched once in a call, and again when PATH is another one: every part of a plugin asks for them.
+ * @param variant the programs of one variant whatever `iptables` itself leads to; that one when left out
+ * @returns undefined when the host lacks them (an IPv4-only host may lack ip6tables)
  */
 export function findTools(family: Family, variant?: Tools['variant']): Tools | undefined {
   const prefix = variant === undefined ? PREFIX[family] : `${PREFIX[family]}-${variant}`;
@@ -34,7 +34,7 @@ function searchTools(family: Family, prefix: string): Tools | undefined {
   return { family, variant: variantOf(restore), save, restore };
 }
 
-/** @throws CniError that says what to install */
+/** @throws CniError when the host lacks them, saying what to install */
 export function needTools(family: Family, variant?: Tools['variant']): Tools {
   const tools = findTools(family, variant);
   if (tools !== undefined) return tools;
@@ -48,26 +48,17 @@ export function needTools(family: Family, variant?: Tools['variant']): Tools {
 }
 
 /**
- * Reading a legacy table creates it (the kernel loads a module and registers its hooks), so a table that does not exist is not read. /proc lists
- * the tables of the caller's namespace.
+ * Legacy tables come into being when they are first looked at (the kernel loads a module and hooks it into every packet's
+ * way), so a table that was never used is not looked at. /proc names those of the namespace that the caller is in.
  */
 export function isUnused({ family, variant }: Tools, table: TableName): boolean {
-  // Unknown in a user namespace: reading it creates it at worst.
+  // A table that cannot be told to be in use is read all the same: in a user namespace that makes it at worst.
   return variant === 'legacy' && legacyTablesInUse(family)?.includes(table) === false;
 }
 
-/** Tools of iptables-legacy for tables that are written in process; searched only if a program has to run. */
-export function legacyToolsOnDemand(family: Family): Tools {
-  return {
-    family,
-    variant: 'legacy',
-    get save() {
-      return needTools(family, 'legacy').save;
-    },
-    get restore() {
-      return needTools(family, 'legacy').restore;
-    },
-  };
+/** Whether rules of a variant can be read and written here: nf_tables needs no program, iptables-legacy does. */
+export function canDrive(family: Family, variant: Tools['variant']): boolean {
+  return variant === 'nft' || findTools(family, variant) !== undefined;
 }
 
 export interface ToolRun {
@@ -76,7 +67,7 @@ export interface ToolRun {
   readonly commandPrefix?: readonly string[];
 }
 
-/** Runs one of the programs; the caller checks the exit code. */
+/** Runs one of the programs; its answer is for the caller to judge. */
 export function runTool(file: string, args: readonly string[], run: ToolRun): RunResult {
   const [first = file, ...rest] = [...(run.commandPrefix ?? []), file, ...args];
   return runProgram(first, rest, {
@@ -89,15 +80,16 @@ const PREFIX = { ipv4: 'iptables', ipv6: 'ip6tables' } as const;
 const NAMES = { ipv4: 'IPv4', ipv6: 'IPv6' } as const;
 
 /**
- * The name leads to xtables-nft-multi or xtables-legacy-multi, directly or through /etc/alternatives. Releases before 1.8 are the legacy variant.
+ * The name leads to xtables-nft-multi or xtables-legacy-multi, directly or through /etc/alternatives. Before release 1.8
+ * there was one program, which was what is called legacy since.
  */
 function variantOf(program: string): 'nft' | 'legacy' {
   return basename(realpathSync.native(program)).includes('nft') ? 'nft' : 'legacy';
 }
 
 /**
- * iptables-legacy takes one lock for all namespaces of a host. In a container's namespace, which only this process changes, it gets a lock file of
- * this process that needs no cleanup: flock(2) works on files in /proc.
+ * iptables-legacy takes one lock for all namespaces of a host. In a container's namespace, which only this process writes,
+ * it is given a file that is this process's own and leaves nothing behind: flock works on entries of /proc too.
  */
 function lockFile(where: 'host' | 'container'): Record<string, string> {
   return where === 'host' ? {} : { XTABLES_LOCKFILE: `/proc/${process.pid}/stat` };

@@ -42,7 +42,7 @@ test('killed at random moments, again and again: nothing empty, nothing lost, no
   const dataDir = mkdtempSync('/run/store-');
   const net = config(dataDir);
   mkdirSync(`${dataDir}/net`);
-  // Enough for a catalog, so that kills fall into its upkeep too.
+  // Enough for an index, so that some kills happen while it is written.
   for (let at = 100; at < 140; at++) writeFileSync(`${dataDir}/net/10.1.2.${at}`, `base${at}\r\neth0`);
   const usual = await durationOf('ADD', 'probe', net);
   await Promise.all(

@@ -70,13 +70,13 @@ if (referenceMissing === undefined) {
     ]);
   });
 
-  test('changes of the reference are noticed while a catalog is kept, and it never sees the catalog', () => {
+  test('changes of the reference are noticed while an index is kept, and it never sees the index', () => {
     const dataDir = mkdtempSync('/run/store-');
     const net = config(dataDir);
     for (let at = 0; at < 40; at++) runReference('ADD', `c${at}`, net);
     assert.is(addressOf(weft('ADD', 'ours', net)), '10.1.2.42');
-    const [catalog] = readdirSync('/run/weft/ipam');
-    assert.ok(catalog !== undefined, 'forty leases are worth a catalog');
+    const [index] = readdirSync('/run/weft/ipam');
+    assert.ok(index !== undefined, 'forty leases are worth an index');
     assert.equal(
       readdirSync(`${dataDir}/net`).filter((name) => !/^10\.|^lock$|^last_reserved_ip\.0$/.test(name)),
       [],

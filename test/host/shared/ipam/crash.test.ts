@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { CATALOG_DIR } from '../../../../shared/ipam/catalog-file.ts';
+import { INDEX_DIR } from '../../../../shared/ipam/index-file.ts';
 import { ipamAdd, ipamDel, ipamGc } from '../../../../shared/ipam/ipam.ts';
 import { suite } from '../../../support/suite.ts';
 import { callOn, leasesIn, newDataDir } from './calls.ts';
@@ -12,7 +12,7 @@ const test = suite('killed at any moment', { limit: 240 });
 const CHILD = resolve(import.meta.dirname, 'crash-child.ts');
 const ipam = { ranges: [[{ subnet: '10.1.2.0/24' }], [{ subnet: 'fd00::/64' }]] };
 
-/** Few leases: no catalog. Many: one is kept, and was left by an earlier call. */
+/** Few leases: no index. Many: one is kept, and was left by an earlier call. */
 const STORES = { few: 2, many: 40 };
 
 for (const [size, count] of Object.entries(STORES)) {
@@ -86,9 +86,9 @@ function preparedStore(count: number): string {
   writeFileSync(`${dataDir}/net/last_reserved_ip.0`, `10.1.2.${count + 1}`);
   ipamDel(callOn(dataDir, { id: 'absent', ipam }));
   assert.is(
-    existsSync(CATALOG_DIR) && readdirSync(CATALOG_DIR).length > 0,
+    existsSync(INDEX_DIR) && readdirSync(INDEX_DIR).length > 0,
     count >= 32,
-    'a catalog with many leases only',
+    'an index with many leases only',
   );
   return dataDir;
 }

@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 
-/** What the reference's host-local does to a store, in few words: reads all, takes the next name, knows of no catalog. */
+/** What the reference's host-local does to a store, in short: reads all, takes the next name, knows of no index. */
 export function referenceAdd(
   store: string,
   owner: string,

@@ -71,7 +71,7 @@ for (const variant of VARIANTS) {
   });
 }
 
-test('the other variant is driven without its programs', () => {
+test('without programs, rules of the nf_tables variant are removed, and tables of iptables-legacy are left alone', () => {
   for (const variant of VARIANTS) {
     useVariant(variant);
     clear('nat');
@@ -79,20 +79,18 @@ test('the other variant is driven without its programs', () => {
   }
   process.env['PATH'] = '/usr/sbin:/usr/bin:/sbin:/bin';
   removePrograms(
-    ...['iptables', 'iptables-nft', 'iptables-legacy'].flatMap((name) => [`${name}-save`, `${name}-restore`]),
+    ...['iptables', 'iptables-nft', 'iptables-legacy', 'ip6tables-legacy'].flatMap((name) => [
+      `${name}-save`,
+      `${name}-restore`,
+    ]),
   );
   assert.equal(
     otherDrivers().map(({ name }) => name),
-    ['iptables-nft', 'iptables-legacy'],
+    ['iptables-nft'],
   );
   assert.is(missing(), undefined);
   removeEverywhere([REMOVAL], warn);
-  assert.equal(
-    driversWithRules()
-      .filter(({ supports }) => supports('ipv4'))
-      .map((driver) => driver.read('ipv4', 'nat').chains.has('CNI-X')),
-    [false, false],
-  );
+  assert.match(missing() ?? '', /CNI-X/);
 });
 
 test.run();

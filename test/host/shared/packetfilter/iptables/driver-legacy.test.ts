@@ -1,3 +1,3 @@
 import { kernelDriverCases } from './kernel-driver.cases.ts';
 
-kernelDriverCases('legacy', 'in process');
+kernelDriverCases('legacy', 'by programs');

@@ -1,3 +1,0 @@
-import { kernelDriverCases } from './kernel-driver.cases.ts';
-
-kernelDriverCases('legacy', 'by programs');
