@@ -162,7 +162,7 @@ function aptGet(...args) {
 }
 
 /** @param {string} command */
-function isInstalled(command) {
+export function isInstalled(command) {
   const folders = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
   return folders
     .filter((folder) => folder !== '')

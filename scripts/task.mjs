@@ -8,8 +8,9 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nodeBase } from '../build/node-binary.mjs';
 import { isUpToDate } from '../build/stamp.mjs';
+import { ENVOY_TOOLS, provideEnvoy } from './envoy.mjs';
 import { provideFirewalld } from './firewalld.mjs';
-import { BENCH_TOOLS, BUILD_TOOLS, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
+import { BENCH_TOOLS, BUILD_TOOLS, isInstalled, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const TASKS = { build, countdash, test, unit, host, lint, typecheck, coverage, bench, soak, fuzz };
@@ -66,7 +67,18 @@ async function build(options) {
 async function countdash(options) {
   requireRoot('the example creates network namespaces');
   setUp(root, TOOLS);
-  return (await buildIfStale()) || run(resolve(root, 'dist/bin/weft'), ['countdash', ...options]);
+  const wanted = withEnvoy(options);
+  return (await buildIfStale()) || run(resolve(root, 'dist/bin/weft'), ['countdash', ...wanted]);
+}
+
+/** `--envoy` without a path means the executable in PATH; where there is none, one is downloaded. @param {string[]} options */
+function withEnvoy(options) {
+  const at = options.indexOf('--envoy');
+  if (at < 0 || !(options[at + 1] ?? '-').startsWith('-') || isInstalled('envoy')) return options;
+  setUp(root, ENVOY_TOOLS);
+  const program = provideEnvoy(root, 'it is the sidecar of the example (--envoy), and not in PATH');
+  if (program === undefined) throw new SetupError('install Envoy, or name it: --envoy PATH');
+  return options.with(at, `--envoy=${program}`);
 }
 
 /** Everything; with parts of paths, only the test files whose path contains one of them. @param {string[]} parts */
@@ -74,6 +86,10 @@ async function test(parts) {
   requireRoot('the tests create network namespaces; "npm run unit" needs no root');
   setUp(root, [...BUILD_TOOLS, ...TOOLS, ...TEST_TOOLS]);
   if (parts.length === 0 || parts.some((part) => part.includes('firewall'))) provideFirewalld(root);
+  if (parts.length === 0 || parts.some((part) => part.includes('envoy'))) {
+    setUp(root, ENVOY_TOOLS);
+    provideEnvoy(root, 'tests run it as the sidecar');
+  }
   if (await buildIfStale()) return 1;
   if (parts.length === 0 && !(await checkSources())) return 1;
   return runTests(parts);

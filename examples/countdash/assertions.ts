@@ -4,7 +4,8 @@ import { type Runtime, checkNetwork } from '../../conflist/runtime.ts';
 import { type Children, askInside } from './children.ts';
 import { virtualName } from './dns.ts';
 import type { Addresses } from './example.ts';
-import { type Plan, UPSTREAM_PORT, groupsOf, nomadAttachment } from './plan.ts';
+import { type EnvoyStatistics, readStatistics } from './envoy/statistics.ts';
+import { type Group, type Plan, UPSTREAM_PORT, groupsOf, nomadAttachment } from './plan.ts';
 import type { ProbeAnswer, ProbeConfig } from './programs.ts';
 import type { Progress } from './progress.ts';
 
@@ -33,6 +34,7 @@ export async function assertExample(parts: Parts): Promise<number> {
     ...page(parts),
     ...(options.deny ? refusal(parts) : counting(parts)),
     ...(options.upstreams ? [] : [...protection(parts), ...bypassRefused(parts)]),
+    ...(options.envoy === undefined ? [] : counters(parts)),
   ];
   let failures = 0;
   for (const { title, verify } of assertions) {
@@ -127,6 +129,43 @@ function refusal({ plan }: Parts): Assertion[] {
       },
     },
   ];
+}
+
+/** What both Envoys counted meanwhile; the dashboard was asked three times, or once where the intention denies. */
+function counters(parts: Parts): Assertion[] {
+  const { plan } = parts;
+  const calls = plan.options.deny ? 1 : 3;
+  const atLeast = (seen: number, wanted: number, what: string): string => {
+    if (seen >= wanted) return `${what}: ${seen}`;
+    throw new Error(`${what}: wanted at least ${wanted}, got ${seen}`);
+  };
+  return [
+    {
+      title: "Envoy's counters of count-dashboard",
+      verify: async () => {
+        const { callsOut, handshakesOut } = await statisticsOf(parts, plan.dashboard);
+        return `${atLeast(callsOut, calls, 'calls')}, ${atLeast(handshakesOut, calls, 'TLS handshakes')}`;
+      },
+    },
+    {
+      title: "Envoy's counters of count-api",
+      verify: async () => {
+        const { handshakesIn, failedIn, allowed, denied } = await statisticsOf(parts, plan.api);
+        const [decided, other] = plan.options.deny ? [denied, allowed] : [allowed, denied];
+        expectEqual(String(other), '0');
+        return [
+          atLeast(handshakesIn, calls, 'TLS handshakes'),
+          atLeast(decided, calls, plan.options.deny ? 'denied (RBAC)' : 'allowed (RBAC)'),
+          ...(plan.options.upstreams ? [] : [atLeast(failedIn, 2, 'refused without a certificate')]),
+        ].join(', ');
+      },
+    },
+  ];
+}
+
+/** Counters of the Envoy of one group. */
+export function statisticsOf({ children }: Pick<Parts, 'children'>, group: Group): Promise<EnvoyStatistics> {
+  return readStatistics((config) => askInside(children, group.netns, config));
 }
 
 /** Without a certificate of the mesh, count-api is unreachable at its own port and at its sidecar's port. */

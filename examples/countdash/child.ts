@@ -3,12 +3,14 @@ import { libc } from '../../shared/kernel/libc.ts';
 import { writeAll } from '../../shared/kernel/stdio.ts';
 import { type DashboardConfig, type ProbeConfig, probe, serveCountApi, serveDashboard } from './programs.ts';
 import { serveDns, type DnsConfig } from './dns.ts';
-import { serveSidecar, type SidecarConfig } from './sidecar.ts';
+import { prepareEnvoy, type EnvoyConfig } from './envoy/process.ts';
+import { serveSidecar, type Log, type SidecarConfig } from './sidecar.ts';
 
 /** What one process of the example does. Its parent sends this as one line of JSON on stdin. */
 export type ChildRole =
   | { readonly role: 'dns'; readonly config: DnsConfig }
   | { readonly role: 'sidecar'; readonly config: SidecarConfig }
+  | { readonly role: 'envoy'; readonly config: EnvoyConfig }
   | { readonly role: 'count-api'; readonly config: { readonly port: number } }
   | { readonly role: 'dashboard'; readonly config: DashboardConfig }
   | { readonly role: 'probe'; readonly config: ProbeConfig };
@@ -28,15 +30,21 @@ export async function countdashChild(): Promise<never> {
   const first = await lines.next();
   if (first.done === true) process.exit(1);
   const order = JSON.parse(first.value) as ChildOrder;
+  const begin = prepare(order);
   dropPrivileges(order.uid);
-  const result = await start(order, (line) => say({ say: 'log', line }));
+  const result = await begin((line) => say({ say: 'log', line }));
   say({ say: 'ready', result });
   while ((await lines.next()).done !== true);
   // Its servers would keep it alive.
   process.exit(0);
 }
 
-function start(order: ChildOrder, tell: (line: string) => void): Promise<unknown> {
+/** Does what needs the privileges that the child has at first. @returns the rest of its work */
+function prepare(order: ChildOrder): (tell: Log) => Promise<unknown> {
+  return order.role === 'envoy' ? prepareEnvoy(order.config) : (tell) => start(order, tell);
+}
+
+function start(order: Exclude<ChildOrder, { role: 'envoy' }>, tell: Log): Promise<unknown> {
   switch (order.role) {
     case 'dns':
       return serveDns(order.config, tell);

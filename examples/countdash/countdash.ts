@@ -1,6 +1,6 @@
 import { type Server, createServer } from 'node:net';
 import { pluginFolder } from '../../conflist/runtime.ts';
-import { assertExample } from './assertions.ts';
+import { assertExample, statisticsOf } from './assertions.ts';
 import { Children } from './children.ts';
 import { type Plan, exampleList, groupsOf, makePlan } from './plan.ts';
 import { setUp } from './example.ts';
@@ -9,7 +9,7 @@ import { checkHost, checkPort, clearLeftovers } from './preflight.ts';
 import { portHolders, readHostFacts } from './host.ts';
 import { listening } from './programs.ts';
 import { HELP, type Options, parseOptions } from './options.ts';
-import { drawPicture } from './picture.ts';
+import { drawPicture, type SidecarStatistics } from './picture.ts';
 import { Progress } from './progress.ts';
 import { type State, isAlive, readState, startOf, writeState } from './state.ts';
 import { PROCESS_MARK, remains, runtimeOf, tearDown } from './teardown.ts';
@@ -28,14 +28,14 @@ export function countdash(argv: readonly string[]): Promise<number> {
 }
 
 async function runExample(argv: readonly string[]): Promise<number> {
-  const options = parseOptions(argv);
+  const wanted = parseOptions(argv);
   const progress = new Progress();
-  if (options === undefined) {
+  if (wanted === undefined) {
     progress.line(HELP.trimEnd());
     return 0;
   }
-  const binDirs = options.binDirs ?? [pluginFolder()];
-  checkHost(binDirs, options.upstreams ? PLUGINS : [...PLUGINS, 'consul-cni'], options.dualStack);
+  const binDirs = wanted.binDirs ?? [pluginFolder()];
+  const options = checkHost(binDirs, wanted.upstreams ? PLUGINS : [...PLUGINS, 'consul-cni'], wanted);
   const lock = await lockExample();
   try {
     return await runAlone(options, binDirs, progress);
@@ -79,14 +79,29 @@ async function live(
   const parts = { list, runtime, children, progress, throwIfStopped: () => stop.check() };
   progress.line(`countdash, ${variant(plan.options)}`);
   const addresses = await setUp(plan, parts);
-  if (plan.options.once) return (await assertExample({ ...parts, plan, addresses })) === 0 ? 0 : 1;
-  progress.line();
-  for (const line of drawPicture(plan, addresses)) progress.line(line);
+  const draw = async (): Promise<void> => {
+    const counted = plan.options.envoy === undefined ? undefined : await statistics(plan, children);
+    for (const line of ['', ...drawPicture(plan, addresses, counted), '']) progress.line(line);
+  };
+  if (plan.options.once) {
+    const failures = await assertExample({ ...parts, plan, addresses });
+    if (plan.options.envoy !== undefined) await draw();
+    return failures === 0 ? 0 : 1;
+  }
+  await draw();
   progress.line(
-    `\nThe page: http://${plan.hostAddress}:${plan.options.port}\nCtrl-C stops the example and removes everything.\n`,
+    `The page: http://${plan.hostAddress}:${plan.options.port}\nCtrl-C stops the example and removes everything.\n`,
   );
   await Promise.race([stop.asked, children.death]);
+  if (plan.options.envoy !== undefined) await draw();
   return 0;
+}
+
+async function statistics({ api, dashboard }: Plan, children: Children): Promise<SidecarStatistics> {
+  return {
+    api: await statisticsOf({ children }, api),
+    dashboard: await statisticsOf({ children }, dashboard),
+  };
 }
 
 async function takeDown(state: State, progress: Progress): Promise<boolean> {
@@ -115,9 +130,10 @@ function newState(plan: Plan, binDirs: readonly string[]): State {
   };
 }
 
-function variant({ upstreams, deny, dualStack, backend }: Options): string {
+function variant({ upstreams, deny, dualStack, backend, envoy }: Options): string {
   const parts = [
     upstreams ? 'with a manual upstream' : 'with transparent proxy',
+    ...(envoy === undefined ? [] : ['Envoy sidecars']),
     ...(deny ? ['an intention that denies'] : []),
     ...(dualStack ? ['IPv4 and IPv6'] : []),
     ...(backend === undefined ? [] : [`rules in ${backend}`]),

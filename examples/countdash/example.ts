@@ -68,8 +68,9 @@ export async function setUp(
     ),
   );
   for (const group of groupsOf(plan)) {
-    await step(`sidecar of ${group.service} as user ${PROXY_UID}`, () =>
-      startSidecar(plan, group, identities, children),
+    await step(
+      `${plan.options.envoy === undefined ? 'simulated sidecar' : 'Envoy'} of ${group.service} as user ${PROXY_UID}`,
+      () => startSidecar(plan, group, identities, children),
     );
   }
   await step(`count-api on port ${plan.api.appPort}`, () => startCountApi(plan, children));
@@ -137,7 +138,10 @@ function startSidecar(
   return children.start({
     name: `sidecar of ${group.service}`,
     netns: group.netns,
-    order: { role: 'sidecar', uid: PROXY_UID, config },
+    order:
+      plan.options.envoy === undefined
+        ? { role: 'sidecar', uid: PROXY_UID, config }
+        : { role: 'envoy', uid: PROXY_UID, config: { program: plan.options.envoy, sidecar: config } },
   });
 }
 

@@ -4,10 +4,11 @@ import { readOptions, UsageError } from '../../shared/config/command-line.ts';
 export const HELP = `usage: weft countdash [options]
 
 Runs Consul's counting example for Nomad on this host: the groups "api" and "dashboard", each in a network namespace that
-Weft's CNI plugins connect with Nomad's own network list. Consul DNS and the sidecars are simulated. Prints the page's URL,
-runs until Ctrl-C, and then removes everything.
+Weft's CNI plugins connect with Nomad's own network list. Consul DNS is simulated, and without --envoy the sidecars are.
+Prints the page's URL, runs until Ctrl-C, and then removes everything.
 
   --once           run once, assert each step, exit
+  --envoy [PATH]   real Envoy sidecars: this executable, else "envoy" in PATH
   --upstreams      no transparent proxy: count-api is a manual upstream on the dashboard's port 8080
   --deny           deny the intention dashboard -> count-api
   --dual-stack     IPv6 beside IPv4
@@ -23,6 +24,8 @@ export const DNS_PORT = 8600;
 
 export interface Options {
   readonly once: boolean;
+  /** Envoy's executable; '' for the one in PATH; undefined: the sidecars are simulated. */
+  readonly envoy: string | undefined;
   readonly upstreams: boolean;
   readonly deny: boolean;
   readonly dualStack: boolean;
@@ -34,7 +37,8 @@ export interface Options {
 
 /** Undefined when only the help is wanted. Throws UsageError. */
 export function parseOptions(argv: readonly string[]): Options | undefined {
-  const { values } = readOptions(argv, {
+  const { values } = readOptions(withValue('--envoy', argv), {
+    envoy: { type: 'string' },
     once: { type: 'boolean', default: false },
     upstreams: { type: 'boolean', default: false },
     deny: { type: 'boolean', default: false },
@@ -52,6 +56,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     );
   return {
     once: values.once,
+    envoy: values.envoy,
     upstreams: values.upstreams,
     deny: values.deny,
     dualStack: values['dual-stack'],
@@ -59,6 +64,13 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     port,
     binDirs: values['bin-dir'],
   };
+}
+
+/** An option whose value may be left out: `--envoy --once` is `--envoy= --once`. */
+function withValue(option: string, argv: readonly string[]): string[] {
+  return argv.map((word, at) =>
+    word === option && (argv[at + 1] ?? '-').startsWith('-') ? `${option}=` : word,
+  );
 }
 
 function backendName(text: string | undefined): Backend | undefined {

@@ -1,3 +1,4 @@
+import type { EnvoyStatistics } from './envoy/statistics.ts';
 import type { Addresses } from './example.ts';
 import {
   NAMES,
@@ -9,8 +10,13 @@ import {
   UPSTREAM_PORT,
 } from './plan.ts';
 
-/** The packet path of the running example, as lines of text. */
-export function drawPicture(plan: Plan, addresses: Addresses): string[] {
+export interface SidecarStatistics {
+  readonly api: EnvoyStatistics;
+  readonly dashboard: EnvoyStatistics;
+}
+
+/** The packet path of the running example, as lines of text. @param counted where the sidecars are Envoy */
+export function drawPicture(plan: Plan, addresses: Addresses, counted?: SidecarStatistics): string[] {
   const { hostAddress, gateway, subnets, dns, api, dashboard, options } = plan;
   const mapped = [
     ...dashboard.ports.map((port) => mapping(port, addresses.dashboard, dashboard)),
@@ -24,10 +30,10 @@ export function drawPicture(plan: Plan, addresses: Addresses): string[] {
     `bridge ${NAMES.bridge} ${gateway}${dns === undefined ? '' : `     Consul DNS ${dns.address}:${dns.port}, udp and tcp`}`,
     ` |`,
     ` +-- namespace ${dashboard.netns}, eth0 ${addresses.dashboard}`,
-    ...outgoing(plan).map((line) => ` |     ${line}`),
+    ...[...outgoing(plan), ...countedOut(counted?.dashboard)].map((line) => ` |     ${line}`),
     ` |`,
     ` +-- namespace ${api.netns}, eth0 ${addresses.api}`,
-    ...incoming(plan, api).map((line) => `       ${line}`),
+    ...[...incoming(plan, api), ...countedIn(counted?.api)].map((line) => `       ${line}`),
     '',
     `intention: ${dashboard.service} -> ${api.service}: ${options.deny ? 'deny' : 'allow'}`,
   ];
@@ -57,5 +63,21 @@ function incoming({ options }: Plan, { proxyPort, appPort }: Group): string[] {
   return [
     `sidecar :${proxyPort} (user ${PROXY_UID}): ${how}checks certificate and intention`,
     `  -> 127.0.0.1:${appPort} count-api`,
+  ];
+}
+
+function countedOut(counted: EnvoyStatistics | undefined): string[] {
+  if (counted === undefined) return [];
+  const { callsOut, handshakesOut, passedThrough } = counted;
+  return [
+    `  Envoy counted: ${callsOut} connections to count-api, ${handshakesOut} TLS handshakes, ${passedThrough} passed through`,
+  ];
+}
+
+function countedIn(counted: EnvoyStatistics | undefined): string[] {
+  if (counted === undefined) return [];
+  const { callsIn, handshakesIn, failedIn, allowed, denied } = counted;
+  return [
+    `  Envoy counted: ${callsIn} connections, ${handshakesIn} TLS handshakes, ${failedIn} failed; RBAC: ${allowed} allowed, ${denied} denied`,
   ];
 }

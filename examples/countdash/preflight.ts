@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { findPlugin } from '../../shared/cni/delegate.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
@@ -6,6 +6,7 @@ import { findProgram } from '../../shared/process/run.ts';
 import { takeRules } from './footprint.ts';
 import { portHolders, portRedirections } from './host.ts';
 import { readState, removeState } from './state.ts';
+import type { Options } from './options.ts';
 import { NAMES } from './plan.ts';
 import { bridgeExists, tearDown } from './teardown.ts';
 import { linesOf, toolIfThere } from './tool.ts';
@@ -21,14 +22,26 @@ const TOOLS_FOR_IPV6 = [
   { name: 'ip6tables', needed: "makes Nomad's NOMAD-ADMIN chain for IPv6", from: 'iptables' },
 ];
 
-/** Throws when the example cannot run on this host. */
-export function checkHost(binDirs: readonly string[], plugins: readonly string[], dualStack: boolean): void {
+const TOOLS_FOR_ENVOY = [
+  { name: 'setpriv', needed: 'ends Envoy together with the example', from: 'util-linux' },
+];
+
+/** Throws when the example cannot run on this host. @returns the options with the path of Envoy, when it is wanted */
+export function checkHost(binDirs: readonly string[], plugins: readonly string[], options: Options): Options {
+  const { dualStack, envoy: wanted } = options;
+  const envoy = wanted === '' ? findProgram('envoy') : wanted;
   refuse([
     ...missingRights(),
-    ...missingTools(dualStack),
+    ...missingTools([
+      ...TOOLS,
+      ...(dualStack ? TOOLS_FOR_IPV6 : []),
+      ...(wanted === undefined ? [] : TOOLS_FOR_ENVOY),
+    ]),
+    ...(wanted === undefined ? [] : missingEnvoy(envoy)),
     ...missingPlugins(binDirs, plugins),
     ...(dualStack ? missingIpv6() : []),
   ]);
+  return { ...options, envoy };
 }
 
 /** Throws when the port is in use. */
@@ -75,8 +88,18 @@ function missingRights(): string[] {
   return process.getuid?.() === 0 ? [] : ['the example creates network namespaces and rules; run it as root'];
 }
 
-function missingTools(dualStack: boolean): string[] {
-  return [...TOOLS, ...(dualStack ? TOOLS_FOR_IPV6 : [])]
+function missingEnvoy(program: string | undefined): string[] {
+  if (program === undefined) return ['"envoy" is not in PATH; name it with --envoy PATH'];
+  try {
+    accessSync(program, constants.X_OK);
+    return [];
+  } catch {
+    return [`--envoy ${program}: no such executable`];
+  }
+}
+
+function missingTools(tools: typeof TOOLS): string[] {
+  return tools
     .filter(({ name }) => findProgram(name) === undefined)
     .map(
       ({ name, needed, from }) =>

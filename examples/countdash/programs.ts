@@ -131,7 +131,7 @@ function http({ host, port, path }: ProbeConfig & { ask: 'http' }): Promise<stri
     socket.once('error', fail);
     socket.on('data', (chunk: Buffer) => chunks.push(chunk));
     socket.once('close', () => done(Buffer.concat(chunks).toString('latin1')));
-    socket.write(`GET ${path} HTTP/1.0\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
   });
 }
 
