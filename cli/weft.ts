@@ -31,6 +31,16 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('../agent/agent.ts')).agent,
   },
   {
+    name: 'install',
+    summary: 'install this executable as CNI plugins, or roll the last installation back',
+    load: async () => (await import('./install/command.ts')).install,
+  },
+  {
+    name: 'uninstall',
+    summary: 'remove the plugins and put the files from before Weft back',
+    load: async () => (await import('./install/command.ts')).uninstall,
+  },
+  {
     name: 'leases',
     summary: 'list leased addresses with their containers and whether those still exist',
     load: async () => (await import('./leases.ts')).leases,
