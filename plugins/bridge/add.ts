@@ -14,6 +14,7 @@ import { bringUp, configureContainer, otherAddresses } from './container.ts';
 import type { AddContext } from './context.ts';
 import { applyGateway, enableForwarding, planGateway } from './gateway.ts';
 import { identify } from './identity.ts';
+import { isolatesPorts } from './isolation.ts';
 import { ipamOf, type Ipam, type IpamAnswer } from './ipam.ts';
 import { addMacSpoofCheck, removeMacSpoofCheck } from './nftables/macspoof.ts';
 import { hasVlans, planLayer3, type Layer3 } from './plan.ts';
@@ -31,6 +32,8 @@ export function add(call: Invocation<BridgeConfig>): CniResult {
   const mac = requestedMac(call);
   const node = readNodeConfig();
   const ipam = ipamOf(call);
+  const portIsolation = call.config.portIsolation || isolatesPorts(node);
+  const isolatedPort = { ...call, config: { ...call.config, portIsolation } };
   using namespace = openNamespace(call.netns);
   using host = Rtnetlink.open();
   using inside = Rtnetlink.openIn(namespace);
@@ -41,7 +44,7 @@ export function add(call: Invocation<BridgeConfig>): CniResult {
     try {
       return withRollback(call.warn, (undo) =>
         connect({
-          call,
+          call: isolatedPort,
           identity,
           namespace,
           host,

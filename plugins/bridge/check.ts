@@ -1,6 +1,7 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniInterface, CniResult, CniRoute } from '../../shared/cni/results.ts';
+import { NODE_CONFIG_FILE } from '../../shared/config/node-config.ts';
 import { waitUntil } from '../../shared/kernel/deadline.ts';
 import { isSameNamespace, openNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
@@ -26,6 +27,7 @@ import type { Context } from './context.ts';
 import { missingForwarding } from './gateway.ts';
 import { hostEndOf, identify } from './identity.ts';
 import { ipamOf } from './ipam.ts';
+import { isolationByNode } from './isolation.ts';
 import { hasMacSpoofCheck, missingMacSpoofCheck } from './nftables/macspoof.ts';
 import { tableOf, wantedVlans } from './plan.ts';
 
@@ -42,17 +44,24 @@ export function check(call: Invocation<BridgeConfig>): void {
     });
   }
   const setup = settingsOfAdd(call, call.config.raw['type']);
+  const bridge = bridgeOfAdd(call, setup, prevResult);
+  const { portIsolation } = setup ?? call.config;
+  const byNode = portIsolation ? undefined : isolationByNode(call);
+  const isLater = (key: Finding['key']): boolean => key === 'portIsolation' && byNode === 'later';
   const effective = {
     ...call,
-    config: { ...(setup ?? call.config), bridge: bridgeOfAdd(call, setup, prevResult) },
+    config: { ...(setup ?? call.config), bridge, portIsolation: portIsolation || byNode !== undefined },
   };
   let findings: Finding[] = [];
-  const problems = (): Finding[] => findings.filter(({ key }) => key === undefined || setup !== undefined);
+  const problems = (): Finding[] =>
+    findings.filter(({ key }) => key === undefined || (setup !== undefined && !isLater(key)));
   waitUntil(SECOND_LOOK_MS, () => {
     findings = findProblems(effective, prevResult);
     return problems().length === 0;
   });
   for (const line of warnings(call, effective.config, setup, findings)) call.warn(line);
+  if (setup !== undefined && findings.some(({ key }) => isLater(key)))
+    call.warn(`"isolation" of ${NODE_CONFIG_FILE} has changed since ADD; this container is not isolated`);
   if (problems().length > 0) {
     throw new CniError(
       CniCode.Internal,

@@ -3,6 +3,7 @@ import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { ConfigurationChange } from './backend.ts';
 import { BACKENDS, chosenBackend, possibleBackends, type BackendName } from './backends.ts';
 import type { FirewallSettings } from './config.ts';
+import { checkPolicy } from './policy/policy.ts';
 import { planFirewall, type FirewallPlan } from './plan.ts';
 
 /**
@@ -11,6 +12,11 @@ import { planFirewall, type FirewallPlan } from './plan.ts';
  */
 export function check(call: Invocation<FirewallSettings>): void {
   const plan = planFirewall(call, call.config);
+  checkBackend(call, plan);
+  checkPolicy(call, plan);
+}
+
+function checkBackend(call: Invocation<FirewallSettings>, plan: FirewallPlan): void {
   const chosen = chosenBackend(call.config);
   const now = lookIn(chosen, plan);
   if (now.missing === undefined) {

@@ -8,6 +8,7 @@ import { BACKENDS, chosenBackend, possibleBackends } from './backends.ts';
 import { check } from './check.ts';
 import { configure, DEFAULT_ZONE, type FirewallSettings } from './config.ts';
 import { hostsByFamily, planFirewall } from './plan.ts';
+import { collectPolicy, enforcePolicy } from './policy/policy.ts';
 import { warnOfDrops } from './warnings.ts';
 
 /** Lets containers' traffic through the host's firewall: docs/reference/plugins/firewall.md. */
@@ -24,6 +25,7 @@ export const plugin: Plugin<FirewallSettings> = {
 
 function add(call: Invocation<FirewallSettings>): CniResult {
   const plan = planFirewall(call, call.config);
+  enforcePolicy(plan);
   BACKENDS[chosenBackend(call.config)].add(plan, call.warn);
   removeEarlier(call);
   warnOfDrops(plan, call.warn);
@@ -63,7 +65,10 @@ function gc({ network, validAttachments, config, warn }: Invocation<Partial<Fire
   if (validAttachments === undefined) return;
   const collection = { network, valid: validAttachments, zone: config.zone ?? DEFAULT_ZONE };
   runAll(
-    possibleBackends(config).map((name) => () => BACKENDS[name].collect(collection, warn)),
+    [
+      ...possibleBackends(config).map((name) => () => BACKENDS[name].collect(collection, warn)),
+      collectPolicy,
+    ],
     warn,
   );
 }

@@ -2,6 +2,7 @@ import * as z from 'zod/mini';
 import { decodeConfig } from './decode.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { readRegularFile } from '../kernel/files.ts';
+import { formatCidr, networkOf, parseCidr, sameAddress, type Cidr } from '../net/address.ts';
 
 /**
  * Defaults of this node, for what a generated network list cannot carry (Nomad's has no mtu and no backend).
@@ -14,7 +15,13 @@ export interface NodeConfig {
   readonly backend?: 'iptables' | 'nftables' | undefined;
   /** Options of consul-tproxy, which validates them (plugins/consul-tproxy/options.ts). */
   readonly tproxy?: Readonly<Record<string, unknown>> | undefined;
+  /** Which allocations of this host cannot reach each other directly: those of different networks, or all. Published ports stay reachable. */
+  readonly isolation?: Isolation | undefined;
+  /** Destinations outside of the host that allocations cannot open connections to, as prefixes; `allow` are exceptions. */
+  readonly egress?: { readonly deny: readonly string[]; readonly allow: readonly string[] } | undefined;
 }
+
+export type Isolation = 'none' | 'network' | 'allocation';
 
 export const NODE_CONFIG_FILE = '/etc/weft/weft.json';
 
@@ -35,13 +42,44 @@ export function readNodeConfig(file: string = NODE_CONFIG_FILE): NodeConfig {
 /** What the kernel takes for veth and bridge: ETH_MIN_MTU to ETH_MAX_MTU of linux/if_ether.h. */
 export const mtuSchema = z.union([z.int().check(z.gte(68), z.lte(65_535)), z.literal('auto')]);
 
+/** Made canonical, so that a rule for it equals the rule as the kernel returns it. */
+const prefixSchema = z.pipe(
+  z.string().check(
+    z.refine((text) => cidrOf(text) !== undefined, {
+      error: 'must be an address or a prefix, such as 169.254.169.254 or fd00:ec2::/32',
+    }),
+    z.refine((text) => hasNoHostBits(cidrOf(text)), { error: 'must be a prefix without host bits' }),
+  ),
+  z.transform((text) => canonicalPrefix(text)),
+);
+
 const nodeConfigSchema = z.object({
   mtu: z.optional(mtuSchema),
   backend: z.optional(z.enum(['iptables', 'nftables'])),
   tproxy: z.optional(z.record(z.string(), z.unknown())),
+  isolation: z.optional(z.enum(['none', 'network', 'allocation'])),
+  egress: z.optional(
+    z.strictObject({
+      deny: z._default(z.array(prefixSchema), []),
+      allow: z._default(z.array(prefixSchema), []),
+    }),
+  ),
 });
 
 const KNOWN = Object.keys(nodeConfigSchema.def.shape);
+
+function cidrOf(text: string): Cidr | undefined {
+  return parseCidr(text) ?? parseCidr(`${text}/${text.includes(':') ? 128 : 32}`);
+}
+
+function hasNoHostBits(cidr: Cidr | undefined): boolean {
+  return cidr === undefined || sameAddress(cidr.address, networkOf(cidr).address);
+}
+
+function canonicalPrefix(text: string): string {
+  const cidr = cidrOf(text);
+  return cidr === undefined ? text : formatCidr(cidr);
+}
 
 function parseObject(text: string, file: string): Record<string, unknown> {
   let value: unknown;

@@ -43,6 +43,28 @@ test('values out of range are all named', () => {
   }
 });
 
+test('isolation and egress: prefixes are canonical, and what is none is named', () => {
+  assert.equal(
+    readNodeConfig(
+      holding('{"isolation": "allocation", "egress": {"deny": ["169.254.169.254", "FD00::/8"]}}'),
+    ),
+    { isolation: 'allocation', egress: { deny: ['169.254.169.254/32', 'fd00::/8'], allow: [] } },
+  );
+  for (const [text, problem] of [
+    ['{"isolation": "all"}', '"isolation" must be one of "none", "network", "allocation", got "all"'],
+    [
+      '{"egress": {"deny": ["10.0.0.1/8"]}}',
+      '"egress.deny[0]" must be a prefix without host bits, got "10.0.0.1/8"',
+    ],
+    ['{"egress": {"allow": ["metadata"]}}', '"egress.allow[0]" must be an address or a prefix'],
+    ['{"egress": {"denied": []}}', '"egress.denied" is not known'],
+  ] as const) {
+    const { code, message } = thrown(() => readNodeConfig(holding(text)));
+    assert.is(code, 7);
+    assert.ok(message.includes(problem), message);
+  }
+});
+
 test('what is no JSON object is told', () => {
   for (const text of ['', '{', '[]', 'null', '7', '{"mtu": 1450} x']) {
     const { code, message } = thrown(() => readNodeConfig(holding(text)));

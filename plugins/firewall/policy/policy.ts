@@ -1,0 +1,159 @@
+import { isNodeConfigOfAdd } from '../../../shared/attachments/node-config-of-add.ts';
+import { CniCode, CniError, toCniError } from '../../../shared/cni/errors.ts';
+import type { Invocation } from '../../../shared/cni/plugin.ts';
+import { NODE_CONFIG_FILE, readNodeConfig } from '../../../shared/config/node-config.ts';
+import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
+import { linkByName } from '../../../shared/kernel/rtnetlink/links.ts';
+import { Rtnetlink } from '../../../shared/kernel/rtnetlink/rtnetlink.ts';
+import {
+  changeNft,
+  hasNftables,
+  readNft,
+  removeFromNft,
+} from '../../../shared/packetfilter/nftables/change.ts';
+import {
+  addChain,
+  addElements,
+  addSet,
+  addTable,
+  deleteElements,
+  deleteTable,
+  flushChain,
+  ruleRequest,
+} from '../../../shared/packetfilter/nftables/messages.ts';
+import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
+import { ruleText } from '../../../shared/packetfilter/nftables/text.ts';
+import type { FirewallPlan } from '../plan.ts';
+import {
+  isPolicy,
+  networkElements,
+  NETWORKS,
+  POLICY_SETS,
+  POLICY_TABLE,
+  policyChains,
+  type NodePolicy,
+  type PolicyChain,
+} from './objects.ts';
+
+/**
+ * For ADD: makes the table match the node's policy, and the container's network subject to it. The policy is the node's: it holds for the
+ * containers that run already, and a policy that was removed from the file is removed for all.
+ * @throws CniError 7 for a mistake in the file
+ */
+export function enforcePolicy({ hostInterfaces }: Pick<FirewallPlan, 'hostInterfaces'>): void {
+  const policy = readNodeConfig();
+  if (!isPolicy(policy)) {
+    removeFromNft({ what: 'remove the policy of the node' }, (reader) =>
+      reader.hasTable(POLICY_TABLE) ? [deleteTable(POLICY_TABLE)] : [],
+    );
+    return;
+  }
+  if (!hasNftables()) {
+    throw new CniError(CniCode.Internal, `"isolation" and "egress" of ${NODE_CONFIG_FILE} need nf_tables`, {
+      details: 'modprobe nf_tables, or remove both keys',
+    });
+  }
+  changeNft({ what: 'enforce the policy of the node' }, (reader) =>
+    missingRequests(reader, policy, hostInterfaces),
+  );
+}
+
+/**
+ * For CHECK. A policy that the file states since after the container's ADD is a warning; one that ADD enforced and that is not complete is
+ * damage.
+ * @throws CniError 999
+ */
+export function checkPolicy(call: Invocation<unknown>, { hostInterfaces }: FirewallPlan): void {
+  const policy = readPolicy(call.warn);
+  if (policy === undefined || !isPolicy(policy)) return;
+  const missing = hasNftables()
+    ? readNft((reader) => missingFromTable(reader, policy, hostInterfaces))
+    : 'this kernel has no nf_tables';
+  if (missing === undefined) return;
+  if (isNodeConfigOfAdd(call))
+    throw new CniError(CniCode.Internal, `the policy of ${NODE_CONFIG_FILE} is not complete: ${missing}`);
+  call.warn(
+    `the policy of ${NODE_CONFIG_FILE} has changed since ADD of container ${call.containerId}; the next ADD enforces it: ${missing}`,
+  );
+}
+
+/** For GC: interfaces that no longer exist. */
+export function collectPolicy(): void {
+  removeFromNft({ what: 'remove interfaces that no longer exist from the policy of the node' }, (reader) => {
+    const names = reader.elements(NETWORKS).map(({ key }) => key.toString('utf8').replace(/\0.*$/s, ''));
+    if (names.length === 0) return [];
+    using rtnetlink = Rtnetlink.open();
+    return names
+      .filter((name) => linkByName(rtnetlink, name) === undefined)
+      .flatMap(networkElements)
+      .map(({ set, key }) => deleteElements(set, [key]));
+  });
+}
+
+/** An invalid file is a warning: it must not fail the CHECK of a container that works. */
+function readPolicy(warn: (line: string) => void): NodePolicy | undefined {
+  try {
+    return readNodeConfig();
+  } catch (thrown) {
+    warn(`cannot check the policy of the node: ${toCniError(thrown).message}`);
+    return undefined;
+  }
+}
+
+/** The interfaces by which packets of the containers enter the host: the bridge, and the gateway interface of a VLAN. */
+function networkInterfaces([bridge, ...others]: readonly string[]): string[] {
+  return bridge === undefined ? [] : [bridge, ...others.filter((name) => name.startsWith(`${bridge}.`))];
+}
+
+function missingRequests(
+  reader: NftReader,
+  policy: NodePolicy,
+  hostInterfaces: readonly string[],
+): NetlinkRequest[] {
+  const broken = policyChains(policy).filter((one) => !isComplete(reader, one));
+  const elements = missingElements(reader, hostInterfaces);
+  return [
+    ...(broken.length === 0
+      ? []
+      : [
+          addTable(POLICY_TABLE),
+          ...POLICY_SETS.map((set, at) => addSet(set, at + 1)),
+          ...policyChains(policy).map(({ chain }) => addChain(chain)),
+          ...broken.flatMap(({ chain, rules }) => [flushChain(chain), ...rules.map(ruleRequest)]),
+        ]),
+    ...elements.map((element) => addElements(element.set, [element])),
+  ];
+}
+
+function missingFromTable(
+  reader: NftReader,
+  policy: NodePolicy,
+  hostInterfaces: readonly string[],
+): string | undefined {
+  if (!reader.hasTable(POLICY_TABLE)) return 'table inet weft_policy is missing';
+  for (const { chain, rules } of policyChains(policy)) {
+    const standing = reader.rules(chain);
+    const lost = rules.find((rule) => !standing.some((one) => one.is(rule)));
+    if (lost !== undefined)
+      return `chain ${chain.name} of table inet weft_policy lacks the rule: ${ruleText(lost)}`;
+    if (!isComplete(reader, { chain, rules }))
+      return `chain ${chain.name} of table inet weft_policy has other rules than those of the policy`;
+  }
+  const [element] = missingElements(reader, hostInterfaces);
+  return element && `set ${element.set.name} of table inet weft_policy lacks ${element.key.join(' . ')}`;
+}
+
+function missingElements(
+  reader: NftReader,
+  hostInterfaces: readonly string[],
+): ReturnType<typeof networkElements> {
+  return networkInterfaces(hostInterfaces)
+    .flatMap(networkElements)
+    .filter(({ set, key }) => reader.element(set, key) === undefined);
+}
+
+/** Exactly the policy's rules, in their order. Rules cannot exist without the sets and chains that they name. */
+function isComplete(reader: NftReader, { chain, rules }: PolicyChain): boolean {
+  const standing = reader.rules(chain);
+  return standing.length === rules.length && rules.every((rule, at) => standing[at]?.is(rule) === true);
+}

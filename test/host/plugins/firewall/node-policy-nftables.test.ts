@@ -1,0 +1,3 @@
+import { nodePolicyCases } from './node-policy.cases.ts';
+
+nodePolicyCases('nftables');
