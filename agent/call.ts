@@ -10,6 +10,8 @@ import type { Request } from './wire.ts';
 export interface CallOutput {
   readonly writeOut: (text: string) => void;
   readonly writeErr: (text: string) => void;
+  /** The call's time has started again, because it waits for a lock that other calls hand on. */
+  readonly onQueued?: () => void;
 }
 
 /** By every name under which a runtime may call one. */

@@ -1,6 +1,7 @@
-import { closeSync, lstatSync, mkdirSync, rmSync, chmodSync, statSync } from 'node:fs';
+import { closeSync, lstatSync, mkdirSync, rmSync, chmodSync, statSync, utimesSync } from 'node:fs';
 import { CniCode, CniError } from '../shared/cni/errors.ts';
 import { deadlineIn } from '../shared/kernel/deadline.ts';
+import { releaseMemory } from '../shared/kernel/memory.ts';
 import { closePending } from '../shared/kernel/netlink/socket.ts';
 import {
   acceptUnix,
@@ -13,14 +14,23 @@ import {
 } from '../shared/kernel/unix-socket.ts';
 import { runCall, type CallOutput, type LoadedPlugins } from './call.ts';
 import { callLine, type Log } from './log.ts';
-import { bodyLength, decodeRequest, Frame, HEADER_BYTES, hello, lastFrame, outputFrame } from './wire.ts';
+import {
+  bodyLength,
+  decodeRequest,
+  Frame,
+  HEADER_BYTES,
+  hello,
+  lastFrame,
+  outputFrame,
+  queuedFrame,
+} from './wire.ts';
 import type { Request } from './wire.ts';
 
 export const SOCKET_PATH = '/run/weft/agent.sock';
 
 /**
- * Serves plugin calls, one after the other: a change of the network namespace belongs to the thread. A launcher that waits longer than 100 ms
- * goes on without the agent, so that no call waits long for another one.
+ * Serves plugin calls, one after the other: a change of the network namespace belongs to the thread. A launcher waits as long as the agent
+ * begins a call every 500 ms, which it sees by the socket's modification time; otherwise it goes on without the agent after 100 ms.
  */
 export class Server {
   readonly #listener: number;
@@ -28,6 +38,7 @@ export class Server {
   readonly #hello: Buffer;
   readonly #log: Log;
   readonly #plugins: LoadedPlugins;
+  #callsSinceRelease = 0;
 
   /** Takes over {@link SOCKET_PATH}: an agent that served there before gets no further call. @throws CniError 5 */
   constructor(release: string, plugins: LoadedPlugins, log: Log) {
@@ -44,10 +55,13 @@ export class Server {
   serve(): void {
     if (!isReadable(this.#listener, IDLE_MS)) {
       closePending();
+      if (this.#callsSinceRelease >= IDLE_RELEASE_CALLS) this.#releaseMemory();
       return;
     }
+    if (this.#callsSinceRelease >= RELEASE_CALLS) this.#releaseMemory();
     const connection = acceptUnix(this.#listener);
     if (connection === undefined) return;
+    this.#showProgress();
     try {
       this.#answer(connection);
     } catch (thrown) {
@@ -70,7 +84,18 @@ export class Server {
     closePending();
   }
 
+  #showProgress(): void {
+    const now = Date.now() / 1000;
+    if (!this.isReplaced()) utimesSync(SOCKET_PATH, now, now);
+  }
+
+  #releaseMemory(): void {
+    releaseMemory();
+    this.#callsSinceRelease = 0;
+  }
+
   #answer(connection: number): void {
+    this.#callsSinceRelease += 1;
     if (peerUid(connection) !== process.geteuid?.()) {
       this.#log('error', `rejected a connection of user ${peerUid(connection)}`);
       return;
@@ -120,6 +145,8 @@ class Answer implements CallOutput {
 
   readonly writeErr = (text: string): void => this.#send(outputFrame(Frame.stderr, text));
 
+  readonly onQueued = (): void => void sendAll(this.#connection, queuedFrame(), deadlineIn(ANSWER_MS));
+
   #send(frame: Buffer): void {
     if (!sendAll(this.#connection, frame, deadlineIn(ANSWER_MS))) throw gone();
   }
@@ -137,6 +164,10 @@ function isOwnNetwork({ netns }: Request): boolean {
 
 /** Without a call for so long, the agent tidies up and looks at signals. */
 const IDLE_MS = 200;
+/** A call leaves some 10 KiB that only {@link releaseMemory} frees: after so many it runs when the agent is idle, ... */
+const IDLE_RELEASE_CALLS = 100;
+/** ... and after so many between two calls. */
+const RELEASE_CALLS = 1_000;
 /** A launcher sends its request at once. */
 const REQUEST_MS = 1_000;
 /** A launcher reads the answer at once. */

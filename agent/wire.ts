@@ -64,8 +64,11 @@ export function decodeRequest(header: Buffer, body: Buffer): Request {
   };
 }
 
-/** Of the answer: any number of `stdout` and `stderr`, then `exit`; or `declined` alone. */
-export const Frame = { stdout: 1, stderr: 2, exit: 3, declined: 4 } as const;
+/**
+ * Of the answer: any number of `stdout` and `stderr`, then `exit`; or `declined` alone. `queued` may come at any time: the call waits for a
+ * lock that other calls hand on, and the launcher's time starts again.
+ */
+export const Frame = { stdout: 1, stderr: 2, exit: 3, declined: 4, queued: 5 } as const;
 
 /** | kind u32 | length u32 | bytes | */
 export function outputFrame(kind: typeof Frame.stdout | typeof Frame.stderr, text: string): Buffer {
@@ -76,6 +79,11 @@ export function outputFrame(kind: typeof Frame.stdout | typeof Frame.stderr, tex
 /** | kind u32 | exit code u32 |; it ends the answer. */
 export function lastFrame(kind: typeof Frame.exit | typeof Frame.declined, code: number): Buffer {
   return numbers(kind, code);
+}
+
+/** | kind u32 | 0 u32 | */
+export function queuedFrame(): Buffer {
+  return numbers(Frame.queued, 0);
 }
 
 function numbers(...values: readonly number[]): Buffer {

@@ -15,8 +15,15 @@ import { replaceBlob, trimCodeCache } from './sea-blob.mjs';
  *                           into machine code that ran once. What loops for long is optimised as ever (a lease store or a chain with
  *                           thousands of entries).
  * --min-semi-space-size     memory (MiB) that may be used before the first garbage collection: an ADD ends before.
+ * --max-semi-space-size     the same: V8 would double it in a process that lives on (the node agent), which needs twice as much of it.
  */
-const V8_FLAGS = ['--no-rehash-snapshot', '--no-sparkplug', '--no-maglev', '--min-semi-space-size=16'];
+const V8_FLAGS = [
+  '--no-rehash-snapshot',
+  '--no-sparkplug',
+  '--no-maglev',
+  '--min-semi-space-size=16',
+  '--max-semi-space-size=16',
+];
 /**
  * Part of the executable, not of its surroundings: NODE_OPTIONS is ignored (`execArgvExtension: none`).
  * --v8-pool-size=1      one helper thread, the minimum (0 means one per processor): each takes time to start.

@@ -23,15 +23,12 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#ifndef RELEASE
-#error "compile with -DRELEASE='\"...\"': 32 hexadecimal digits, build/stamp.mjs"
-#endif
 #define SOCKET "/run/weft/agent.sock"
-#define HELLO "weft-agent 1 " RELEASE "\n"
+#define HELLO "weft-agent 1 " RELEASE "\n" /* -DRELEASE: 32 hexadecimal digits (build/launcher.mjs) */
 #define NEEDED (1u << CAP_NET_ADMIN | 1u << CAP_NET_RAW | 1u << CAP_SYS_ADMIN)
-
-enum { HELLO_MS = 100, ANSWER_MS = 15000, STDIN_MS = 10000, STDOUT_MS = 10000, STDERR_MS = 1000 };
-enum { STDIN_LIMIT = 16 << 20, OUTPUT_LIMIT = 64 << 20, STRINGS_LIMIT = 1 << 20, FRAME_STDOUT = 1, FRAME_STDERR = 2, FRAME_EXIT = 3 };
+enum { HELLO_MS = 100, WORKING_MS = 500, QUEUE_MS = 10000, ANSWER_MS = 15000, STDIN_MS = 10000, STDOUT_MS = 10000, STDERR_MS = 1000 };
+enum { STDIN_LIMIT = 16 << 20, OUTPUT_LIMIT = 64 << 20, STRINGS_LIMIT = 1 << 20 };
+enum { FRAME_STDOUT = 1, FRAME_STDERR = 2, FRAME_EXIT = 3, FRAME_QUEUED = 5 };
 
 struct buffer { char *data; size_t length, capacity; };
 
@@ -40,11 +37,14 @@ struct request { uint32_t strings, input; uint64_t netns_dev, netns_ino, launche
 
 struct call { int argc; char **argv; const char *name, *command; struct buffer input; struct stat launcher; };
 
-static int64_t now(void) {
+/* Milliseconds from `since` until now. */
+static int64_t elapsed(clockid_t clock, struct timespec since) {
   struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+  clock_gettime(clock, &time);
+  return (int64_t)(time.tv_sec - since.tv_sec) * 1000 + (time.tv_nsec - since.tv_nsec) / 1000000;
 }
+
+static int64_t now(void) { return elapsed(CLOCK_MONOTONIC, (struct timespec){0}); }
 
 /* False, with errno ETIMEDOUT, when the event has not come before the deadline. */
 static bool ready(int fd, short event, int64_t deadline) {
@@ -153,7 +153,10 @@ static int connect_agent(void) {
   if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
       getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof peer}) != 0 || peer.uid != geteuid())
     return -1;
-  return receive(fd, hello, sizeof hello, now() + HELLO_MS) && memcmp(hello, HELLO, sizeof hello) == 0 ? fd : -1;
+  /* The agent sets its socket's modification time when it begins a call: wait as long as it begins one now and then. */
+  for (int64_t deadline = now() + QUEUE_MS; !ready(fd, POLLIN, now() + HELLO_MS);)
+    if (now() > deadline || lstat(SOCKET, &file) != 0 || (uint64_t)elapsed(CLOCK_REALTIME, file.st_mtim) > WORKING_MS) return -1;
+  return receive(fd, hello, sizeof hello, now() + WORKING_MS) && memcmp(hello, HELLO, sizeof hello) == 0 ? fd : -1;
 }
 
 /* A caller that lacks a capability must not get what only the agent may do. */
@@ -164,16 +167,15 @@ static bool is_privileged(void) {
 }
 
 static bool make_request(struct buffer *request, const struct call *call) {
-  static const char *const passed[] = {"CNI_", "WEFT_", "PATH=", "XTABLES_LOCKFILE="};
   struct stat netns;
   struct request header = {.launcher_dev = call->launcher.st_dev, .launcher_ino = call->launcher.st_ino};
   if (stat("/proc/self/ns/net", &netns) != 0 || !append(request, &header, sizeof header, STRINGS_LIMIT) ||
       !append(request, call->name, strlen(call->name) + 1, STRINGS_LIMIT))
     return false;
-  for (char **variable = environ; *variable != NULL; variable++)
-    for (size_t at = 0; at < sizeof passed / sizeof *passed; at++)
-      if (strncmp(*variable, passed[at], strlen(passed[at])) == 0 && !append(request, *variable, strlen(*variable) + 1, STRINGS_LIMIT))
-        return false;
+  for (char **at = environ; *at != NULL; at++)
+    if ((!strncmp(*at, "CNI_", 4) || !strncmp(*at, "WEFT_", 5) || !strncmp(*at, "PATH=", 5) || !strncmp(*at, "XTABLES_LOCKFILE=", 17)) &&
+        !append(request, *at, strlen(*at) + 1, STRINGS_LIMIT))
+      return false;
   header.netns_dev = netns.st_dev, header.netns_ino = netns.st_ino;
   header.strings = (uint32_t)(request->length - sizeof header), header.input = (uint32_t)call->input.length;
   memcpy(request->data, &header, sizeof header);
@@ -193,17 +195,16 @@ static bool send_request(int fd, int netns, const struct buffer *request, int64_
   while (data.iov_len > 0) {
     ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     if (sent < 0 && (errno == EAGAIN ? !ready(fd, POLLOUT, deadline) : errno != EINTR)) return false;
-    if (sent <= 0) continue;
-    data.iov_base = (char *)data.iov_base + sent, data.iov_len -= (size_t)sent;
-    message.msg_control = NULL, message.msg_controllen = 0;
+    if (sent > 0) data.iov_base = (char *)data.iov_base + sent, data.iov_len -= (size_t)sent, message.msg_controllen = 0;
   }
   return true;
 }
 
-/* As `receive`. Any other frame declines the call. */
+/* As `receive`; "queued" starts the time again. Any other frame declines the call. */
 static bool read_answer(int fd, struct buffer output[2], int *status, int64_t deadline) {
   for (uint32_t header[2]; receive(fd, header, sizeof header, deadline);) {
     if (header[0] == FRAME_EXIT && header[1] <= 255) return *status = (int)header[1], true;
+    if (header[0] == FRAME_QUEUED && header[1] == 0) { deadline = now() + ANSWER_MS; continue; }
     struct buffer *stream = &output[header[0] == FRAME_STDERR];
     char *end = header[0] == FRAME_STDOUT || header[0] == FRAME_STDERR ? grow(stream, header[1], OUTPUT_LIMIT) : NULL;
     if (end == NULL) return errno = EPROTO, false;
@@ -215,9 +216,8 @@ static bool read_answer(int fd, struct buffer output[2], int *status, int64_t de
 
 /* A runtime that does not get the result takes ADD for failed: undo it. */
 static int report_unwritten(struct call *call, int status) {
-  char reason[64], text[256];
-  snprintf(reason, sizeof reason, "cannot write to stdout: %s", strerrorname_np(errno));
-  const char *late = "timed out after 10 s writing to stdout; is the runtime reading it?", *why = errno == ETIMEDOUT ? late : reason;
+  char text[256];
+  const char *why = errno == ETIMEDOUT ? "timed out after 10 s writing to stdout; is the runtime reading it?" : strerrorname_np(errno);
   if (status == 0 && strcmp(call->command, "ADD") == 0) {
     pid_t child = fork();
     if (child == 0 && setenv("CNI_COMMAND", "DEL", 1) == 0 && dup2(2, 1) == 1 && signal(SIGPIPE, SIG_DFL) != SIG_ERR) execute(call);

@@ -15,6 +15,7 @@ const onlyWithAgent = process.argv.includes('--agent');
 /** What a runtime sees must be the same with the node agent. */
 const WITH_AGENT = [
   'test/conformance/',
+  'test/e2e/burst-nft.',
   'test/e2e/nomad-lists-',
   'test/host/plugins/bridge/add',
   'test/host/plugins/bridge/del',

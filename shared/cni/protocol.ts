@@ -25,6 +25,8 @@ export interface ProcessEdge {
   ) => Readonly<Record<string, unknown>> | undefined;
   readonly writeOut: (text: string) => void;
   readonly writeErr: (text: string) => void;
+  /** The call's time has started again (deadline.ts, restartInQueue). */
+  readonly onQueued?: (() => void) | undefined;
   readonly origin?: CallOrigin | undefined;
 }
 
@@ -43,7 +45,7 @@ type Command = (typeof COMMANDS)[number];
  */
 export function runPlugin<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {
   startTrace(edge.environment, logger(edge));
-  return withCallScope(() => withCallDeadline(() => runCall(plugin, edge)));
+  return withCallScope(() => withCallDeadline(() => runCall(plugin, edge), undefined, edge.onQueued));
 }
 
 function runCall<Config>(plugin: Plugin<Config>, edge: ProcessEdge): number {

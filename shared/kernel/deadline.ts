@@ -23,13 +23,25 @@ const ROLLBACK_LIMIT_MS = 3_000;
 const QUEUE_LIMIT_MS = 60_000;
 
 /** The running call; undefined between calls (`weft`, tests), where each wait has its own limit. */
-let call: { readonly start: number; readonly end: number; readonly rollbackEnd: number } | undefined;
+let call: CallLimits | undefined;
+
+interface CallLimits {
+  readonly start: number;
+  readonly end: number;
+  readonly rollbackEnd: number;
+  readonly onQueued?: (() => void) | undefined;
+}
 
 /**
  * Runs one plugin call: no wait in `work` goes beyond `limitMs` from now. Several calls may follow each other in one process.
+ * @param onQueued called when {@link restartInQueue} starts the time again
  */
-export function withCallDeadline<T>(work: () => T, limitMs: number = CALL_LIMIT_MS): T {
-  return during(callOf(limitMs), work);
+export function withCallDeadline<T>(
+  work: () => T,
+  limitMs: number = CALL_LIMIT_MS,
+  onQueued?: () => void,
+): T {
+  return during({ ...callOf(limitMs), onQueued }, work);
 }
 
 /** Runs the rollback of a failed call, or its report, which may wait {@link ROLLBACK_LIMIT_MS} beyond the call's deadline. */
@@ -39,7 +51,7 @@ export function withRollbackTime<T>(work: () => T): T {
 
 /** Starts the running call's time again: after input typed at a terminal. */
 export function restartCallDeadline(limitMs: number = CALL_LIMIT_MS): void {
-  if (call !== undefined) call = callOf(limitMs);
+  if (call !== undefined) call = { ...call, ...callOf(limitMs) };
 }
 
 /**
@@ -47,7 +59,8 @@ export function restartCallDeadline(limitMs: number = CALL_LIMIT_MS): void {
  * @returns the new deadline of the wait that began with `wait`
  */
 export function restartInQueue(wait: Deadline): Deadline {
-  if (call !== undefined) call = callOf(CALL_LIMIT_MS, call.start);
+  if (call !== undefined) call = { ...call, ...callOf(CALL_LIMIT_MS, call.start) };
+  call?.onQueued?.();
   return deadlineIn(Math.min(CALL_LIMIT_MS, QUEUE_LIMIT_MS - wait.elapsedMs()));
 }
 
@@ -103,7 +116,7 @@ export function waitUntil(milliseconds: number, isTrue: () => boolean): boolean 
   }
 }
 
-function callOf(limitMs: number, start: number = now()): NonNullable<typeof call> {
+function callOf(limitMs: number, start: number = now()): CallLimits {
   const end = Math.min(now() + limitMs, start + QUEUE_LIMIT_MS);
   return { start, end, rollbackEnd: end + ROLLBACK_LIMIT_MS };
 }
