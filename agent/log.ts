@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { isWritable } from '../shared/kernel/unix-socket.ts';
 import type { Request } from './wire.ts';
 
 export const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
@@ -10,12 +11,17 @@ export type Log = (level: Level, line: string) => void;
 /** sd-daemon(3): journald takes the level from the line's beginning and removes it. */
 const PRIORITIES: Readonly<Record<Level, number>> = { error: 3, warning: 4, info: 6, debug: 7 };
 
-/** A log to stderr. @param lowest of the levels that are written */
+/** PIPE_BUF is 4096 bytes: shorter lines cannot block. */
+const LONGEST_LINE = 1_300;
+
+/** A log to stderr; lines that it does not take at once are lost. @param lowest of the levels that are written */
 export function logTo(lowest: Level): Log {
   const prefix = process.env['JOURNAL_STREAM'] === undefined ? undefined : PRIORITIES;
   return (level, line) => {
     if (LEVELS.indexOf(level) > LEVELS.indexOf(lowest)) return;
-    const text = line.replaceAll(/\s*\n\s*/g, ' ');
+    const text = line.replaceAll(/\s*\n\s*/g, ' ').slice(0, LONGEST_LINE);
+    // A log that nothing reads must not stop the agent.
+    if (!isWritable(2)) return;
     try {
       writeSync(2, `${prefix === undefined ? '' : `<${prefix[level]}>`}${text}\n`);
     } catch {

@@ -51,6 +51,11 @@ export function isReadable(fd: number, milliseconds: number): boolean {
   return poll(fd, POLLIN, milliseconds);
 }
 
+/** Whether at least PIPE_BUF bytes can be written without blocking. */
+export function isWritable(fd: number): boolean {
+  return poll(fd, POLLOUT, 0);
+}
+
 /** Whether the other end has closed the connection or has ended. */
 export function isHungUp(fd: number): boolean {
   return poll(fd, POLLRDHUP, 0);

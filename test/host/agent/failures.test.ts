@@ -69,7 +69,7 @@ else addTests();
 function addTests(): void {
   test(`killed at any moment of a call: the call succeeds, and so do a retry and DEL (seed ${SEED})`, async () => {
     const random = new Random(SEED);
-    for (let round = 0; round < 25; round += 1) {
+    for (let round = 0; round < 12; round += 1) {
       const agent = await NodeAgent.start();
       const add = call('bridge', 'ADD', JSON.stringify(BRIDGE));
       await pause(random.below(60));

@@ -1,10 +1,19 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, chownSync, copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  mkdirSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import * as assert from 'uvu/assert';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Frame, lastFrame, outputFrame, hello } from '../../../agent/wire.ts';
+import { Frame, lastFrame, outputFrame, queuedFrame, hello } from '../../../agent/wire.ts';
 import { LAUNCHERS, launchersMissing, release, SOCKET } from '../../support/node-agent.ts';
 import { suite } from '../../support/suite.ts';
 
@@ -185,6 +194,23 @@ function addTests(): void {
       },
     ));
 
+  test('an agent that begins calls meanwhile is waited for', () => {
+    let serving: NodeJS.Timeout | undefined;
+    return withAgent(
+      (connection) => {
+        serving ??= setInterval(() => utimesSync(SOCKET, Date.now() / 1000, Date.now() / 1000), 50);
+        setTimeout(() => connection.write(hello(release())), 1_500);
+        connection.once('data', () => connection.write(lastFrame(Frame.exit, 9)));
+      },
+      async (agent) => {
+        assert.is((await call()).exitCode, 9);
+        clearInterval(serving);
+        assert.is(agent.connections, 1);
+        assert.not(isUp());
+      },
+    );
+  });
+
   for (const [title, answer] of Object.entries<(connection: Socket) => void>({
     'the connection ends without an answer': (connection) => connection.destroy(),
     'the connection ends inside a frame’s header': (connection) => connection.end(Buffer.of(1, 0)),
@@ -223,6 +249,7 @@ function addTests(): void {
         connection.setNoDelay(true);
         const frames = [
           outputFrame(Frame.stderr, 'one\n'),
+          queuedFrame(),
           outputFrame(Frame.stdout, '{"a":1}'),
           outputFrame(Frame.stderr, 'two\n'),
           outputFrame(Frame.stdout, 'ä'.repeat(100)),
