@@ -1,4 +1,5 @@
 import type { Plugin } from '../shared/cni/plugin.ts';
+import type { DesiredRole } from '../shared/packetfilter/desired.ts';
 
 /** One plugin of the suite. */
 export interface PluginEntry {
@@ -7,6 +8,8 @@ export interface PluginEntry {
   readonly aliases?: readonly string[];
   /** Loads the plugin's code: nothing of a plugin is evaluated before it is called. */
   readonly load: () => Promise<Plugin<unknown>>;
+  /** Of plugins that set up something on the host which repair restores. */
+  readonly desired?: () => Promise<DesiredRole>;
   /** The plugin's own keys as Nomad's network list has them, and CNI_ARGS where the plugin needs them. */
   readonly example: { readonly config: Readonly<Record<string, unknown>>; readonly args?: string };
 }
@@ -46,6 +49,7 @@ export const PLUGINS = [
   {
     name: 'bridge',
     load: async () => (await import('./bridge/plugin.ts')).plugin,
+    desired: async () => import('./bridge/desired.ts'),
     example: {
       config: {
         bridge: 'nomad',
@@ -65,11 +69,13 @@ export const PLUGINS = [
   {
     name: 'firewall',
     load: async () => (await import('./firewall/plugin.ts')).plugin,
+    desired: async () => import('./firewall/desired.ts'),
     example: { config: { backend: 'iptables', iptablesAdminChainName: 'NOMAD-ADMIN' } },
   },
   {
     name: 'portmap',
     load: async () => (await import('./portmap/plugin.ts')).plugin,
+    desired: async () => import('./portmap/desired.ts'),
     example: {
       config: {
         snat: true,

@@ -1,6 +1,7 @@
 import * as z from 'zod/mini';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
+import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import { checkConditions, isIptablesSyntax } from './iptables/conditions.ts';
 import { mappingsSchema, readMappings, type PortMapping } from './mapping.ts';
 
@@ -25,6 +26,11 @@ export interface PortmapSettings {
   readonly portConflict: 'refuse' | 'reference';
   /** Undefined when the runtime sent no list. */
   readonly mappings: readonly PortMapping[] | undefined;
+}
+
+/** Without an explicit back end, a setting that only one of them understands chooses it, else the node's default. */
+export function backendName({ backend, implied }: PortmapSettings): Backend {
+  return chooseBackend(backend ?? implied);
 }
 
 export function configure(raw: Readonly<Record<string, unknown>>): Configured<PortmapSettings> {

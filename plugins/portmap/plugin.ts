@@ -4,16 +4,13 @@ import type { CniResult } from '../../shared/cni/results.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
-import { interfaceTo } from '../../shared/kernel/rtnetlink/routes.ts';
-import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { writeSysctl } from '../../shared/kernel/sysctl.ts';
-import { formatAddress } from '../../shared/net/address.ts';
-import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { ChangedKey, PortForwarding, PortmapBackend } from './backend.ts';
-import { configure, type PortmapSettings } from './config.ts';
+import { backendName, configure, type PortmapSettings } from './config.ts';
 import { iptablesBackend } from './iptables/backend.ts';
 import { warnOfListeners } from './listeners.ts';
+import { localhostSysctls } from './localhost.ts';
 import { nftablesBackend } from './nftables/backend.ts';
 import { FAMILIES, planOf, requirePrevResult, validatePlan } from './plan.ts';
 import { deleteFlowsFrom, deleteFlowsTo } from './udp-flows.ts';
@@ -77,18 +74,8 @@ function removeConflicts(call: Call, chosen: PortmapBackend, forwarding: PortFor
   }
 }
 
-/**
- * The kernel is made to accept packets from 127.0.0.1 that are forwarded to the container: without route_localnet it drops loopback
- * addresses on the interface through which the host reaches the container. IPv6 has no such switch.
- */
 function allowLocalhost(forwardings: readonly PortForwarding[]): void {
-  const wanted = forwardings.filter(({ family, settings }) => family === 'ipv4' && settings.snat);
-  if (wanted.length === 0) return;
-  using rtnetlink = Rtnetlink.open();
-  for (const { container } of wanted) {
-    const name = interfaceTo(rtnetlink, formatAddress(container.address));
-    if (name !== undefined) writeSysctl(`net/ipv4/conf/${name}/route_localnet`, 1);
-  }
+  for (const path of localhostSysctls(forwardings)) writeSysctl(path, 1);
 }
 
 /**
@@ -184,9 +171,8 @@ function remove(call: RemovalCall, backend: PortmapBackend, families: readonly F
   deleteFlowsFrom(backend.remove(call, families, call.warn), call.warn);
 }
 
-/** Without an explicit back end, a setting that only one of them understands chooses it, else the node's default. */
 function backendOf(settings: PortmapSettings): PortmapBackend {
-  return BACKENDS[chooseBackend(settings.backend ?? settings.implied)];
+  return BACKENDS[backendName(settings)];
 }
 
 const BACKENDS = { iptables: iptablesBackend, nftables: nftablesBackend } as const;

@@ -1,3 +1,4 @@
+import { markCall } from './call-marks.ts';
 import { allowsOwnNamespace, readVariables, type Environment, splitArgs } from './environment.ts';
 import { withCallScope } from '../kernel/call-scope.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
@@ -234,13 +235,16 @@ function perform<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answ
 }
 
 function remove<Config>(plugin: Plugin<Config>, call: Invocation<Partial<Config>>): Answer {
-  if (call.command === 'DEL') plugin.del(call);
-  else collect(plugin, call);
+  if (call.command === 'DEL') {
+    markCall('DEL', call);
+    plugin.del(call);
+  } else collect(plugin, call);
   return { text: '' };
 }
 
 /** Undoes an ADD whose result the configuration's version cannot express (no address in 0.2.0). */
 function add<Config>(plugin: Plugin<Config>, call: Invocation<Config>): Answer {
+  markCall('ADD', call);
   const result = plugin.add(call);
   const rollback = (): void => {
     try {

@@ -1,5 +1,13 @@
 import { isUnmanaged } from './compare.ts';
-import type { EnsuredRule, PlannedChange, PortRange, RemovedRules, Rule, TableChange } from './ruleset.ts';
+import type {
+  EnsuredRule,
+  InsertedRules,
+  PlannedChange,
+  PortRange,
+  RemovedRules,
+  Rule,
+  TableChange,
+} from './ruleset.ts';
 import {
   type Entry,
   LazyMap,
@@ -26,6 +34,8 @@ export function tableAfter(before: Table, change: Omit<TableChange, 'family' | '
   for (const { chain, rules } of change.setChains ?? []) after.setChain(chain, rules);
   for (const { chain, to, rules } of change.setJumps ?? []) after.setJumps(chain, to, rules);
   for (const ensured of change.ensureRules ?? []) after.ensureRule(ensured);
+  for (const [chain, inserted] of Map.groupBy(change.insertRules ?? [], (one) => one.chain))
+    after.insertRules(chain, inserted);
   for (const chain of change.deleteChains ?? []) after.deleteChains(chain);
   const { chains, rewritten } = after;
   return { ...before, chains, touched: chains.touched, rewritten };
@@ -91,6 +101,27 @@ class Draft {
       const place = at === 'first' ? leading(others, behind) : 0;
       this.chains.set(chain, others.toSpliced(place, 0, new NewRule(rule)));
     }
+  }
+
+  insertRules(chain: string, inserted: readonly InsertedRules[]): void {
+    const entries = [...(this.chains.get(chain) ?? [])];
+    const isAtEnd = inserted.every(({ before }) => before >= entries.length);
+    if (isAtEnd && this.chains.has(chain)) {
+      this.#edit(
+        chain,
+        this.chains.get(chain) ?? [],
+        [],
+        inserted.flatMap(({ rules }) => rules.map(newRule)),
+      );
+      return;
+    }
+    const result: Entry[] = [];
+    let next = 0;
+    for (const { before, rules } of inserted) {
+      for (; next < Math.min(before, entries.length); next++) result.push(entries[next] as Entry);
+      for (const rule of rules) result.push(newRule(rule));
+    }
+    this.chains.set(chain, [...result, ...entries.slice(next)]);
   }
 
   deleteChains(which: string | ((chain: string) => boolean)): void {
@@ -166,6 +197,7 @@ export function namedChains(
     ...(change.setChains ?? []).map(({ chain }) => chain),
     ...(change.setJumps ?? []).map(({ chain }) => chain),
     ...(change.ensureRules ?? []).map(({ chain }) => chain),
+    ...(change.insertRules ?? []).map(({ chain }) => chain),
     ...(change.deleteChains ?? []).filter((which) => typeof which === 'string'),
   ];
 }

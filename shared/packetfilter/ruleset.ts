@@ -74,6 +74,8 @@ export interface TableChange {
     readonly to: string;
     readonly rules: readonly Rule[];
   }[];
+  /** Rules to insert at given places, for repair (restore.ts). */
+  readonly insertRules?: readonly InsertedRules[];
   /** Rules to remove, every copy; a missing rule or chain is no error. */
   readonly removeRules?: readonly RemovedRules[];
   /** Chains to flush and delete if they exist, with all rules of the table that jump to them. */
@@ -91,6 +93,13 @@ export interface EnsuredRule {
   readonly at: 'first' | 'prepended' | 'last';
   /** With `first`: rules that jump to these chains may precede this one. */
   readonly behind?: readonly string[];
+}
+
+/** `before` counts the rules of the chain as `plan` read it; its length appends. Entries of one chain come in the order of `before`. */
+export interface InsertedRules {
+  readonly chain: string;
+  readonly before: number;
+  readonly rules: readonly Rule[];
 }
 
 /** One rule (cheap: the others need not be decoded), or all that a predicate selects. */

@@ -34,6 +34,9 @@ import {
   otherDrivers,
   removeEverywhere,
 } from '../../../shared/packetfilter/select.ts';
+import type { DesiredChange } from '../../../shared/packetfilter/desired.ts';
+import { emptyTable } from '../../../shared/packetfilter/iptables/save-restore.ts';
+import { stateOf } from '../../../shared/packetfilter/table.ts';
 import type { Masqueraded } from '../plan.ts';
 
 /**
@@ -106,6 +109,15 @@ export function masqueradeChange(masquerade: Masquerade): PlannedChange[] {
     const reads = [masqueradeChain(masquerade), 'POSTROUTING'];
     return [{ family, table: 'nat' as const, reads, plan: (state) => planFamily(masquerade, own, state) }];
   });
+}
+
+/** The same without a table: what the ADDs of all of the container's interfaces on the network make together. */
+export function desiredMasquerade(masquerade: Omit<Masquerade, 'keep'>): DesiredChange[] {
+  return masqueradeChange(masquerade).map(({ family, table, plan }) => ({
+    family,
+    table,
+    change: plan(stateOf(emptyTable(family, table))),
+  }));
 }
 
 /**

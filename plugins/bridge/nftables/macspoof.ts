@@ -1,4 +1,5 @@
 import { sha512 } from '../../../shared/cni/sha512.ts';
+import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
 import {
   changeNft,
   hasNftables,
@@ -38,17 +39,24 @@ export interface MacSpoofPort {
 }
 
 export function addMacSpoofCheck(check: MacSpoofCheck, port: MacSpoofPort): void {
-  changeNft({ what: 'set up the MAC spoofing check' }, (view) => {
-    if (missing(view, check, port) === undefined) return [];
-    const { own, mac } = chainsOf(check);
-    return [
-      addTable(TABLE),
-      addChain(PREROUTING),
-      ...[own, mac].flatMap((chain) => [addChain(chain), flushChain(chain)]),
-      ...entries(view, check).map((standing) => standing.deletion()),
-      ...rulesOf(check, port).map(ruleRequest),
-    ];
-  });
+  changeNft({ what: 'set up the MAC spoofing check' }, (view) => macSpoofRequests(view, check, port));
+}
+
+/** The requests that complete the check; none if it is complete. */
+export function macSpoofRequests(
+  view: NftReader,
+  check: MacSpoofCheck,
+  port: MacSpoofPort,
+): NetlinkRequest[] {
+  if (missing(view, check, port) === undefined) return [];
+  const { own, mac } = chainsOf(check);
+  return [
+    addTable(TABLE),
+    addChain(PREROUTING),
+    ...[own, mac].flatMap((chain) => [addChain(chain), flushChain(chain)]),
+    ...entries(view, check).map((standing) => standing.deletion()),
+    ...rulesOf(check, port).map(ruleRequest),
+  ];
 }
 
 export function removeMacSpoofCheck(check: MacSpoofCheck): void {

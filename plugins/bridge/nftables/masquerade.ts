@@ -22,6 +22,7 @@ import type {
   NftTable,
 } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
+import { placedRules } from '../../../shared/packetfilter/nftables/placed-rules.ts';
 import type { Attachment } from '../identity.ts';
 import type { Masqueraded } from '../plan.ts';
 
@@ -88,6 +89,17 @@ export const nftables = {
     );
   },
 };
+
+/** For repair: the requests that complete the masquerading of these interfaces, in the order of their ADDs. */
+export function restoreMasquerade(
+  view: NftReader,
+  interfaces: readonly { readonly attachment: Attachment; readonly addresses: readonly string[] }[],
+): NetlinkRequest[] {
+  const wanted = interfaces.flatMap(({ attachment, addresses }) =>
+    addresses.map((address) => masqueradeRule(attachment, address)),
+  );
+  return [...(isComplete(view) ? [] : skeleton()), ...placedRules(view.rules(CHECKS), wanted)];
+}
 
 type ValidAttachments = NonNullable<Invocation<unknown>['validAttachments']>;
 

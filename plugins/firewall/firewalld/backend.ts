@@ -3,7 +3,7 @@ import { runAll, withRollback } from '../../../shared/cni/undo.ts';
 import { staleAddresses } from '../addresses.ts';
 import type { FirewallBackend } from '../backend.ts';
 import { ingressPolicy } from '../nftables/backend.ts';
-import { hostsByFamily, withoutPrefixLength, type HostsByFamily } from '../plan.ts';
+import { hostsByFamily, withoutPrefixLength, type FirewallPlan, type HostsByFamily } from '../plan.ts';
 import { Firewalld, FirewalldError } from './firewalld.ts';
 
 /**
@@ -56,6 +56,25 @@ export const firewalldBackend: FirewallBackend = {
       );
     }),
 };
+
+interface MissingSource {
+  readonly zone: string;
+  readonly source: string;
+  readonly restore: () => void;
+}
+
+/** For repair: the containers' sources that firewalld lacks, after a reload for example; none while firewalld does not run. */
+export function missingSources(plans: readonly FirewallPlan[]): MissingSource[] {
+  const firewalld = connect();
+  if (typeof firewalld === 'string') return [];
+  return [...Map.groupBy(plans, ({ zone }) => zone)].flatMap(([zone, own]) => {
+    const present = new Set(sourcesIn(firewalld, zone));
+    return own
+      .flatMap(({ addresses }) => sourcesOf(addresses))
+      .filter((source) => !present.has(source))
+      .map((source) => ({ zone, source, restore: () => void addSource(firewalld, zone, source) }));
+  });
+}
 
 function sourcesOf({ ipv4, ipv6 }: HostsByFamily): string[] {
   return [...ipv4, ...ipv6];

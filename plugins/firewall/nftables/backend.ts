@@ -24,7 +24,9 @@ export const nftablesBackend: FirewallBackend = {
 
   add: (plan, warn) => {
     rejectOwnChain(plan);
-    changeNft({ what: 'let the container through the firewall' }, (reader) => missingRequests(reader, plan));
+    changeNft({ what: 'let the container through the firewall' }, (reader) =>
+      missingRequests(reader, [plan]),
+    );
     warnOfIneffective(plan, warn);
   },
 
@@ -47,7 +49,7 @@ export const ingressPolicy = {
     if (plan.ingressPolicy === 'open') return;
     rejectOwnChain(plan);
     changeNft({ what: 'enforce the ingress policy' }, (reader) =>
-      missingRequests(reader, withoutAddresses(plan)),
+      missingRequests(reader, [withoutAddresses(plan)]),
     );
   },
   missing: (plan: FirewallPlan, changed: (change: ConfigurationChange) => void): string | undefined =>
@@ -56,7 +58,8 @@ export const ingressPolicy = {
       : readNft((reader) => missingIngressPolicy(reader, withoutAddresses(plan), changed)),
 };
 
-function withoutAddresses(plan: FirewallPlan): FirewallPlan {
+/** The plan of a container that another firewall accepts. */
+export function withoutAddresses(plan: FirewallPlan): FirewallPlan {
   return { ...plan, addresses: { ipv4: [], ipv6: [] } };
 }
 

@@ -27,13 +27,14 @@ import {
   type FixedChain,
 } from './objects.ts';
 
-/** For ADD: what to commit so that the container is let through; nothing if it is. */
-export function missingRequests(reader: NftReader, plan: FirewallPlan): NetlinkRequest[] {
+/** For ADD and repair: what to commit so that the containers are let through; nothing if they are. */
+export function missingRequests(reader: NftReader, plans: readonly FirewallPlan[]): NetlinkRequest[] {
+  const adminChains = new Set(plans.map((plan) => plan.adminChain));
   return [
     ...fixedPart(reader),
-    ...jumpToAdminChain(reader, plan.adminChain),
-    ...policyOf(plan).flatMap((element) => policyRequests(reader, element)),
-    ...containerElements(plan).flatMap((element) => containerRequests(reader, element)),
+    ...[...adminChains].flatMap((chain) => jumpToAdminChain(reader, chain)),
+    ...strictestPolicies(plans).flatMap((element) => policyRequests(reader, element)),
+    ...plans.flatMap(containerElements).flatMap((element) => containerRequests(reader, element)),
   ];
 }
 
@@ -74,6 +75,16 @@ function containerElements(plan: FirewallPlan): NftElement[] {
 
 function policyOf({ ingressPolicy, bridge }: FirewallPlan): NftElement[] {
   return bridge === undefined ? [] : policyElements(bridge, ingressPolicy);
+}
+
+/** One element per key. */
+function strictestPolicies(plans: readonly FirewallPlan[]): NftElement[] {
+  const strictest = new Map<string, NftElement>();
+  for (const element of plans.flatMap(policyOf)) {
+    const key = `${element.set.name} ${element.key.join(' ')}`;
+    if (!strictest.has(key) || element.data?.kind === 'drop') strictest.set(key, element);
+  }
+  return [...strictest.values()];
 }
 
 /** Of two networks on one bridge the stricter policy wins, in whatever order they are added: what is isolated stays isolated. */

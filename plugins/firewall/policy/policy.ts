@@ -77,6 +77,28 @@ export function checkPolicy(call: Invocation<unknown>, { hostInterfaces }: Firew
   );
 }
 
+/**
+ * For repair: the requests that complete the policy that an ADD of these containers has enforced. One that the file states only since then waits
+ * for the next ADD.
+ */
+export function restorePolicy(
+  reader: NftReader,
+  enforced: readonly { readonly call: Invocation<unknown>; readonly plan: FirewallPlan }[],
+): NetlinkRequest[] {
+  const [first] = enforced;
+  const policy = first && readPolicy(first.call.warn);
+  if (first === undefined || policy === undefined || !isPolicy(policy)) return [];
+  if (!enforced.some(({ call }) => isNodeConfigOfAdd(call))) return [];
+  const interfaces = new Set(enforced.flatMap(({ plan }) => networkInterfaces(plan.hostInterfaces)));
+  const [own, ...rest] = [...interfaces];
+  return [
+    ...missingRequests(reader, policy, own === undefined ? [] : [own]),
+    ...rest
+      .flatMap((name) => missingElements(reader, [name]))
+      .map((element) => addElements(element.set, [element])),
+  ];
+}
+
 /** For GC: interfaces that no longer exist. */
 export function collectPolicy(): void {
   removeFromNft({ what: 'remove interfaces that no longer exist from the policy of the node' }, (reader) => {

@@ -184,7 +184,7 @@ function staleChains(
 }
 
 /** Whether conditions use matches that this suite does not know: the extensions of iptables are many. */
-function hasRawArgs({ family, settings }: PortForwarding): boolean {
+export function hasRawArgs({ family, settings }: PortForwarding): boolean {
   return readConditions(family, settings.conditions[family]).some(({ matches }) =>
     matches?.some(({ kind }) => kind === 'rawArgs'),
   );

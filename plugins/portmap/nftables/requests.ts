@@ -53,6 +53,33 @@ export function additionRequests(
   ];
 }
 
+/**
+ * For repair: the requests that complete the mappings of one family's containers, in the order of their ADDs; none if they are complete. Of
+ * containers that share a port, which needs a chain of its own, all but the first wait for the next round.
+ */
+export function restoreRequests(
+  reader: NftReader,
+  family: Family,
+  given: readonly PortForwarding[],
+): NetlinkRequest[] {
+  const forwardings = given.map((one) => ({ ...one, mappings: splitShifted(one.mappings) }));
+  const bits = new Set(forwardings.flatMap(({ settings }) => (settings.snat ? [settings.markMasqBit] : [])));
+  const marked = [...bits].flatMap(
+    (bit) => forwardings.find(({ settings }) => settings.snat && settings.markMasqBit === bit) ?? [],
+  );
+  const taken = new Set<string>();
+  return [
+    ...skeletonRequests(reader, family),
+    ...marked.flatMap((forwarding) => masqueradeRequests(reader, forwarding)),
+    ...forwardings.flatMap((forwarding) => {
+      const ports = wantedElements(forwarding).map(keyText);
+      if (ports.some((port) => taken.has(port))) return [];
+      ports.forEach((port) => taken.add(port));
+      return containerRequests(reader, forwarding, new Set());
+    }),
+  ];
+}
+
 export interface Removal {
   readonly requests: readonly NetlinkRequest[];
   /** The ports whose rules the requests remove. */

@@ -1,0 +1,111 @@
+import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
+import type { Desired } from '../../shared/packetfilter/desired.ts';
+import { changeNft, hasNftables, readNft } from '../../shared/packetfilter/nftables/change.ts';
+import {
+  describeMissing,
+  desiredTable,
+  missingRules,
+  type DesiredTable,
+} from '../../shared/packetfilter/restore.ts';
+import type { PacketFilterDriver, PlannedChange } from '../../shared/packetfilter/ruleset.ts';
+import { chooseDriver } from '../../shared/packetfilter/select.ts';
+
+/** What the host lacks, one phrase for each piece. Changes nothing. */
+export function missingPieces(desired: Desired): string[] {
+  return [
+    ...tablesOf(desired).flatMap(({ driver, wanted }) => {
+      if (!driver.supports(wanted.family)) return [];
+      const state = driver.read(wanted.family, wanted.table, [...wanted.chains.keys()]);
+      return describeMissing(wanted, missingRules(state, wanted));
+    }),
+    ...missingObjects(desired),
+    ...desired.settings.flatMap((setting) => setting.missing()),
+  ];
+}
+
+/**
+ * Adds what is missing: all tables of iptables in one transaction (by its programs: one for each table), nf_tables' own tables in another.
+ * @param valid called under the lock that ADD and DEL take: what the attachments that are there by then need
+ */
+export function restorePieces(desired: Desired, valid: () => Desired): void {
+  const byDriver = Map.groupBy(
+    tablesOf(desired).filter(({ driver, wanted }) => driver.supports(wanted.family)),
+    ({ driver }) => driver,
+  );
+  for (const [driver, tables] of byDriver) {
+    const current = once(() => {
+      const now = valid();
+      return now === desired ? tables : tablesOf(now);
+    });
+    driver.apply(tables.map(({ wanted }) => restoration(wanted, () => tableAmong(current(), wanted))));
+  }
+  if (missingObjects(desired).length > 0)
+    changeNft({ what: 'repair the rules of running containers' }, (reader) =>
+      valid().nftables.flatMap((part) => part(reader)),
+    );
+  for (const setting of valid().settings) setting.restore();
+}
+
+interface DrivenTable {
+  readonly driver: PacketFilterDriver;
+  readonly wanted: DesiredTable;
+}
+
+/** In the order in which ADD creates them. */
+function tablesOf({ iptables }: Desired): DrivenTable[] {
+  const drivers = new Map<boolean, PacketFilterDriver>();
+  const driverFor = (rawArgs: boolean): PacketFilterDriver => {
+    const driver = drivers.get(rawArgs) ?? chooseDriver({ rawArgs });
+    drivers.set(rawArgs, driver);
+    return driver;
+  };
+  const groups = Map.groupBy(iptables, ({ family, table }) => `${family} ${table}`);
+  return [...groups.values()].flatMap((changes) => {
+    const [first] = changes;
+    if (first === undefined) return [];
+    const rawArgs = changes.some((change) => change.rawArgs === true);
+    const wanted = desiredTable(
+      first.family,
+      first.table,
+      changes.map(({ change }) => change),
+    );
+    return [{ driver: driverFor(rawArgs), wanted }];
+  });
+}
+
+function restoration(wanted: DesiredTable, current: () => DesiredTable | undefined): PlannedChange {
+  const { family, table, chains } = wanted;
+  return {
+    family,
+    table,
+    reads: [...chains.keys()],
+    plan: (state) => {
+      const now = current();
+      if (now === undefined) return {};
+      const missing = missingRules(state, now);
+      return { ensureChains: missing.chains, insertRules: missing.inserted };
+    },
+  };
+}
+
+function tableAmong(
+  tables: readonly DrivenTable[],
+  { family, table }: DesiredTable,
+): DesiredTable | undefined {
+  return tables.find(({ wanted }) => wanted.family === family && wanted.table === table)?.wanted;
+}
+
+/** Requests that only make room for others name nothing that is missing. */
+function missingObjects({ nftables }: Desired): string[] {
+  if (nftables.length === 0 || !hasNftables()) return [];
+  const requests: NetlinkRequest[] = readNft((reader) => nftables.flatMap((part) => part(reader)));
+  return requests
+    .map(({ what }) => what)
+    .filter((what) => /^add /.test(what))
+    .map((what) => `missing: ${what}`);
+}
+
+function once<T>(work: () => T): () => T {
+  let done: { readonly value: T } | undefined;
+  return () => (done ??= { value: work() }).value;
+}

@@ -1,0 +1,122 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { RESULTS_DIR } from '../../shared/attachments/cached-results.ts';
+import { inventory } from '../../shared/attachments/inventory.ts';
+import { addressesOf } from '../../shared/attachments/namespaces.ts';
+import { isUndisturbed, MARKS_DIRECTORY } from '../../shared/cni/call-marks.ts';
+import { withCallScope } from '../../shared/kernel/call-scope.ts';
+import { withCallDeadline } from '../../shared/kernel/deadline.ts';
+import { desiredOf, repairables, type Repairable, type Role } from './calls.ts';
+import { missingPieces, restorePieces } from './host-rules.ts';
+import type { Desired } from '../../shared/packetfilter/desired.ts';
+
+export interface RepairReport {
+  /** Running attachments whose rules were compared. */
+  readonly attachments: number;
+  /** A phrase for each piece that was missing. */
+  readonly missing: readonly string[];
+  /** What is missing still: with `write`, pieces that could not be restored. */
+  readonly left: readonly string[];
+  /** Attachments that were left out, each with its reason. */
+  readonly problems: readonly string[];
+  readonly milliseconds: number;
+}
+
+/**
+ * Compares the host with what its running attachments need, and restores what is missing: rules, chains, jumps, kernel parameters. Nothing is
+ * removed or moved, so rules of other programs stay as they are.
+ *
+ * An attachment counts while its network namespace exists and has one of its addresses, its result is cached, and no ADD or DEL of it has
+ * begun since. That is looked at again under the lock that ADD and DEL take, so that no rule of a deleted container returns.
+ * @param write false: only report
+ */
+export function repair(roles: readonly Role[], { write }: { readonly write: boolean }): RepairReport {
+  return withCallScope(() => withCallDeadline(() => compareAndRestore(roles, write)));
+}
+
+function compareAndRestore(roles: readonly Role[], write: boolean): RepairReport {
+  const began = performance.now();
+  const problems = new Set<string>();
+  const problem = (line: string): void => void problems.add(line);
+  const running = inventory({ searchNamespaces: false }).filter(({ state }) => state === 'running');
+  const attachments = repairables(roles, running, problem).filter(isAsAdded);
+  let desired = desiredOf(roles, attachments, problem);
+  let missing = missingPieces(desired);
+  let left = missing;
+  if (missing.length > 0) {
+    const connected = attachments.filter((one) => hasItsAddress(one, problem));
+    if (connected.length < attachments.length) {
+      desired = desiredOf(roles, connected, problem);
+      left = missing = missingPieces(desired);
+    }
+    for (let round = 1; write && left.length > 0 && round <= MOST_ROUNDS; round++) {
+      const before = left.length;
+      restorePieces(desired, () => stillValid(roles, connected, desired, problem));
+      left = missingPieces(stillValid(roles, connected, desired, problem));
+      if (left.length === before) break;
+    }
+  }
+  return {
+    attachments: attachments.length,
+    missing,
+    left,
+    problems: [...problems],
+    milliseconds: performance.now() - began,
+  };
+}
+
+/** Containers that share a port are restored one after the other. */
+const MOST_ROUNDS = 3;
+
+/** Without the directory for marks, calls that have begun already leave none: the caller waits for their end. @returns whether it was created */
+export function createMarks(): boolean {
+  if (existsSync(MARKS_DIRECTORY)) return false;
+  mkdirSync(MARKS_DIRECTORY, { recursive: true, mode: 0o700 });
+  return true;
+}
+
+/** Removes the marks of attachments without a cached result: nothing of them can be restored. */
+export function removeOldMarks(): void {
+  for (const name of readdirSync(MARKS_DIRECTORY)) {
+    const file = `${MARKS_DIRECTORY}/${name}`;
+    const stat = statSync(file, { throwIfNoEntry: false });
+    if (stat === undefined || Date.now() - stat.mtimeMs < OLD_MARK_MS) continue;
+    const [, attachment = ''] = readFileSync(file, 'utf8').split(' ');
+    if (!existsSync(`${RESULTS_DIR}/${attachment}`)) rmSync(file, { force: true });
+  }
+}
+
+/** Longer than any call. */
+const OLD_MARK_MS = 300_000;
+
+function isAsAdded({ entry }: Repairable): boolean {
+  return isUndisturbed(entry, entry.addedAtMs);
+}
+
+/** The same object if all attachments are still there. */
+function stillValid(
+  roles: readonly Role[],
+  attachments: readonly Repairable[],
+  desired: Desired,
+  problem: (line: string) => void,
+): Desired {
+  const valid = attachments.filter((one) => isAsAdded(one) && isPresent(one));
+  return valid.length === attachments.length ? desired : desiredOf(roles, valid, problem);
+}
+
+function isPresent({ entry: { cacheFile = '', addedAtMs, netns } }: Repairable): boolean {
+  const cached = statSync(cacheFile, { throwIfNoEntry: false });
+  return cached?.mtimeMs === addedAtMs && (netns === '' || existsSync(netns));
+}
+
+function hasItsAddress({ entry }: Repairable, problem: (line: string) => void): boolean {
+  const path = entry.netns;
+  const present = path === '' ? undefined : addressesOf(path);
+  // Without a path, the inventory has found the namespace by the address.
+  if (path === '' && entry.state === 'running') return true;
+  const own = entry.addresses.map((text) => text.replace(/\/\d+$/, ''));
+  if (own.length === 0 || own.some((address) => present?.includes(address) === true)) return true;
+  problem(
+    `container ${entry.containerId} on network ${entry.network}: namespace ${path} has none of its addresses`,
+  );
+  return false;
+}

@@ -1,0 +1,47 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { sha512 } from './sha512.ts';
+
+/**
+ * Marks of calls in progress, for repair. While a runtime adds or deletes an attachment, the result that it cached is not what the plugins
+ * set up: repair must not restore what a DEL has just removed. ADD and DEL of every plugin write a mark before they change anything, and
+ * the runtime caches its result after the last plugin's ADD: an attachment is as its cached result says if that is newer than the mark.
+ *
+ *     /run/weft/calls/<hash>     "<command> <network>-<container id>-<ifname>"
+ *
+ * Marks are written only while the directory exists: repair creates it, and removes marks of attachments without a cached result.
+ */
+export const MARKS_DIRECTORY = '/run/weft/calls';
+
+interface Attachment {
+  readonly network: string;
+  readonly containerId: string;
+  readonly ifname: string;
+}
+
+/** Costs a failing system call where repair is not in use. */
+export function markCall(command: 'ADD' | 'DEL', attachment: Attachment): void {
+  try {
+    if (statSync(MARKS_DIRECTORY, { throwIfNoEntry: false }) === undefined) return;
+    writeFileSync(markOf(attachment), `${command} ${nameOf(attachment)}`, { mode: 0o600 });
+  } catch {
+    // A read-only or full /run must not fail a call.
+  }
+}
+
+/** Whether no call for the attachment has begun since its ADD ended. @param addedAtMs modification time of the cached result */
+export function isUndisturbed(attachment: Attachment, addedAtMs: number): boolean {
+  const mark = markOf(attachment);
+  const stat = statSync(mark, { throwIfNoEntry: false });
+  if (stat === undefined || stat.mtimeMs < addedAtMs) return true;
+  // Times have the kernel's resolution of some milliseconds: an ADD ends in the same one as its last mark.
+  return stat.mtimeMs === addedAtMs && readFileSync(mark, 'utf8').startsWith('ADD ');
+}
+
+/** The attachment's name in a mark and in libcni's cache. */
+export function nameOf({ network, containerId, ifname }: Attachment): string {
+  return `${network}-${containerId}-${ifname}`;
+}
+
+function markOf(attachment: Attachment): string {
+  return `${MARKS_DIRECTORY}/${sha512(nameOf(attachment)).toString('hex').slice(0, 40)}`;
+}

@@ -1,0 +1,35 @@
+import type { Invocation } from '../cni/plugin.ts';
+import type { NetlinkRequest } from '../kernel/netlink/message.ts';
+import type { NftReader } from './nftables/reader.ts';
+import type { Family, TableChange, TableName } from './ruleset.ts';
+
+/** What the ADDs of running containers set up on the host, for repair. Each part can be compared with the host, and completed. */
+export interface Desired {
+  /** Of iptables' tables, in the order of the ADDs. */
+  readonly iptables: readonly DesiredChange[];
+  /** Of nf_tables' own tables: the requests that complete them, none if they are complete. Pure, and all in one transaction. */
+  readonly nftables: readonly ((reader: NftReader) => readonly NetlinkRequest[])[];
+  /** Everything else: kernel parameters, sources of firewalld. */
+  readonly settings: readonly HostSetting[];
+}
+
+export interface DesiredChange {
+  readonly family: Family;
+  readonly table: TableName;
+  readonly change: Omit<TableChange, 'family' | 'table'>;
+  /** The rules may have raw arguments, which only iptables can parse. */
+  readonly rawArgs?: boolean;
+}
+
+export interface HostSetting {
+  /** A phrase for each missing piece. */
+  missing(): string[];
+  /** Sets what is missing. */
+  restore(): void;
+}
+
+/** A plugin's part in repair: the module `desired.ts` of its folder. */
+export interface DesiredRole {
+  /** @param calls a CHECK for each running attachment, in the order of their ADDs */
+  desired(calls: readonly Invocation<unknown>[]): Desired;
+}

@@ -1,0 +1,3 @@
+import { repairCases } from './repair.cases.ts';
+
+repairCases('mixed back ends', 'nft', ['iptables', 'nftables']);
