@@ -31,6 +31,76 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('../agent/agent.ts')).agent,
   },
   {
+    name: 'install',
+    summary: 'install this executable as CNI plugins, or roll the last installation back',
+    load: async () => (await import('./install/command.ts')).install,
+  },
+  {
+    name: 'uninstall',
+    summary: 'remove the plugins and put the files from before Weft back',
+    load: async () => (await import('./install/command.ts')).uninstall,
+  },
+  {
     name: 'repair',
     summary: 'restore the rules and kernel parameters that running containers need, once',
     load: async () => (await import('./repair.ts')).repairCommand,
+  },
+  {
+    name: 'leases',
+    summary: 'list leased addresses with their containers and whether those still exist',
+    load: async () => (await import('./leases.ts')).leases,
+  },
+  {
+    name: 'show',
+    summary: 'show the transparent-proxy rules of a namespace and explain their effect',
+    load: async () => (await import('./show.ts')).show,
+  },
+  {
+    name: 'render',
+    summary: 'print the transparent-proxy rules for a configuration; changes nothing',
+    load: async () => (await import('./render.ts')).render,
+  },
+  {
+    name: 'licenses',
+    summary: 'print the licenses of the third-party software in this executable',
+    load: async () => (await import('./licenses.ts')).licenses,
+  },
+  {
+    name: 'countdash-child',
+    summary: 'one process of the example',
+    load: async () => (await import('../examples/countdash/countdash.ts')).countdashChild,
+    hidden: true,
+  },
+];
+
+/** @returns 0 done, 1 failed (the reason is on stderr), 2 wrong usage */
+export async function weft(argv: readonly string[]): Promise<number> {
+  const [name, ...rest] = argv;
+  if (name === undefined || name === 'help' || name === '--help' || name === '-h') return help(rest[0]);
+  if (name === 'version' || name === '--version') return print(`weft ${manifest.version}\n`);
+  const command = SUB_COMMANDS.find((one) => one.name === name);
+  if (command === undefined) return refuse(`unknown sub-command "${name}"; run "weft help" for the list`);
+  return runSubCommand(command.name, async () => (await command.load())(rest));
+}
+
+async function help(about: string | undefined): Promise<number> {
+  const command = SUB_COMMANDS.find(({ name, hidden }) => name === about && hidden === undefined);
+  if (command !== undefined) return (await command.load())(['--help']);
+  if (about !== undefined) return refuse(`unknown sub-command "${about}"; run "weft help" for the list`);
+  const shown = SUB_COMMANDS.filter(({ hidden }) => hidden === undefined);
+  const width = Math.max(...shown.map(({ name }) => name.length));
+  const lines = shown.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
+  return print(
+    `weft ${manifest.version}: CNI plugins for Nomad clients\n\nusage: weft <sub-command> [options]\n\n${lines.join('\n')}\n\nRun "weft <sub-command> --help" for its options.\n`,
+  );
+}
+
+function refuse(problem: string): number {
+  writeAll(2, `weft: ${problem}\n`);
+  return 2;
+}
+
+function print(text: string): number {
+  writeAll(1, text);
+  return 0;
+}
