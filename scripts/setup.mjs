@@ -57,6 +57,22 @@ export const BENCH_TOOLS = [
   { command: '/usr/bin/time', debian: 'time', why: 'reports the peak memory of a program' },
 ];
 
+/** @type {readonly Tool[]} used by `npm run package` */
+export const PACKAGE_TOOLS = [
+  { command: 'dpkg-deb', debian: 'dpkg', why: 'writes the .deb' },
+  { command: 'rpmbuild', debian: 'rpm', why: 'writes the .rpm' },
+];
+
+/** @type {readonly Tool[]} used by `npm run package -- --test` */
+export const PACKAGE_TEST_TOOLS = [
+  {
+    command: 'debootstrap',
+    debian: 'debootstrap',
+    why: 'makes new systems of Debian to install the .deb in',
+  },
+  { command: 'lintian', debian: 'lintian', why: 'checks the .deb' },
+];
+
 /** Set-up cannot continue; the message is shown without a stack trace. */
 export class SetupError extends Error {}
 

@@ -10,10 +10,33 @@ import { nodeBase } from '../build/node-binary.mjs';
 import { isUpToDate } from '../build/stamp.mjs';
 import { ENVOY_TOOLS, provideEnvoy } from './envoy.mjs';
 import { provideFirewalld } from './firewalld.mjs';
-import { BENCH_TOOLS, BUILD_TOOLS, isInstalled, SetupError, setUp, TEST_TOOLS, TOOLS } from './setup.mjs';
+import {
+  BENCH_TOOLS,
+  BUILD_TOOLS,
+  isInstalled,
+  PACKAGE_TEST_TOOLS,
+  PACKAGE_TOOLS,
+  SetupError,
+  setUp,
+  TEST_TOOLS,
+  TOOLS,
+} from './setup.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const TASKS = { build, countdash, test, unit, host, lint, typecheck, coverage, bench, soak, fuzz };
+const TASKS = {
+  build,
+  countdash,
+  test,
+  unit,
+  host,
+  lint,
+  typecheck,
+  coverage,
+  bench,
+  soak,
+  fuzz,
+  package: packages,
+};
 /** Every package that lint checks for import cycles. */
 const PRODUCT = [
   'agent',
@@ -22,6 +45,7 @@ const PRODUCT = [
   'cli',
   'conflist',
   'examples',
+  'packaging',
   'plugins',
   'shared',
   'scripts',
@@ -63,6 +87,21 @@ async function build(options) {
   return run(process.execPath, [resolve(root, 'build.mjs'), ...options]);
 }
 
+/**
+ * dist/packages. With --test, installs the packages in new systems of Debian 12 and 13 and checks them with lintian and rpm instead.
+ * @param {string[]} options
+ */
+async function packages(options) {
+  const isTest = options[0] === '--test';
+  if (isTest) requireRoot('debootstrap makes systems to install the packages in');
+  setUp(root, [...BUILD_TOOLS, ...PACKAGE_TOOLS, ...(isTest ? PACKAGE_TEST_TOOLS : [])]);
+  if (await buildIfStale()) return 1;
+  const { file: node } = nodeBase(root);
+  const status = await run(node, [resolve(root, 'packaging/package.mjs'), ...(isTest ? [] : options)]);
+  if (status !== 0 || !isTest) return status;
+  return run(node, ['--no-warnings', resolve(root, 'test/packages/main.ts')]);
+}
+
 /** @param {string[]} options */
 async function countdash(options) {
   requireRoot('the example creates network namespaces');
@@ -84,7 +123,7 @@ function withEnvoy(options) {
 /** Everything; with parts of paths, only the test files whose path contains one of them. @param {string[]} parts */
 async function test(parts) {
   requireRoot('the tests create network namespaces; "npm run unit" needs no root');
-  setUp(root, [...BUILD_TOOLS, ...TOOLS, ...TEST_TOOLS]);
+  setUp(root, [...BUILD_TOOLS, ...TOOLS, ...TEST_TOOLS, ...PACKAGE_TOOLS]);
   if (parts.length === 0 || parts.some((part) => part.includes('firewall'))) provideFirewalld(root);
   if (parts.length === 0 || parts.some((part) => part.includes('envoy'))) {
     setUp(root, ENVOY_TOOLS);

@@ -27,7 +27,16 @@ export function requireInstallable(places: Places, target: Target): void {
 /** What is under the names that are about to be replaced. @throws CniError 5 for another vendor's file */
 export function identifyReplaced(paths: readonly string[], run: RunPlugin): Map<string, Identity> {
   const found = paths.filter((path) => digestAt(path) !== undefined);
-  const identities = new Map(found.map((path) => [path, identify(path, run)]));
+  // Names of one file are one plugin, which prints the name that it is called by: it is searched once.
+  const known = new Map<string, Identity>();
+  const identities = new Map(
+    found.map((path) => {
+      const digest = digestAt(path) ?? '';
+      const identity = known.get(digest) ?? identify(path, run);
+      if (identity.vendor !== undefined) known.set(digest, identity);
+      return [path, identity];
+    }),
+  );
   const others = [...identities].filter(([, { vendor }]) => vendor === undefined);
   if (others.length === 0) return identities;
   const list = others.map(([path, { text }]) => `${path} (${text})`).join(', ');
