@@ -6,6 +6,7 @@ import { toCniError } from '../shared/cni/errors.ts';
 import { loadPlugins, type LoadedPlugins } from './call.ts';
 import { LEVELS, logTo, type Level } from './log.ts';
 import { Server, SOCKET_PATH } from './server.ts';
+import { startUpkeep } from './upkeep.ts';
 import { warmUp } from './warm-up.ts';
 
 const HELP = `usage: weft agent [options]
@@ -46,15 +47,18 @@ async function serve(level: Level, rounds: number): Promise<number> {
   const plugins = await loadPlugins();
   log('info', `release ${release}: ${describeWarmUp(plugins, rounds)}`);
   const server = new Server(release, plugins, log);
+  const upkeep = await startUpkeep(log);
   notify('READY=1\nSTATUS=serving');
   while (!stopping && !server.isReplaced()) {
     server.serve();
+    upkeep.step();
     notify('WATCHDOG=1');
     // Signals are handled in the event loop.
     await new Promise((resolve) => setImmediate(resolve));
   }
   notify('STOPPING=1');
   log('info', stopping ? 'stopped by a signal' : `stopped: ${SOCKET_PATH} belongs to another agent now`);
+  upkeep.close();
   server.close();
   return 0;
 }

@@ -1,0 +1,165 @@
+import { createHash } from 'node:crypto';
+import { toCniError } from '../../shared/cni/errors.ts';
+import { readSysctl } from '../../shared/kernel/sysctl.ts';
+import { findTools } from '../../shared/packetfilter/iptables/tools.ts';
+import { legacyTablesInUse } from '../../shared/packetfilter/tables-in-use.ts';
+import { runProgram } from '../../shared/process/run.ts';
+import type { Log } from '../log.ts';
+import type { RepairReport } from './repair.ts';
+
+/** What the watcher uses of the host; tests replace it. */
+export interface WatchedHost {
+  /** Whether another program has deleted rules since the last call; cheap. */
+  readonly hasDeletions: () => boolean;
+  /** Equal as long as nothing changes that sends no notification: tables of iptables-legacy, kernel parameters. */
+  readonly fingerprint: () => string;
+  readonly repair: () => RepairReport;
+  /** Milliseconds of a clock that never goes back. */
+  readonly now: () => number;
+}
+
+/**
+ * Decides when to compare the host with what its containers need: soon after another program has deleted rules, and again a little later,
+ * because programs reload in several steps; every {@link POLL_MS} if the fingerprint has changed; every {@link FULL_LOOK_MS} in any case. While
+ * other programs change rules all the time, looks take at most a twentieth of the time. If rules are missing again after each of
+ * {@link MOST_ROUNDS} repairs, repair pauses.
+ */
+export class Watcher {
+  readonly #host: WatchedHost;
+  readonly #log: Log;
+  readonly #write: boolean;
+  #dueAt: number;
+  #notBefore = 0;
+  #pollAt: number;
+  #fullLookAt: number;
+  #fingerprint: string | undefined;
+  #pausedUntil = 0;
+  /** When the last repairs were. */
+  #repairs: number[] = [];
+  /** In `log` mode, what was missing at the last look: reported once. */
+  #reported = '';
+  /** For the metrics. */
+  readonly counts = { looks: 0, repairs: 0, pieces: 0, pauses: 0 };
+
+  /** @param write false: only log what is missing */
+  constructor(host: WatchedHost, log: Log, write: boolean) {
+    this.#host = host;
+    this.#log = log;
+    this.#write = write;
+    const now = host.now();
+    this.#dueAt = now;
+    this.#pollAt = now + POLL_MS;
+    this.#fullLookAt = now + FULL_LOOK_MS;
+  }
+
+  /** Called between plugin calls. Nearly always takes microseconds. */
+  step(): void {
+    const now = this.#host.now();
+    if (this.#host.hasDeletions()) this.#dueAt = Math.min(this.#dueAt, now + SETTLE_MS);
+    if (now >= this.#pollAt) this.#poll(now);
+    if (now >= this.#fullLookAt) this.#dueAt = Math.min(this.#dueAt, now);
+    if (now < this.#dueAt || now < this.#notBefore || now < this.#pausedUntil) return;
+    try {
+      this.#look(now);
+    } catch (thrown) {
+      this.#log('error', `repair: failed: ${toCniError(thrown).message}`);
+      this.#dueAt = this.#host.now() + POLL_MS;
+    }
+  }
+
+  #poll(now: number): void {
+    this.#pollAt = now + POLL_MS;
+    const fingerprint = this.#host.fingerprint();
+    if (fingerprint !== this.#fingerprint) this.#dueAt = Math.min(this.#dueAt, now);
+    this.#fingerprint = fingerprint;
+  }
+
+  #look(now: number): void {
+    this.#dueAt = Infinity;
+    this.#fullLookAt = now + FULL_LOOK_MS;
+    const { missing, left, problems, attachments, milliseconds } = this.#host.repair();
+    this.counts.looks += 1;
+    this.#notBefore = this.#host.now() + Math.max(PAUSE_MS, COST_FACTOR * milliseconds);
+    for (const line of problems) this.#log('debug', `repair: ${line}`);
+    if (missing.length === 0) {
+      this.#reported = '';
+      return;
+    }
+    // Programs such as firewalld go on after their first transaction.
+    this.#dueAt = this.#host.now() + FOLLOW_UP_MS;
+    this.#notBefore = this.#host.now() + PAUSE_MS;
+    if (!this.#write) {
+      this.#report(missing);
+      return;
+    }
+    const restored = missing.length - left.length;
+    this.counts.repairs += 1;
+    this.counts.pieces += restored;
+    const summary = `restored=${restored} missing=${missing.length} attachments=${attachments} ms=${milliseconds.toFixed(0)}`;
+    this.#log(
+      'warning',
+      `repair: ${summary}: ${missing.slice(0, SHOWN).join('; ')}${missing.length > SHOWN ? '; ...' : ''}`,
+    );
+    for (const line of left) this.#log('error', `repair: cannot restore: ${line}`);
+    if (left.length > 0) this.#dueAt = this.#host.now() + POLL_MS;
+    this.#pauseAfterTooMany(missing);
+  }
+
+  #report(missing: readonly string[]): void {
+    const text = missing.join('\n');
+    if (text !== this.#reported) for (const line of missing) this.#log('warning', `repair: ${line}`);
+    this.#reported = text;
+  }
+
+  #pauseAfterTooMany(missing: readonly string[]): void {
+    const now = this.#host.now();
+    this.#repairs = [...this.#repairs.filter((at) => at > now - ROUNDS_WITHIN_MS), now];
+    if (this.#repairs.length < MOST_ROUNDS) return;
+    const tables = new Set(
+      missing.flatMap((line) => /table \S+ \(\w+\)|add \w+ \w+ \w+/.exec(line)?.[0] ?? []),
+    );
+    this.#log(
+      'error',
+      `repair: paused for ${PAUSED_MS / 60_000} minutes: another program has deleted rules again after each of ${MOST_ROUNDS} repairs, ` +
+        `in ${[...tables].join(', ')}; find it with nft monitor`,
+    );
+    this.counts.pauses += 1;
+    this.#repairs = [];
+    this.#pausedUntil = now + PAUSED_MS;
+    this.#dueAt = this.#pausedUntil;
+  }
+}
+
+/** Kernel parameters, and the rules of iptables-legacy in use, whose changes send no notification. */
+export function hostFingerprint(): string {
+  const sysctls = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'].map((path) => {
+    try {
+      return readSysctl(path);
+    } catch {
+      return '';
+    }
+  });
+  const hash = createHash('sha1');
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const tools = findTools(family, 'legacy');
+    for (const table of ['filter', 'nat']) {
+      if (tools === undefined || legacyTablesInUse(family)?.includes(table) !== true) continue;
+      const { stdout } = runProgram(tools.save, ['-t', table], { timeoutMs: 5_000 });
+      hash.update(stdout.replaceAll(/^#.*$|\[\d+:\d+\]/gm, ''));
+    }
+  }
+  return [...sysctls, hash.digest('hex')].join(' ');
+}
+
+/** A program's transactions come in bursts. */
+const SETTLE_MS = 100;
+/** Between looks. */
+const PAUSE_MS = 1_000;
+const COST_FACTOR = 20;
+const FOLLOW_UP_MS = 2_000;
+const POLL_MS = 30_000;
+const FULL_LOOK_MS = 600_000;
+const MOST_ROUNDS = 5;
+const ROUNDS_WITHIN_MS = 30_000;
+const PAUSED_MS = 300_000;
+const SHOWN = 5;

@@ -1,0 +1,115 @@
+import * as assert from 'uvu/assert';
+import { Watcher } from '../../../../agent/repair/watcher.ts';
+import type { RepairReport } from '../../../../agent/repair/repair.ts';
+import { suite } from '../../../support/suite.ts';
+
+const test = suite('when the agent repairs');
+
+/** A host with a clock that only the test moves. */
+class FakeHost {
+  clock = 0;
+  deletions = false;
+  print = 'same';
+  missing: string[] = [];
+  looks: number[] = [];
+  milliseconds = 10;
+  readonly lines: string[] = [];
+  readonly watcher: Watcher;
+  readonly #write: boolean;
+
+  constructor(write = true) {
+    this.#write = write;
+    this.watcher = new Watcher(
+      {
+        now: () => this.clock,
+        hasDeletions: () => {
+          const had = this.deletions;
+          this.deletions = false;
+          return had;
+        },
+        fingerprint: () => this.print,
+        repair: () => this.#look(),
+      },
+      (level, line) => this.lines.push(`${level} ${line}`),
+      write,
+    );
+    this.pass(5_000);
+    this.looks = [];
+  }
+
+  /** As the agent: a step every 100 ms. */
+  pass(milliseconds: number, each: () => void = () => undefined): void {
+    for (const end = this.clock + milliseconds; this.clock < end; this.clock += 100) {
+      each();
+      this.watcher.step();
+    }
+  }
+
+  #look(): RepairReport {
+    this.looks.push(this.clock);
+    const { missing, milliseconds } = this;
+    if (this.#write) this.missing = [];
+    return { attachments: 1, missing, left: this.#write ? [] : missing, problems: [], milliseconds };
+  }
+}
+
+test('a look soon after a deletion, and once more after a repair; none while nothing happens', () => {
+  const host = new FakeHost();
+  host.pass(60_000);
+  assert.is(host.looks.length, 1, 'the first fingerprint');
+  host.looks = [];
+  host.deletions = true;
+  host.missing = ['a rule'];
+  const began = host.clock;
+  host.pass(20_000);
+  assert.equal(
+    host.looks.map((at) => at - began),
+    [100, 2_100],
+  );
+  assert.match(host.lines.join('\n'), 'warning repair: restored=1 missing=1 attachments=1 ms=10: a rule');
+});
+
+test('changes without notification are found within 30 seconds', () => {
+  const host = new FakeHost();
+  host.pass(60_000);
+  host.looks = [];
+  host.print = 'other';
+  host.pass(31_000);
+  assert.is(host.looks.length, 1);
+});
+
+test('while another program deletes rules all the time, looks take a twentieth of the time at most', () => {
+  const host = new FakeHost();
+  host.milliseconds = 200;
+  host.pass(60_000, () => (host.deletions = true));
+  assert.ok(host.looks.length > 10 && host.looks.length <= 16, String(host.looks.length));
+});
+
+test('repair pauses when rules are missing again after each of five repairs, and goes on later', () => {
+  const host = new FakeHost();
+  const damage = (): void => {
+    host.deletions = true;
+    host.missing = ['rule is missing from chain CNI-FORWARD of table filter (ipv4): x'];
+  };
+  host.pass(60_000, damage);
+  assert.is(host.watcher.counts.repairs, 5);
+  assert.match(
+    host.lines.join('\n'),
+    /error repair: paused for 5 minutes: .*, in table filter \(ipv4\); find it/,
+  );
+  host.pass(301_000);
+  assert.is(host.watcher.counts.repairs, 6);
+});
+
+test('log mode: every missing piece once, as long as the same ones are missing', () => {
+  const host = new FakeHost(false);
+  host.lines.length = 0;
+  host.missing = ['one', 'two'];
+  host.pass(30_000, () => (host.deletions = true));
+  assert.equal(host.lines, ['warning repair: one', 'warning repair: two']);
+  host.missing = ['two'];
+  host.pass(5_000);
+  assert.equal(host.lines.slice(2), ['warning repair: two']);
+});
+
+test.run();
