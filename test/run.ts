@@ -1,7 +1,8 @@
 /**
  * Runs the test files, each as a process of its own, several at a time. Files outside test/unit get a private host (support/own-host.sh).
- * usage: node test/run.ts [--agent] [part of a path ...]
+ * usage: node test/run.ts [--agent] [--thorough] [part of a path ...]
  * --agent: through the launchers and a node agent. Without it, the files of WITH_AGENT run both ways.
+ * --thorough: every step and all rounds, where a run usually takes a sample (support/thorough.ts).
  * Ends with `N passed, N failed` (`, N skipped` where something could not run here), exit code 1 if anything failed.
  */
 import { existsSync, globSync } from 'node:fs';
@@ -10,16 +11,23 @@ import { relative, resolve } from 'node:path';
 import { needsOwnHost, runFile, type FileReport } from './support/run-file.ts';
 
 const root = resolve(import.meta.dirname, '..');
-const wanted = process.argv.slice(2).filter((argument) => argument !== '--agent');
+const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
 const onlyWithAgent = process.argv.includes('--agent');
+const thorough = process.argv.includes('--thorough');
+if (thorough) process.env['WEFT_TEST_THOROUGH'] = '1';
 /** What a runtime sees must be the same with the node agent. */
-const WITH_AGENT = [
-  'test/conformance/',
-  'test/e2e/burst-nft.',
-  'test/e2e/nomad-lists-',
-  'test/host/plugins/bridge/add',
-  'test/host/plugins/bridge/del',
-];
+const WITH_AGENT = thorough
+  ? ['test/conformance/', 'test/e2e/', 'test/host/plugins/']
+  : [
+      'test/conformance/answers',
+      'test/conformance/delegation',
+      'test/conformance/interchange',
+      'test/conformance/refusals',
+      'test/conformance/surroundings',
+      'test/e2e/burst-nft',
+      'test/e2e/nomad-lists-',
+      'test/host/plugins/bridge/add',
+    ];
 const files = globSync('test/**/*.test.ts', { cwd: root })
   .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
   .sort();
@@ -39,7 +47,9 @@ const queue = files.flatMap((file) => [
     ? [{ file, withAgent: true }]
     : []),
 ]);
-await Promise.all(Array.from({ length: Math.min(availableParallelism(), queue.length) }, worker));
+// One more than processors: many tests wait for a deadline, a program or a lock.
+const workers = Math.min(availableParallelism() + 1, queue.length);
+await Promise.all(Array.from({ length: workers }, worker));
 slowest();
 summarise();
 

@@ -1,4 +1,5 @@
 import { suite } from '../support/suite.ts';
+import { rounds } from '../support/thorough.ts';
 import { learnHost } from './learn.ts';
 import type { Host } from './operations.ts';
 import { soak } from './soak.ts';
@@ -13,8 +14,8 @@ export function shortSoak(backend: Backend): void {
   });
   test.after(() => host.world.outside.stop());
   for (const [seed, ops] of [
-    [20260213, 40],
-    [Date.now() % 1_000_000_007, 20],
+    [20260213, rounds(100, 20)],
+    [Date.now() % 1_000_000_007, rounds(100, 10)],
   ] as const) {
     test(`${ops} random operations from seed ${seed}: the host is as the model says after each`, () =>
       soak(host, { backend, seed, ops, parallel: 8 }));

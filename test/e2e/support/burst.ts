@@ -2,13 +2,14 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from '../../support/suite.ts';
+import { rounds } from '../../support/thorough.ts';
 import { startPluginProcess, variables } from '../../support/plugin.ts';
 import type { PluginName } from '../../support/executables.ts';
 import { node, type Filter } from '../../support/portmap-scene.ts';
 import { ask, HOST, makeWorld, serve, useHostVariant } from '../../support/port-host.ts';
 import { rules, run, sh } from '../../support/variants.ts';
 
-const COUNT = 40;
+const COUNT = rounds(40, 16);
 const PORTS = 2;
 const ids = Array.from({ length: COUNT }, (_, at) => `alloc${at}`);
 
@@ -24,9 +25,9 @@ const plugins = (
   }
 ).plugins.map((plugin) => ({ ...plugin, backend: '' }));
 
-/** Forty chains at once, the first ever on their host: none fails, and nothing is there twice. */
+/** Many chains at once, the first ever on their host: none fails, and nothing is there twice. */
 export function burst(filter: Filter): void {
-  const test = suite(`forty chains at once on a fresh host, ${filter}`, { limit: 240 });
+  const test = suite(`${COUNT} chains at once on a fresh host, ${filter}`, { limit: 240 });
   const results = new Map<string, Result>();
 
   test.before(() => {

@@ -8,6 +8,7 @@ import type { KnownPacket } from '../../../../../shared/packetfilter/verdict/pac
 import { readNft } from '../../../../../shared/packetfilter/nftables/change.ts';
 import { randomBelow } from '../../../../support/random.ts';
 import { suite } from '../../../../support/suite.ts';
+import { rounds, THOROUGH } from '../../../../support/thorough.ts';
 import { run } from '../../../../support/variants.ts';
 import { INNER, makeWire, OUTER, passed, Sender, type Family } from './wire.ts';
 
@@ -144,11 +145,11 @@ test('verdicts of maps and chains within chains', () => {
   }
 });
 
-test('two hundred random chains: what is predicted for certain comes to pass', () => {
-  const seed = 20_261_123;
+test('random chains: what is predicted for certain comes to pass', () => {
+  const seed = THOROUGH ? 20_261_123 : Date.now() % 1_000_000_007;
   const random = randomBelow(seed);
   const seen = new Map<string, number>();
-  for (let round = 0; round < 200; round++) {
+  for (let round = 0; round < rounds(200, 60); round++) {
     const pick = <T>(list: readonly T[]): T => list[random(list.length)] as T;
     const rule = (verdicts: readonly string[]): string => {
       const conditions = Array.from({ length: random(3) }, () => pick(random(4) === 0 ? UNCERTAIN : CERTAIN));
@@ -176,7 +177,7 @@ test('two hundred random chains: what is predicted for certain comes to pass', (
     seen.set(predicted, (seen.get(predicted) ?? 0) + 1);
   }
   for (const verdict of ['accepted', 'dropped', 'unclear'])
-    assert.ok((seen.get(verdict) ?? 0) > 8, `${verdict}: ${seen.get(verdict)}`);
+    assert.ok((seen.get(verdict) ?? 0) > 3, `${verdict}: ${seen.get(verdict)}`);
 });
 
 /** nft(8) refuses a rule about two of them. */
