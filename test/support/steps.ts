@@ -13,7 +13,7 @@ import { rounds } from './thorough.ts';
 
 /** System calls that change or read the host; what Node does for itself (memory, clocks, threads) is left alone. */
 const TRACED =
-  'sendto,write,openat,setns,socket,bind,flock,link,unlink,rename,mkdir,rmdir,fsync,clone,clone3,vfork';
+  'sendto,write,openat,setns,socket,bind,flock,link,unlink,rename,mkdir,rmdir,fsync';
 
 export interface Traced extends ProcessOutcome {
   readonly signal: string | null;
@@ -209,8 +209,6 @@ function concerns(syscall: string, line: string): boolean {
   // Of Node itself: waking up its helper threads, reading libraries.
   if (syscall === 'write' && /^write\(\d+, ("\*", 1|".*", (8|16))\)/.test(line)) return false;
   if (syscall === 'openat' && !/"\/(proc\/sys|run|sys\/class)\//.test(line)) return false;
-  // A program is started (iptables-legacy-restore), not a thread of Node.
-  if (isStart(syscall)) return !line.includes('CLONE_THREAD');
   // Not the result on stdout: everything is done then.
   return !/^write\(1, /.test(line);
 }
@@ -218,11 +216,6 @@ function concerns(syscall: string, line: string): boolean {
 function changes(syscall: string, line: string): boolean {
   if (syscall === 'sendto') return !/nlmsg_type=(RTM_GET|0x(12|16|1a) )/.test(line);
   if (syscall === 'openat') return /O_CREAT/.test(line);
-  return (
-    isStart(syscall) || ['write', 'link', 'unlink', 'rename', 'mkdir', 'rmdir', 'setns'].includes(syscall)
-  );
-}
-
-function isStart(syscall: string): boolean {
-  return ['clone', 'clone3', 'vfork'].includes(syscall);
+  // iptables-legacy-restore gets its input by a write, and changes nothing before it.
+  return ['write', 'link', 'unlink', 'rename', 'mkdir', 'rmdir', 'setns'].includes(syscall);
 }
