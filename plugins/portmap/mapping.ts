@@ -1,5 +1,6 @@
 import * as z from 'zod/mini';
 import { formatAddress, parseAddress, type IpAddress } from '../../shared/net/address.ts';
+import { PortRanges } from '../../shared/packetfilter/port-ranges.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 
 /** One entry of `runtimeConfig.portMappings`: a host port, or a range of them, that is forwarded to the container. */
@@ -99,41 +100,6 @@ export interface HostPorts {
 export function hostPortsOf({ protocol: name, hostPort, range, hostAddress }: PortMapping): HostPorts {
   const address = hostAddress === undefined ? undefined : formatAddress(hostAddress);
   return { protocol: name, first: hostPort, last: hostPort + range - 1, address };
-}
-
-/** Ranges of ports, searched in logarithmic time. */
-export class PortRanges {
-  /** By first port; `last` is the greatest last port so far. */
-  readonly #sorted: { readonly first: number; readonly last: number }[] = [];
-
-  constructor(ranges: readonly { readonly first: number; readonly last: number }[]) {
-    let last = 0;
-    for (const range of ranges.toSorted((one, other) => one.first - other.first)) {
-      last = Math.max(last, range.last);
-      this.#sorted.push({ first: range.first, last });
-    }
-  }
-
-  /** Whether one of the ranges contains all of these ports. */
-  contains({ first, last }: { readonly first: number; readonly last: number }): boolean {
-    return this.#greatestLast(first) >= last;
-  }
-
-  /** Whether one of the ranges has one of these ports. */
-  overlaps({ first, last }: { readonly first: number; readonly last: number }): boolean {
-    return this.#greatestLast(last) >= first;
-  }
-
-  /** The greatest last port of the ranges that begin at `first` or before; 0 when there is none. */
-  #greatestLast(first: number): number {
-    let [low, high] = [0, this.#sorted.length];
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#sorted[middle]?.first ?? Infinity) <= first) low = middle + 1;
-      else high = middle;
-    }
-    return this.#sorted[low - 1]?.last ?? 0;
-  }
 }
 
 /** Host ports of one family, searched in logarithmic time. */

@@ -2,9 +2,10 @@ import { toCniError } from '../../shared/cni/errors.ts';
 import { Conntrack, maybeTracked, type ConntrackFilter } from '../../shared/kernel/conntrack.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { PortRanges } from '../../shared/packetfilter/port-ranges.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from './backend.ts';
-import { hostPortsOf, PortRanges, type HostPorts } from './mapping.ts';
+import { hostPortsOf, type HostPorts } from './mapping.ts';
 
 /**
  * Deletes stale UDP conntrack entries for ports that are forwarded from now on. The kernel decides NAT at the first packet of a flow, and

@@ -1,9 +1,9 @@
 import { isUnmanaged } from './compare.ts';
+import type { PortRanges } from './port-ranges.ts';
 import type {
   EnsuredRule,
   InsertedRules,
   PlannedChange,
-  PortRange,
   RemovedRules,
   Rule,
   TableChange,
@@ -280,7 +280,7 @@ export class EditedRules implements Rules {
     return this.#edited(this.base.mayJumpTo?.(chain) ?? this.base);
   }
 
-  mayBeFor(ports: readonly PortRange[]): Iterable<Entry> {
+  mayBeFor(ports: PortRanges): Iterable<Entry> {
     return this.#edited(this.base.mayBeFor?.(ports) ?? this.base);
   }
 

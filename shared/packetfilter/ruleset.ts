@@ -1,3 +1,7 @@
+import type { PortRange, PortRanges } from './port-ranges.ts';
+
+export type { PortRange };
+
 /**
  * Rules as data, with iptables' terms. Plugins build them; drivers make the kernel match them. Values are canonical (addresses masked and in their
  * shortest text), so that a rule equals the same rule read back from the kernel.
@@ -36,11 +40,6 @@ export type Match =
   | { readonly kind: 'owner'; readonly uid: { readonly first: number; readonly last: number } }
   /** An operator's arguments (portmap's conditionsV4/V6), passed on unchanged. */
   | { readonly kind: 'rawArgs'; readonly args: readonly string[] };
-
-export interface PortRange {
-  readonly first: number;
-  readonly last: number;
-}
 
 export type Target =
   | { readonly kind: 'jump'; readonly chain: string }
@@ -131,7 +130,7 @@ export interface TableState {
   /** Whether the chain has this rule; cheaper than reading all of it. */
   holds(chain: string, rule: Rule): boolean;
   /** The rules of `chain` except those whose multiport match excludes these destination ports. */
-  forPorts(chain: string, ports: readonly PortRange[]): readonly (Rule | UnmanagedRule)[];
+  forPorts(chain: string, ports: PortRanges): readonly (Rule | UnmanagedRule)[];
 }
 
 export interface UnmanagedRule {

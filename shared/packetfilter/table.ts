@@ -1,6 +1,7 @@
 import { isUnmanaged, sameRule } from './compare.ts';
 import { ruleText } from './iptables/render.ts';
-import type { Family, UnmanagedRule, PortRange, Rule, TableName, TableState } from './ruleset.ts';
+import type { PortRanges } from './port-ranges.ts';
+import type { Family, UnmanagedRule, Rule, TableName, TableState } from './ruleset.ts';
 
 /** A rule in its chain. Drivers subclass it to remember how the kernel knows the rule. */
 export interface Entry {
@@ -12,7 +13,7 @@ export interface Entry {
   /** True only if the rule is certainly another one; spares decoding it. */
   cannotBe?(wanted: Rule): boolean;
   /** True only if the rule's multiport match certainly excludes these ports. */
-  cannotBeFor?(ports: readonly PortRange[]): boolean;
+  cannotBeFor?(ports: PortRanges): boolean;
   /** The kernel's number of the rule, by which it is deleted; without one, the text is used. */
   readonly handle?: bigint;
 }
@@ -27,7 +28,7 @@ export interface Rules extends Iterable<Entry> {
   /** Rules that may jump or go to the chain. */
   mayJumpTo?(chain: string): Iterable<Entry>;
   /** All but those that {@link Entry.cannotBeFor} excludes. */
-  mayBeFor?(ports: readonly PortRange[]): Iterable<Entry>;
+  mayBeFor?(ports: PortRanges): Iterable<Entry>;
 }
 
 /** A rule that is not in the kernel yet. */
@@ -57,7 +58,7 @@ export function* jumpingTo(rules: Rules, chain: string): Generator<Entry> {
 }
 
 /** The rules except those that certainly have other destination ports. */
-export function* maybeFor(rules: Rules, ports: readonly PortRange[]): Generator<Entry> {
+export function* maybeFor(rules: Rules, ports: PortRanges): Generator<Entry> {
   for (const entry of rules.mayBeFor?.(ports) ?? rules) if (entry.cannotBeFor?.(ports) !== true) yield entry;
 }
 
@@ -68,11 +69,6 @@ export function does(entry: Entry, wanted: Rule, text = ruleText(wanted)): boole
   // A rule with fewer than two matches has only one spelling.
   if ((wanted.matches?.length ?? 0) < 2) return false;
   return !isUnmanaged(entry.rule) && sameRule(entry.rule, wanted);
-}
-
-/** Whether two lists have a port in common. */
-export function haveCommonPort(some: readonly PortRange[], others: readonly PortRange[]): boolean {
-  return some.some((one) => others.some((other) => one.first <= other.last && other.first <= one.last));
 }
 
 /**

@@ -7,6 +7,7 @@ import {
   portmapChain,
   portmapComment,
 } from '../../../shared/packetfilter/names.ts';
+import { PortRanges } from '../../../shared/packetfilter/port-ranges.ts';
 import type {
   Family,
   PacketFilterDriver,
@@ -146,7 +147,7 @@ function conflictsOf(state: TableState, forwarding: PortForwarding): (PortConfli
   const ports = forwarding.mappings.map(hostPortsOf);
   const wanted = new HostPortIndex(ports);
   const candidates = new Map<string, Rule>();
-  for (const rule of state.forPorts(DNAT_CHAIN, ports)) {
+  for (const rule of state.forPorts(DNAT_CHAIN, new PortRanges(ports))) {
     if (isUnmanaged(rule) || rule.target.kind !== 'jump' || rule.target.chain === own) continue;
     if (namesOneOf(rule, wanted)) candidates.set(rule.target.chain, rule);
   }

@@ -2,6 +2,7 @@ import { formatAddress, parseAddress, parseCidr } from '../../../shared/net/addr
 import { isUnmanaged, missingFrom, ruleKey } from '../../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../../shared/packetfilter/iptables/render.ts';
 import { portmapChain } from '../../../shared/packetfilter/names.ts';
+import { PortRanges } from '../../../shared/packetfilter/port-ranges.ts';
 import type {
   Match,
   PortRange,
@@ -10,7 +11,7 @@ import type {
   UnmanagedRule,
 } from '../../../shared/packetfilter/ruleset.ts';
 import type { ChangedKeys, ForwardedPorts, PortForwarding } from '../backend.ts';
-import { isProtocol, PortRanges } from '../mapping.ts';
+import { isProtocol } from '../mapping.ts';
 import {
   DNAT_CHAIN,
   entryRule,

@@ -1,5 +1,6 @@
 import { addressBytes, networkOf, parseCidr } from '../../net/address.ts';
-import type { PortRange, Rule } from '../ruleset.ts';
+import type { PortRanges } from '../port-ranges.ts';
+import type { Rule } from '../ruleset.ts';
 
 /*
  * A chain may have ten thousand rules, so they are searched as the kernel's bytes (`indexOf` is native); only rules that contain the searched
@@ -80,14 +81,14 @@ function networkBytes(text: string): Buffer[] {
  * the layout of the one before it and a single port needs no function call.
  */
 export class PortSearch {
-  readonly #ports: readonly PortRange[];
+  readonly #ports: PortRanges;
   readonly #wanted = new Uint8Array(0x10000);
   /** Offset of the match in the last rule that had one, in words from the rule's start: rules of one program have the same layout. */
   #lastOffset = 0;
 
-  constructor(ports: readonly PortRange[]) {
+  constructor(ports: PortRanges) {
     this.#ports = ports;
-    for (const { first, last } of ports) this.#wanted.fill(1, first, last + 1);
+    for (const { first, last } of ports.disjoint()) this.#wanted.fill(1, first, last + 1);
   }
 
   /** @returns offsets. @param datagram complete messages */
@@ -126,7 +127,7 @@ export class PortSearch {
 }
 
 /** True only if one of the rule's multiport matches excludes all of the ports. */
-export function isSurelyNotFor(rule: Buffer, ports: readonly PortRange[]): boolean {
+export function isSurelyNotFor(rule: Buffer, ports: PortRanges): boolean {
   if (!rule.includes(MULTIPORT)) return false;
   const words = wordsOf(Buffer.concat([rule], (rule.length + 3) & ~3));
   return words.some(
@@ -168,7 +169,7 @@ function isList(words: Uint32Array, at: number, end: number): boolean {
 }
 
 /** Whether a match has one of the ports, or is no plain list of destination ports (source ports, inverted). */
-function mayHave(words: Uint32Array, at: number, ports: readonly PortRange[]): boolean {
+function mayHave(words: Uint32Array, at: number, ports: PortRanges): boolean {
   const head = words[at + 6] ?? 0;
   const isInverted = (words[at + 17] ?? 0) >>> 24 !== 0;
   if ((head & 0xff) !== DESTINATION || isInverted) return true;
@@ -179,7 +180,7 @@ function mayHave(words: Uint32Array, at: number, ports: readonly PortRange[]): b
     const begins = ((words[at + 14 + (index >> 2)] ?? 0) >>> (8 * (index & 3))) & 0xff;
     if (begins !== 0) index += 1;
     const last = portAt(words, at, index);
-    for (const range of ports) if (range.first <= last && first <= range.last) return true;
+    if (ports.overlaps({ first, last })) return true;
   }
   return false;
 }

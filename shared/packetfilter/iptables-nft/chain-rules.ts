@@ -12,7 +12,8 @@ import {
 } from './byte-search.ts';
 import { ruleText } from '../iptables/render.ts';
 import { attributeOf, textOf } from '../nftables/nlattr.ts';
-import type { Family, UnmanagedRule, PortRange, Rule } from '../ruleset.ts';
+import type { PortRanges } from '../port-ranges.ts';
+import type { Family, UnmanagedRule, Rule } from '../ruleset.ts';
 import type { Entry, Rules } from '../table.ts';
 
 export interface ChainSource {
@@ -68,7 +69,7 @@ export class ChainRules implements Rules {
     );
   }
 
-  mayBeFor(ports: readonly PortRange[]): Iterable<KernelRule> {
+  mayBeFor(ports: PortRanges): Iterable<KernelRule> {
     const search = new PortSearch(ports);
     return this.#among((datagram) => search.in(datagram));
   }
@@ -163,7 +164,7 @@ export class KernelRule implements Entry {
     return bytePatternsOf(wanted).some((pattern) => !this.#list.includes(pattern));
   }
 
-  cannotBeFor(ports: readonly PortRange[]): boolean {
+  cannotBeFor(ports: PortRanges): boolean {
     return isSurelyNotFor(this.#list, ports);
   }
 }

@@ -1,8 +1,9 @@
 import type { Operation } from '../diff.ts';
 import { parseRule } from './parse.ts';
 import { splitArgs } from './render.ts';
-import type { Family, UnmanagedRule, PortRange, Rule, TableName } from '../ruleset.ts';
-import { type Entry, type Table, haveCommonPort } from '../table.ts';
+import type { Family, UnmanagedRule, Rule, TableName } from '../ruleset.ts';
+import type { PortRanges } from '../port-ranges.ts';
+import type { Entry, Table } from '../table.ts';
 
 /**
  * One table of the output of iptables-save:
@@ -67,14 +68,13 @@ class SavedRule implements Entry {
   }
 
   /** A comment may contain text that looks like a port list: then there are two, and the rule has to be parsed. */
-  cannotBeFor(ports: readonly PortRange[]): boolean {
+  cannotBeFor(ports: PortRanges): boolean {
     const lists = [...this.text.matchAll(/ -m multiport --dports ([0-9:,]+)/g)];
     if (lists.length !== 1) return false;
-    const listed = (lists[0]?.[1] ?? '').split(',').map((text) => {
+    return (lists[0]?.[1] ?? '').split(',').every((text) => {
       const [first, last] = text.split(':');
-      return { first: Number(first), last: Number(last ?? first) };
+      return !ports.overlaps({ first: Number(first), last: Number(last ?? first) });
     });
-    return !haveCommonPort(listed, ports);
   }
 }
 

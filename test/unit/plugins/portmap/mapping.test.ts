@@ -2,11 +2,11 @@ import * as assert from 'uvu/assert';
 import {
   contradictingMappings,
   HostPortIndex,
-  PortRanges,
   type HostPorts,
   type PortMapping,
 } from '../../../../plugins/portmap/mapping.ts';
 import { configure } from '../../../../plugins/portmap/config.ts';
+import { PortRanges } from '../../../../shared/packetfilter/port-ranges.ts';
 import { parseAddress } from '../../../../shared/net/address.ts';
 import { suite } from '../../../support/suite.ts';
 

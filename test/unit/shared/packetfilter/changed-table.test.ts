@@ -1,5 +1,6 @@
 /** Changes of lists that search themselves give the same tables as changes of arrays. */
 import * as assert from 'uvu/assert';
+import { PortRanges } from '../../../../shared/packetfilter/port-ranges.ts';
 import { operations, type Operation } from '../../../../shared/packetfilter/diff.ts';
 import { EditedRules, tableAfter } from '../../../../shared/packetfilter/changed-table.ts';
 import {
@@ -10,7 +11,7 @@ import {
   does,
   stateOf,
 } from '../../../../shared/packetfilter/table.ts';
-import type { PortRange, Rule, TableChange } from '../../../../shared/packetfilter/ruleset.ts';
+import type { Rule, TableChange } from '../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../support/suite.ts';
 import { randomBelow } from '../../../support/random.ts';
 import { randomChange, randomTable, rule, textsOf, type Chains } from './random-tables.ts';
@@ -42,7 +43,7 @@ class Numbered implements Rules {
     return this.#among((entry) => entry.jumpsTo(chain));
   }
 
-  mayBeFor(ports: readonly PortRange[]): Iterable<Entry> {
+  mayBeFor(ports: PortRanges): Iterable<Entry> {
     return this.#among((entry) => entry.cannotBeFor?.(ports) !== true);
   }
 
@@ -128,7 +129,7 @@ test('an edited list is edited again without a copy, and searches see the result
     ['A', 'B'].map((chain) => state.jumps('X', chain).length),
     [0, 1],
   );
-  assert.is(state.forPorts('X', [{ first: 1, last: 1 }]).length, 3);
+  assert.is(state.forPorts('X', new PortRanges([{ first: 1, last: 1 }])).length, 3);
 });
 
 function entryOf(text: string): Entry {

@@ -9,13 +9,8 @@ import {
   decodeExpressions,
   jumpTarget,
 } from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
-import {
-  doing,
-  haveCommonPort,
-  jumpingTo,
-  maybeFor,
-  type Entry,
-} from '../../../../../shared/packetfilter/table.ts';
+import { doing, jumpingTo, maybeFor, type Entry } from '../../../../../shared/packetfilter/table.ts';
+import { PortRanges } from '../../../../../shared/packetfilter/port-ranges.ts';
 import type { PortRange, Rule } from '../../../../../shared/packetfilter/ruleset.ts';
 import { suite } from '../../../../support/suite.ts';
 import { randomBelow } from '../../../../support/random.ts';
@@ -134,22 +129,23 @@ test('by ports: all rules except those whose multiport match excludes them', () 
   let excluded = 0;
   for (let round = 0; round < RANDOM_CHAINS; round++) {
     const chain = randomChain();
-    const ports = Array.from({ length: 1 + random(2) }, () => {
+    const ranges = Array.from({ length: 1 + random(2) }, () => {
       const first = pick([0, 1, 2, 53, 68, 80, 443, 8080, 8085, 65_535, random(65_536)]);
       return { first, last: Math.min(65_535, first + pick([0, 0, 0, 5, 1000])) };
     });
+    const ports = new PortRanges(ranges);
     const own = chain.flat().filter((one) => one.chain === 'LIST');
-    const expected = own.filter(({ expressions }) => mayBeFor(expressions, ports));
+    const expected = own.filter(({ expressions }) => mayBeFor(expressions, ranges));
     excluded += own.length - expected.length;
     const rules = read(chain);
     assert.equal(
       handles(maybeFor(rules, ports)),
       expected.map(({ handle }) => handle),
-      JSON.stringify(ports),
+      JSON.stringify(ranges),
     );
     for (const entry of rules) {
       if (entry.cannotBeFor(ports) && !isUnmanaged(entry.rule))
-        assert.not(decodedMayBeFor(entry.rule, ports));
+        assert.not(decodedMayBeFor(entry.rule, ranges));
     }
   }
   assert.ok(excluded > RANDOM_CHAINS, `${excluded} rules were excluded`);
@@ -174,6 +170,11 @@ function decodedMayBeFor({ matches = [] }: Rule, ports: readonly PortRange[]): b
   return matches.every(
     (match) => match.kind !== 'multiport' || haveCommonPort(match.destinationPorts, ports),
   );
+}
+
+/** By a comparison of all pairs. */
+function haveCommonPort(some: readonly PortRange[], others: readonly PortRange[]): boolean {
+  return some.some((one) => others.some((other) => one.first <= other.last && other.first <= one.last));
 }
 
 test('a search that has found all jumps reads no further', () => {

@@ -1,4 +1,5 @@
 import * as assert from 'uvu/assert';
+import { PortRanges } from '../../../../../shared/packetfilter/port-ranges.ts';
 import { suite } from '../../../../support/suite.ts';
 import { commentOf, isUnmanaged } from '../../../../../shared/packetfilter/compare.ts';
 import { parseRule } from '../../../../../shared/packetfilter/iptables/parse.ts';
@@ -44,7 +45,7 @@ for (const [how, read] of Object.entries(READERS)) {
     const state = read();
     const found = (first: number, last = first): (string | undefined)[] =>
       state
-        .forPorts('LIST', [{ first, last }])
+        .forPorts('LIST', new PortRanges([{ first, last }]))
         .filter((rule): rule is Rule => !isUnmanaged(rule))
         .map(commentOf)
         .filter((comment) => comment === 'two' || comment === 'run' || comment === 'one');
@@ -53,10 +54,10 @@ for (const [how, read] of Object.entries(READERS)) {
     assert.equal(found(69, 81), ['two', 'run', 'one']);
     assert.equal(found(1), []);
     // Rules in any other form are returned as well.
-    const six = state.forPorts('LIST', [{ first: 6, last: 6 }]);
+    const six = state.forPorts('LIST', new PortRanges([{ first: 6, last: 6 }]));
     assert.ok(six.length >= 3 && six.length < 7, `${six.length} rules`);
     assert.ok(six.some((rule) => !isUnmanaged(rule) && commentOf(rule) === 'x -m multiport --dports 9 -j Y'));
-    assert.equal(state.forPorts('NONE', [{ first: 6, last: 6 }]), []);
+    assert.equal(state.forPorts('NONE', new PortRanges([{ first: 6, last: 6 }])), []);
   });
 
   test(`${how}: by the rule`, () => {
