@@ -24,6 +24,7 @@ import { requireSingleLines } from './dns/resolv-conf.ts';
 import { reasonNotToChange, requireOwnNamespace } from './namespace-owner.ts';
 import { planDns, planRules } from './plan.ts';
 import { readProxyRequest, type ProxyRequest } from './request.ts';
+import { requireMappedUid } from './user-namespace.ts';
 
 /**
  * Redirects an allocation's TCP through its Consul sidecar, and its DNS to Consul. Also installed as consul-cni, the name that Nomad calls.
@@ -59,6 +60,7 @@ function add(call: Invocation<OwnOptions>): CniResult {
   using namespace = openNamespace(call.netns);
   requireOwnNamespace(namespace, call);
   inNamespace(namespace, () => {
+    requireMappedUid(request.proxyUid);
     requireIpv6Support(plan, options, prevResult, warn);
     withBackends(options.backend, warn, (backends) =>
       addRules(backends, supportedTables(plan, options), warn),

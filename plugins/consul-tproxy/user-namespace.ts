@@ -1,5 +1,7 @@
-import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
+import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { checked, libc } from '../../shared/kernel/libc.ts';
+import type { UidRange } from './request.ts';
 
 /** The user namespace that owns a network namespace: rules match the uids of that one. */
 export interface Owner {
@@ -28,6 +30,29 @@ export function withOwner<T>(work: (owner: Owner) => T): T {
   } finally {
     closeSync(networkNamespace);
   }
+}
+
+/**
+ * The kernel refuses rules for a uid that the user namespace of the network namespace does not map (xt_owner: EINVAL), and no process there can
+ * have it. Only the own user namespace's map can be read before a process is in it.
+ * @throws CniError 7
+ */
+export function requireMappedUid({ first, last }: UidRange): void {
+  if (!withOwner(({ isOwn }) => isOwn)) return;
+  const map = readFileSync('/proc/self/uid_map', 'latin1').trim();
+  const isMapped = map.split('\n').some((line) => {
+    const [inside = 0, , count = 0] = line.trim().split(/\s+/).map(Number);
+    return first >= inside && last < inside + count;
+  });
+  if (isMapped) return;
+  const uid = first === last ? `uid ${first}` : `uids ${first} to ${last}`;
+  throw new CniError(
+    CniCode.InvalidNetworkConfig,
+    `this user namespace does not map the proxy's ${uid}, so no process can be the proxy`,
+    {
+      details: `/proc/self/uid_map (first inside, first outside, count): ${map.replaceAll(/\s+/g, ' ')}; map the uid, or set transparent_proxy.uid to one that is mapped`,
+    },
+  );
 }
 
 /** linux/nsfs.h: _IO(0xb7, 0x1), returns a descriptor of the user namespace that owns this namespace. */
