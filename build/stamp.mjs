@@ -14,7 +14,8 @@ const SOURCES = [
   'plugins',
   'shared',
 ];
-const FILES = ['build.mjs', 'package.json', 'package-lock.json'];
+// The bundler reads tsconfig.json, too.
+const FILES = ['build.mjs', 'package.json', 'package-lock.json', 'tsconfig.json'];
 
 /** @param {string} root the repository @returns {boolean} */
 export function isUpToDate(root) {

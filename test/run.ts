@@ -24,7 +24,7 @@ const WITH_AGENT = thorough
       'test/conformance/interchange',
       'test/conformance/refusals',
       'test/conformance/surroundings',
-      'test/e2e/burst-nft',
+      'test/e2e/burst-nft.',
       'test/e2e/nomad-lists-',
       'test/host/plugins/bridge/add',
     ];

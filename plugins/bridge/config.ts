@@ -62,7 +62,7 @@ export function configure(raw: Readonly<Record<string, unknown>>): Configured<Br
 /**
  * The settings of the attachment's last ADD, from the configuration that libcni caches with the result.
  * @param type the plugin's `type` in the list
- * @returns undefined where the runtime caches none, or it cannot be told which plugin of the list is meant
+ * @returns undefined where the runtime caches none, or the plugin of the list is ambiguous
  */
 export function settingsOfAdd(
   attachment: Pick<Invocation<unknown>, 'network' | 'containerId' | 'ifname'>,

@@ -105,7 +105,7 @@ function openIfPresent(path: string): NetworkNamespace | undefined {
 
 /**
  * The path may be another container's namespace by now, and the name another network's interface: what belongs to another attachment
- * stays. The alias of the host end tells; the reference sets none, then prevResult, or the bridge and the leases decide.
+ * stays. The alias of the host end names the container; the reference sets none, then prevResult, or the bridge and the leases decide.
  */
 function isForDeletion(call: RemovalCall, { host, inside, namespace }: Sockets, link: LinkInfo): boolean {
   if (link.kind !== 'veth') return false;

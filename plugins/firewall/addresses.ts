@@ -125,7 +125,7 @@ const RT_SCOPE_UNIVERSE = 0;
 /** The bridge plugin's alias of the host end of a veth pair: `weft:NETWORK/CONTAINER/IFNAME`. */
 const ALIAS_PREFIX = 'weft:';
 
-/** Runtimes reuse paths such as /proc/PID/ns/net: the alias of the host end tells whose interface it is now. */
+/** Runtimes reuse paths such as /proc/PID/ns/net: the alias of the host end names the container of the interface. */
 function isPeerOfAnother(link: LinkInfo, attachment: string): boolean {
   if (link.kind !== 'veth' || link.peerIndex === undefined) return false;
   using host = Rtnetlink.open();

@@ -11,7 +11,7 @@ export interface FirewallBackend {
   remove(removal: Removal, warn: (line: string) => void): void;
   /**
    * The first thing that the container lacks; undefined if it is complete. Changes nothing.
-   * @param changed told of what the container lacks only because the network's configuration changed since its ADD
+   * @param changed gets what the container lacks only because the network's configuration changed since its ADD
    */
   missing(plan: FirewallPlan, changed: (change: ConfigurationChange) => void): string | undefined;
   /** Removes what belongs to containers of the network that are not valid any more. */

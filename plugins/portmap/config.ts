@@ -126,7 +126,7 @@ function mixedBackends(raw: Raw): string[] {
   ];
 }
 
-/** The first argument tells the syntax: options of iptables begin with `-`, or with `!` before one. */
+/** The first argument shows the syntax: options of iptables begin with `-`, or with `!` before one. */
 function conditionProblems({ backend, conditionsV4, conditionsV6 }: Raw): string[] {
   const given = { conditionsV4, conditionsV6 };
   return Object.entries(given).flatMap(([key, args]) => {

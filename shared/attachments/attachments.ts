@@ -22,7 +22,7 @@ export interface Lease {
   readonly address: string;
 }
 
-/** An attachment as far as a rule, a lease or a port mapping tells whose it is. */
+/** What a rule, a lease or a port mapping says about its owner. */
 export interface KnownAttachment {
   readonly containerId?: string | undefined;
   readonly network?: string | undefined;
@@ -52,7 +52,7 @@ export const USUAL_DATA_DIRS: readonly string[] = [DEFAULT_DATA_DIR, NOMAD_DATA_
  * Reads when it is asked, without locks, and enters the namespaces at most once. One object for one call of a plugin: it must
  * not outlive it.
  *
- *     using it in a chained plugin (which is not told the network's ipam section):
+ *     using it in a chained plugin (which does not get the network's ipam section):
  *     const known = new KnownAttachments({ network, containerId });
  *     known.leasesOfAddress('172.26.64.5');              // who has it now
  *     known.mayBeAlive({ network, containerId, address })  // false only if the container is certainly gone
@@ -150,7 +150,7 @@ export function namespaceNamedAfter(containerId: string): string {
   return `/var/run/netns/${containerId}`;
 }
 
-/** True also if it cannot be told. */
+/** True also if that is unknown. */
 function isNamespace(path: string): boolean {
   try {
     return isNetworkNamespace(path);

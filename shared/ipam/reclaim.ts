@@ -68,7 +68,7 @@ function whyGone(
 
 /**
  * The latest time, in milliseconds since 1970, at which this boot had certainly not begun: a file that was written before comes from an
- * earlier boot. Undefined if it cannot be told.
+ * earlier boot. Undefined if that is unknown.
  *
  * The kernel's boot time is not enough: it is "now minus uptime", and moves forward when the clock is set (a board without a battery
  * starts in 1970) and when a virtual machine is restored from a snapshot days later. So the oldest trace of this boot counts as well:

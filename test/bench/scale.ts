@@ -2,7 +2,7 @@
  * npm run bench -- scale [--backends nftables,iptables-nft,iptables-legacy] [--present 1000] [--rounds 40] [--json FILE]
  * What one more allocation of two ports costs on a host with one present and on a host with a thousand, the two turn by turn:
  * medians of each verb, and their ratio. With nftables, ADD and DEL of portmap and of firewall may cost no more than 1.2 times as much,
- * else it ends with 1. The whole chain is told, too: a bridge of 900 ports floods what each new one announces (docs/operate/performance.md).
+ * else it ends with 1. The whole chain is reported, too: a bridge of 900 ports floods what each new one announces (docs/operate/performance.md).
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';

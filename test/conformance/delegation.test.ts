@@ -85,7 +85,7 @@ test('one that is not there is named with the folders searched', () => {
   assert.not.match(containerLinks(), 'eth0');
 });
 
-test('a layer-2 network cannot be told in 0.1.0 and 0.2.0: refused, and nothing is left in the container', () => {
+test('a layer-2 result cannot be written in 0.1.0 and 0.2.0: refused, and nothing is left in the container', () => {
   for (const cniVersion of ['0.1.0', '0.2.0']) {
     const stdin = JSON.stringify({ cniVersion, name: 'n', type: 'bridge', bridge: 'foreign0' });
     const { msg } = errorOf(bridge('ADD', stdin));

@@ -13,7 +13,7 @@ function untouched(): string {
   );
 }
 
-test('a fresh host, where nobody has called ip netns or iptables yet, is as fresh afterwards', () => {
+test('a fresh host, without ip netns or iptables ever called, is the same afterwards', () => {
   useXtables('nft');
   sh('rm -rf /run/mount');
   const before = untouched();

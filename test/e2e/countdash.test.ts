@@ -159,7 +159,7 @@ test('a port that a container engine maps is refused, too', () => {
   assert.is(everything(), before);
 });
 
-test('a host that drops what comes from its bridges is told so, and left as it was', () => {
+test('a host that drops forwarded traffic gets an error, and stays as it was', () => {
   sh('iptables -A INPUT -i weft-demo0 -j DROP');
   const dropping = everything();
   const { exitCode, output } = countdashOnce();

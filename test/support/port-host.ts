@@ -232,7 +232,7 @@ function point(name: string, program: string): void {
   symlinkSync(program, `/etc/alternatives/${name}`);
 }
 
-/** A call that must succeed; gives what it printed, parsed, and what it told the log. */
+/** A call that must succeed; returns its parsed stdout, and its stderr. */
 export function good(
   name: PluginName,
   command: string,

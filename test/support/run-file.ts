@@ -81,7 +81,7 @@ export async function runFile(file: string, withAgent: boolean): Promise<FileRep
   return { file, withAgent, ...account.close(code), output, milliseconds: Date.now() - began };
 }
 
-/** A process that was killed while it told something leaves half a line, which says nothing: what it did not tell is missed anyway. */
+/** A process that is killed while it writes leaves half a line; the runner notices the missing events anyway. */
 function parse(line: string): Heard | undefined {
   try {
     return JSON.parse(line) as Heard;
@@ -90,7 +90,7 @@ function parse(line: string): Heard | undefined {
   }
 }
 
-/** Keeps the count of one file, and knows what a file that tells nothing must not get away with. */
+/** Counts the tests of one file; a file that reports nothing has failed. */
 class Account {
   /** Tests that are registered and have not ended yet, by name. */
   readonly #waiting: string[] = [];

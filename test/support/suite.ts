@@ -47,7 +47,7 @@ export function suite(name: string, options: { limit?: number } = {}): Suite {
   });
 }
 
-/** uvu counts a failing hook as no failure at all; the runner is told here. */
+/** uvu counts a failing hook as no failure at all; it is reported to the runner here. */
 function hook(name: string, kind: string, body: TestBody): TestBody {
   return async () => {
     try {

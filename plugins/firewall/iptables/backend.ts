@@ -98,7 +98,7 @@ function missingIn(
 }
 
 /**
- * The plan that the container was added with, as far as the table tells: another operator's chain, no ingress policy, or the other
+ * The plan that the container was added with, as far as the table shows: another operator's chain, no ingress policy, or the other
  * one for this bridge.
  */
 function planAsAdded(

@@ -52,7 +52,7 @@ export function needTools(family: Family, variant?: Tools['variant']): Tools {
  * way), so a table that was never used is not looked at. /proc names those of the namespace that the caller is in.
  */
 export function isUnused({ family, variant }: Tools, table: TableName): boolean {
-  // A table that cannot be told to be in use is read all the same: in a user namespace that makes it at worst.
+  // A table that may be in use is read as well: in a user namespace that makes it at worst.
   return variant === 'legacy' && legacyTablesInUse(family)?.includes(table) === false;
 }
 

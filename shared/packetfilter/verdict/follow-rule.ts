@@ -29,7 +29,7 @@ import {
 export interface RuleOutcome {
   /** Whether the packet reaches the rule's end. */
   readonly matches: Ternary;
-  /** A code of `VerdictCode`, `any` when it cannot be told which; undefined for a rule that decides nothing. */
+  /** A code of `VerdictCode`, `any` when it is unknown which; undefined for a rule that decides nothing. */
   readonly verdict: number | 'any' | undefined;
   /** The chain of a jump or goto. */
   readonly chain: string | undefined;

@@ -1,4 +1,4 @@
-/** Mappings that are there already, of containers that nobody calls, in the form that the suites write. */
+/** Mappings that are there already, of containers without traffic, in the form that both suites write. */
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import { chainInProcess } from '../chain/in-process.ts';

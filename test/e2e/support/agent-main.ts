@@ -3,7 +3,7 @@ import { connect, createServer, isIPv6, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { originalDestination } from '../../../examples/countdash/sidecar.ts';
 
-/** The process that an agent (agent.ts) is: does what it is told, a line of JSON at a time, in the namespace that it was started in. */
+/** An agent's process (agent.ts): executes commands, one line of JSON each, in the namespace that it was started in. */
 export type Order =
   /** Answers each connection with `<name> <the peer's address> <original destination>`. */
   | {

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { binDir } from '../../support/executables.ts';
 
-/** The test's host as a Nomad client that drops what nobody accepts, and a machine outside of it that knows no route to allocations. */
+/** The test's host as a Nomad client with a FORWARD policy of DROP, and a machine outside of it that knows no route to allocations. */
 export const HOST = { ipv4: '192.0.2.2', ipv6: '2001:db8:1::2' } as const;
 export const OUTSIDE = { name: 'outside', ipv4: '192.0.2.9', ipv6: '2001:db8:1::9' } as const;
 

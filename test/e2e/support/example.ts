@@ -57,7 +57,7 @@ export class RunningExample {
   }
 }
 
-/** An executable finds the plugins beside itself; a script that stands in for it during development has to be told. */
+/** An executable finds the plugins beside itself; a script that stands in for it during development needs their path. */
 function binDirs(): string[] {
   return ['--bin-dir', executable('weft').replace(/\/weft$/, '')];
 }

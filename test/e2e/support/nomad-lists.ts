@@ -118,7 +118,7 @@ function traffic(test: Suite, name: string): void {
       assert.match(await server.as(free)[protocol](OUTSIDE.ipv4, SOMEWHERE), `outside ${HOST.ipv4}`);
     });
   }
-  test(`${name}: a port that nobody mapped stays closed from outside`, async () => {
+  test(`${name}: a port without a mapping stays closed from outside`, async () => {
     await stage.server.as(APP_UID).serve(9003, 'not mapped');
     assert.match(await agents().outside.tcp(HOST.ipv4, 9003), /^error/);
   });

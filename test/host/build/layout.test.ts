@@ -10,7 +10,7 @@ import { stripElf } from '../../../build/strip.mjs';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 
-/** What the build does to files whose format nobody promises: right where it fits, refused where it does not. */
+/** What the build changes in files of undocumented formats: it changes what it recognises, and refuses the rest. */
 const test = suite('build: layouts', { limit: 60 });
 
 const base = nodeBase(resolve(import.meta.dirname, '../../..'));

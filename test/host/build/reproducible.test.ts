@@ -14,6 +14,7 @@ const SOURCES = [
   'build.mjs',
   'package.json',
   'package-lock.json',
+  'tsconfig.json',
   'build',
   'agent',
   'launcher',
@@ -26,7 +27,7 @@ const SOURCES = [
 ];
 
 test('the same sources give the same bytes in another folder, environment, user and hour', () => {
-  // The runner has built dist/bin, unless somebody is editing.
+  // The runner has built dist/bin, unless the sources changed since.
   assert.ok(isUpToDate(ROOT), 'dist/bin is older than its sources; run "npm run build"');
   const first = hashOf(join(ROOT, 'dist/bin/bridge'));
   const folder = '/opt/a much longer/path';

@@ -86,7 +86,7 @@ test('a package that npm leaves out without a word is missed all the same', () =
   );
 });
 
-test('a Node that is too old is told at once', () => {
+test('a Node that is too old is refused at once', () => {
   for (const version of ['20.0.0', '26.10.0']) requireNode(version);
   assert.throws(() => requireNode('18.19.1'), /the build needs Node 20 or newer, this is 18\.19\.1 \(/);
 });

@@ -81,7 +81,7 @@ test('reads the configuration from a file; passes warnings to stderr', () => {
   assert.match(stderr, /ignoring "0"/);
 });
 
-test('tells every problem, and how it is used', () => {
+test('reports all problems, and its usage', () => {
   const broken = render('--config', '{"ProxyInboundPort":"x"}');
   assert.is(broken.status, 1);
   assert.match(broken.stderr, /"ProxyInboundPort" must be a whole number.*ProxyUserID is required/);

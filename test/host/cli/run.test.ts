@@ -73,7 +73,7 @@ test('a lone plugin configuration works the same', () => {
   assert.is((JSON.parse(stdout) as { cniVersion: string }).cniVersion, '0.4.0');
 });
 
-test('status asks; gc wants to be told what is valid', () => {
+test('status calls the plugins; gc needs the valid attachments', () => {
   assert.equal(run('status'), { exitCode: 0, stdout: '', stderr: '' });
   assert.is(run('gc').exitCode, 2);
   assert.match(run('gc').stderr, '--valid-present');

@@ -63,7 +63,7 @@ test('a failing hook fails', async () => {
 
 const SNEAKY: readonly [title: string, body: string, error: RegExp][] = [
   [
-    'a promise that nobody waits for and that is rejected later',
+    'a promise that is not awaited and rejected later',
     `test('a', () => void new Promise((_, reject) => setTimeout(() => reject(new Error('late')), 50))); test.run();`,
     /exit code 1/,
   ],

@@ -100,7 +100,7 @@ for (const [title, document, code, message] of refused) {
   });
 }
 
-test('every problem is told at once', () => {
+test('all problems are reported together', () => {
   const { message } = thrown(() => parse({ name: '-', disableGC: 'x', plugins: [{ type: 1 }] }));
   for (const key of ['"name"', '"disableGC"', 'plugins[0].type'])
     assert.ok(message.includes(key), `${key} in: ${message}`);

@@ -42,7 +42,7 @@ test('the next gets prevResult in the version of the list, and the capabilities 
   assert.is(input, libcni);
 });
 
-test("a capability that nobody granted makes no runtimeConfig; the network name replaces the plugin's own", () => {
+test("a capability argument of no plugin makes no runtimeConfig; the network name replaces the plugin's own", () => {
   const input = JSON.parse(pluginInput(list, beta, {})) as Record<string, unknown>;
   assert.is(input['name'], 'nomad');
   assert.not('runtimeConfig' in input);

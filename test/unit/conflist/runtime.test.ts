@@ -196,7 +196,7 @@ test('GC deletes stale attachments first, then asks every plugin with both spell
   assert.equal(bench.calls[3]?.stdin['cni.dev/attachments'], valid);
 });
 
-test('GC goes on after failures, asks nobody before 1.1.0, and a list may forbid it', () => {
+test('GC continues after failures, calls no plugin before 1.1.0, and disableGC turns it off', () => {
   const bench = new Bench();
   addNetwork(bench.runtime, listOf('1.1.0'), attachment);
   bench.forget();

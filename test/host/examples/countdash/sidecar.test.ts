@@ -169,7 +169,7 @@ test('a sidecar of another service than the one called is not trusted', async ()
   assert.match(said.join('\n'), 'the peer is client, expected api');
 });
 
-test('nobody gets in without a certificate, or with one of another authority', async () => {
+test('a connection without a certificate, or with one of another authority, is refused', async () => {
   const outcome = (identity: Identity | undefined): Promise<string> =>
     new Promise((resolve) => {
       const socket = connectTls({

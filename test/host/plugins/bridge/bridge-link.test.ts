@@ -145,7 +145,7 @@ test('router advertisements: refused on bridge and port, unless an operator want
   assert.is(readSysctl('net/ipv6/conf/br0/accept_ra'), '2');
 });
 
-test('a failed ADD takes down again what it put up on a bridge of somebody else', () => {
+test('a failed ADD sets a bridge that is not ours down again', () => {
   sh('ip link add br0 address 02:11:22:33:44:55 type bridge; ip addr add 10.1.1.1/24 dev br0');
   const before = hostState();
   assert.match(fail('bridge', 'ADD', at(1), network({ promiscMode: true })).msg, /already has an IP address/);

@@ -201,7 +201,7 @@ test("the namespace path is another container's by now: its interface and rules 
   del({ ...c1, netns: c2.netns }, config);
   succeed('bridge', 'CHECK', c2, { ...config, prevResult });
   assert.is(natRules().length, 4, 'the rules of cont2 only');
-  // As the reference creates it, without an alias: the lease tells.
+  // As the reference creates it, without an alias: the lease identifies it.
   sh(`ip link set dev ${prevResult.interfaces[1]?.name} alias ''`);
   del({ ...c1, netns: c2.netns }, config);
   succeed('bridge', 'CHECK', c2, { ...config, prevResult });

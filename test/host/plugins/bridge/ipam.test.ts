@@ -150,7 +150,7 @@ test('in process: a pool without addresses', () => {
   assert.equal(hostState(), before);
 });
 
-test('a missing IPAM plugin is told before anything is made', () => {
+test('a missing IPAM plugin fails ADD before anything is changed', () => {
   makeNamespace('c1');
   const before = hostState();
   const error = fail('bridge', 'ADD', { ...c1, path: '/nowhere:/nothing' }, foreign());
@@ -158,7 +158,7 @@ test('a missing IPAM plugin is told before anything is made', () => {
   assert.equal(hostState(), before);
 });
 
-test("DEL does the rest and then tells IPAM's error", () => {
+test("DEL does the rest and then reports IPAM's error", () => {
   makeForeign('acme-ipam');
   makeNamespace('c1');
   answer(ADDRESS);

@@ -71,7 +71,7 @@ test('table, chains and comments of the reference; a second ADD doubles nothing;
   assert.equal(shown(), expected);
   succeed('bridge', 'ADD', c1, config);
   assert.equal(shown(), expected);
-  // What the reference's own second ADD leaves, and a chain that somebody emptied.
+  // What the reference's own second ADD leaves, and a chain that was flushed.
   const again = `iifname ${host?.name} jump cni-br-iface-cont1-eth0 comment '"macspoofchk-cont1-eth0"'`;
   sh(`nft add rule bridge nat PREROUTING ${again}; nft flush chain bridge nat cni-br-iface-cont1-eth0-mac`);
   succeed('bridge', 'ADD', c1, config);

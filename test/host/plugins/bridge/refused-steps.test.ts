@@ -30,7 +30,7 @@ for (const [name, own] of Object.entries(VARIANTS)) {
   });
 }
 
-test('a /proc/sys that cannot be written: told if it matters, and nothing stays', () => {
+test('a read-only /proc/sys fails ADD where it matters, and nothing stays', () => {
   sh('ip link add br0 address 02:11:22:33:44:55 type bridge; ip link set br0 up');
   makeNamespace('c1');
   const before = hostState();

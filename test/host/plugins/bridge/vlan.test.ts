@@ -241,7 +241,7 @@ function withFiltering(): void {
     assert.equal(hostState(), before);
   });
 
-  test('a bridge that was made without filtering is told of', () => {
+  test('a bridge without VLAN filtering is an error that names it', () => {
     sh('ip link add br0 type bridge; ip link set br0 up');
     const { id, netns } = at(1);
     const call = {

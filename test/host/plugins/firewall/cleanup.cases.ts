@@ -102,7 +102,7 @@ export function cleanupCases(variant: Variant): void {
     del({ netns: '' }, { ingressPolicy: 'foo', backend: 'firewalld', iptablesAdminChainName: 7 });
   });
 
-  s.test('DEL leaves the rules of whoever has the address now', () => {
+  s.test('DEL leaves the rules of the container that has the address now', () => {
     add(s.c1);
     lease('net1', '10.88.0.11', 'heir\r\neth0');
     call('DEL', s.c1);
@@ -253,7 +253,7 @@ export function cleanupCases(variant: Variant): void {
     rmSync('/var/run/cni', { recursive: true });
   });
 
-  s.test('GC removes what is leased to containers that are not valid, and what nobody has any more', () => {
+  s.test('GC removes rules of containers that are not valid, and of addresses without a lease', () => {
     const gone = makeContainer('gone', 70);
     const other = makeContainer('other', 71, 'br1', 99);
     for (const container of [s.c1, s.c2, gone, s.far]) add(container);

@@ -35,7 +35,7 @@ export function policyCases(variant: Variant): void {
     assert.is(chainOf('CNI-ISOLATION-STAGE-1').length, 3, 'bridges may be in use by others');
   });
 
-  s.test('isolated: nobody of the bridge talks to anybody of it either', () => {
+  s.test('isolated: containers of one bridge cannot reach each other', () => {
     sh('sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1');
     const policed = { ingressPolicy: 'isolated' };
     const comment = '-m comment --comment "CNI firewall plugin rules (ingressPolicy: isolated)"';

@@ -39,7 +39,7 @@ export function rulesCases(variant: Variant): void {
       run(family, '-A', 'NOMAD-ADMIN', '-o', 'br0', '-j', 'ACCEPT');
     assert.is(ask('outside', 'tcp', '10.88.0.11', 80), `one ${OUTSIDE.ipv4}`);
     assert.is(ask('outside', 'tcp', 'fd00:88::11', 80), `one ${OUTSIDE.ipv6}`);
-    assert.is(ask('c2', 'tcp', OUTSIDE.ipv4, 80, { patience: 700 }), 'nothing', 'nobody asked for c2');
+    assert.is(ask('c2', 'tcp', OUTSIDE.ipv4, 80, { patience: 700 }), 'nothing', 'c2 has no rules');
   });
 
   s.test('keeps the operator’s chain and what is in it', () => {
@@ -101,7 +101,7 @@ export function rulesCases(variant: Variant): void {
     assert.equal(commits(), []);
   });
 
-  s.test('a backend that nobody knows means none was named; old versions are welcome', () => {
+  s.test('an unknown backend counts as none; old CNI versions work', () => {
     add(s.c1, { backend: 'auto' });
     assert.equal(accepts(), own('10.88.0.11/32'));
     const prevResult = { cniVersion: '0.2.0', ip4: { ip: '10.88.0.12/16' } };

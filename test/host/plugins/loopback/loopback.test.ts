@@ -44,7 +44,7 @@ for (const version of ['1.0.0', '1.1.0']) {
 }
 
 for (const [version, expected] of Object.entries(SHAPES)) {
-  test(`ADD with cniVersion "${version}" brings lo up and tells it in that version's shape, also the second time`, () => {
+  test(`ADD with cniVersion "${version}" brings lo up and prints the result of that version, also the second time`, () => {
     assert.not(isUp());
     assert.equal(succeed('loopback', 'ADD', pod, config(version)), expected);
     assert.ok(isUp());
@@ -123,7 +123,7 @@ test("DEL whose path is now another container's namespace leaves its lo up", () 
   assert.not(isUp());
 });
 
-test('CHECK tells whether lo is up and changes nothing', () => {
+test('CHECK fails unless lo is up, and changes nothing', () => {
   const before = fail('loopback', 'CHECK', pod, config('1.0.0'));
   assert.equal([before.code, before.msg], [999, 'loopback interface is down']);
   assert.not(isUp());

@@ -7,7 +7,7 @@ import { bad, commits, good, inside } from '../../../support/port-host.ts';
 export function configCases(filter: Filter): void {
   const s = scene('which configurations and results it takes', filter);
 
-  s.test('tells what is wrong with a configuration, all of it, before anything is changed', () => {
+  s.test('reports all problems of a configuration before anything is changed', () => {
     const wrong: [object, number, RegExp][] = [
       [config(undefined, [tcp(9002)]), 7, /must be called as chained plugin/],
       [config(undefined, []), 7, /must be called as chained plugin/],
@@ -93,7 +93,7 @@ export function configCases(filter: Filter): void {
   });
 
   s.test('no mappings: nothing is done', () => {
-    // Go's runtimes send null for a list that nobody filled.
+    // Go's runtimes send null for an empty list.
     for (const mappings of [[], undefined, null as unknown as undefined]) {
       good('portmap', 'ADD', s.c1, config(s.c1, mappings));
       good('portmap', 'CHECK', s.c1, config(s.c1, mappings));

@@ -105,7 +105,7 @@ export function holdersCases(filter: Filter): void {
     assert.match(ask('outside', 'tcp', HOST.ipv4, 9002), /^two/);
   });
 
-  s.test('an address that was leased to somebody else since proves its old holder dead', () => {
+  s.test('a mapping whose address is leased to another container now does not conflict', () => {
     const old = { ...makeContainer('old', 68) };
     good('portmap', 'ADD', old, config(old, [tcp(9002)]));
     mkdirSync('/var/lib/cni/networks/net1', { recursive: true });

@@ -100,7 +100,7 @@ export function movingCases(variant: Variant): void {
   );
 
   if (variant === 'legacy')
-    s.test('a backend that is not used any more and fails is told of, and stops nobody', () => {
+    s.test('a former back end that fails is a warning', () => {
       const link = '/etc/alternatives/iptables-restore';
       const program = readlinkSync(link);
       add(s.c1, [tcp(9002)]);

@@ -53,7 +53,7 @@ const theirs = (): string =>
   ['ip', 'ip6'].map((family) => run('nft', 'list', 'table', family, 'cni_hostport')).join('');
 
 for (const backend of ['nftables', 'iptables']) {
-  s.test(`DEL takes its rules and their UDP flows, and nobody else’s, on a node of ${backend}`, () => {
+  s.test(`DEL removes its rules and their UDP flows, and no others, on a node of ${backend}`, () => {
     node({ backend });
     referenceAdd(s.c1, 9002);
     referenceAdd(s.c2, 9003);

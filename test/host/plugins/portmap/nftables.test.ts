@@ -161,7 +161,7 @@ s.test('ten thousand ports of each kind are added, checked and deleted in second
   assert.not.match(s.ruleset(), /20000/);
 });
 
-s.test('a table that somebody took pieces of is made whole by the next ADD', () => {
+s.test('the next ADD completes a damaged table', () => {
   add(s.c1, [tcp(9002), udp(9002)]);
   for (const line of [
     'delete chain ip weft_hostports postrouting',

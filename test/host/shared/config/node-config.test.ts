@@ -65,7 +65,7 @@ test('isolation and egress: prefixes are canonical, and what is none is named', 
   }
 });
 
-test('what is no JSON object is told', () => {
+test('a file that is no JSON object is refused', () => {
   for (const text of ['', '{', '[]', 'null', '7', '{"mtu": 1450} x']) {
     const { code, message } = thrown(() => readNodeConfig(holding(text)));
     assert.is(code, 6, text);

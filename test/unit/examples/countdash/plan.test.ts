@@ -124,7 +124,7 @@ test('footprints: what came and what went, under its heading', () => {
   assert.equal(compareFootprints(before, before), { added: [], removed: [] });
 });
 
-test('a run is known by its pid and its start: the same number may be somebody else by now', () => {
+test('a run is identified by pid and start time: the pid may be reused', () => {
   assert.ok(isAlive({ pid: process.pid, started: startOf(process.pid) }));
   assert.not(isAlive({ pid: process.pid, started: '1' }));
   assert.not(isAlive({ pid: 4_194_304, started: '1' }));

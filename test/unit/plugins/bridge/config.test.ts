@@ -36,7 +36,7 @@ test("every default is the reference's", () => {
   });
 });
 
-test("keys count in any case, null counts as absent, unknown keys are somebody else's", () => {
+test('keys are case-insensitive, null counts as absent, unknown keys are ignored', () => {
   const config = configure({
     BRIDGE: 'x',
     IsDefaultGateway: true,
@@ -50,7 +50,7 @@ test("keys count in any case, null counts as absent, unknown keys are somebody e
   );
 });
 
-test('every problem is told at once, with key and value', () => {
+test('all problems are reported together, with key and value', () => {
   const { code, message } = thrown(() =>
     configure({
       bridge: 'a name',

@@ -103,7 +103,7 @@ test('an error keeps its code, message and details', () => {
   assert.equal([del.code, del.message], [104, 'the pool is "dry"']);
 });
 
-test('a failure without an error document tells what there is', () => {
+test('a failure without an error document reports exit code and stderr', () => {
   const say = (body: string): string => thrown(() => delegate(ipam('fails', body), 'DEL', call())).message;
   assert.is(say('exit 3'), 'netplugin failed with no error message: exit status 3');
   assert.is(say('echo oh no >&2; exit 1'), 'netplugin failed: "oh no"');

@@ -74,7 +74,7 @@ for (const version of ['0.1.0', '0.2.0'] as const) {
     );
   });
 
-  test(`${version} cannot be told without an address`, () => {
+  test(`a result without an address cannot be written in ${version}`, () => {
     const error = thrown(() => renderResult(version, { ...full, ips: [] }));
     assert.is(error.message, 'cannot convert: no valid IP addresses');
     assert.is(error.code, 999);

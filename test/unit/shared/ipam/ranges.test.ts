@@ -54,7 +54,7 @@ test('what is wrong with a range, in words', () => {
   }
 });
 
-test('every problem is told at once, with its set', () => {
+test('all problems are reported together, with their range set', () => {
   const { problems } = readRangeSets([
     [{ subnet: '10.1.2.0/24', rangeStart: 'a', rangeEnd: 'b' }],
     [],

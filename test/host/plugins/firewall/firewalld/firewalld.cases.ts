@@ -140,7 +140,7 @@ export function firewalldCases(): void {
     bad('firewall', 'CHECK', c1, config(c1, { ...NAMED, firewalldZone: 'internal' }));
   });
 
-  test('chosen where nobody names a backend; what the network or the node names comes first', () => {
+  test('chosen where neither the network nor the node sets a backend', () => {
     for (const backend of ['', 'auto']) {
       call('ADD', c1, { backend });
       assert.equal(sources().sort(), hosts(c1).sort());
@@ -176,7 +176,7 @@ export function firewalldCases(): void {
     assert.equal(elements(), []);
   });
 
-  test('GC removes sources of containers that are not valid, and nobody else’s', () => {
+  test('GC removes sources of containers that are not valid, and no others', () => {
     const gone = makeContainer('gone', 70);
     for (const container of [c1, c2, gone, far]) call('ADD', container);
     removeContainer(gone);
@@ -189,7 +189,7 @@ export function firewalldCases(): void {
     good('firewall', 'GC', c1, config(undefined, { ...NAMED, 'cni.dev/valid-attachments': valid }));
     assert.equal(
       sources().sort(),
-      // c1's IPv6 address is leased to nobody and used; gone's are neither.
+      // c1's IPv6 address has no lease and is in use; those of the other are neither leased nor in use.
       [...hosts(c2), ...hosts(far), `${c1.ipv6}/128`, '198.51.100.7/32', '10.77.0.0/16'].sort(),
     );
   });

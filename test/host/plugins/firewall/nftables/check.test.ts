@@ -6,7 +6,7 @@ import { bad, generation, nft } from '../../../../support/port-host.ts';
 const s = scene('CHECK', 'nftables');
 const POLICED = { ingressPolicy: 'isolated' };
 
-/** What somebody breaks, and what CHECK says of it. */
+/** Damages, and CHECK's error for each. */
 const DAMAGE: readonly (readonly [command: string, message: string])[] = [
   ['delete table inet weft_firewall', 'table inet weft_firewall is missing'],
   ['delete chain inet weft_firewall forward', 'chain forward of table inet weft_firewall is missing'],
