@@ -16,11 +16,6 @@ const [rpm = ''] = globSync(`${packages}/*.rpm`);
 /** Ubuntu is not among Debian's mirrors: its releases were not run. */
 const SUITES = ['bookworm', 'trixie'];
 
-check('lintian', () => run('lintian', '--allow-root', '--fail-on', 'error,warning', deb));
-check('rpm -qp, unpacked files', checkRpm);
-for (const suite of SUITES)
-  check(`${suite}: install, upgrade, disable, remove, purge`, () => checkSuite(suite));
-
 function check(title: string, work: () => void): void {
   try {
     work();
@@ -135,3 +130,8 @@ done
 echo 'Acme bridge 7' | sed 's/.*/#!\\/bin\\/sh\\necho "&"/' >opt/cni/bin/bridge
 ! in_root dpkg -i /tmp/weft.deb || fail 'installed over another vendor'
 `;
+
+check('lintian', () => run('lintian', '--allow-root', '--fail-on', 'error,warning', deb));
+check('rpm -qp, unpacked files', checkRpm);
+for (const suite of SUITES)
+  check(`${suite}: install, upgrade, disable, remove, purge`, () => checkSuite(suite));
