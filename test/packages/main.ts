@@ -68,10 +68,11 @@ function checkSuite(suite: string): void {
   const work = mkdtempSync('/var/tmp/weft-deb-');
   try {
     const upgraded = nextVersion(work);
-    const script = SCRIPT.replaceAll('SYSTEM', system)
-      .replaceAll('WORK', work)
-      .replaceAll('UPGRADED', upgraded)
-      .replaceAll('DEB', deb);
+    const names = { SYSTEM: system, WORK: work, UPGRADED: upgraded, PACKAGE: deb };
+    const script = SCRIPT.replaceAll(
+      /\b(SYSTEM|WORK|UPGRADED|PACKAGE)\b/g,
+      (name) => names[name as keyof typeof names],
+    );
     run('unshare', '--mount', '--propagation', 'private', 'sh', '-euc', script);
   } finally {
     rmSync(work, { recursive: true });
@@ -90,9 +91,10 @@ function nextVersion(work: string): string {
 
 const SCRIPT = `
 fail() { echo "$*" >&2; exit 1; }
-mount -t tmpfs tmpfs WORK
-mkdir WORK/upper WORK/work WORK/root
-mount -t overlay overlay -o lowerdir=SYSTEM,upperdir=WORK/upper,workdir=WORK/work WORK/root
+mkdir WORK/layers WORK/root
+mount -t tmpfs tmpfs WORK/layers
+mkdir WORK/layers/upper WORK/layers/work
+mount -t overlay overlay -o lowerdir=SYSTEM,upperdir=WORK/layers/upper,workdir=WORK/layers/work WORK/root
 cd WORK/root
 mount -t proc proc proc
 mkdir -p opt/cni/bin
@@ -104,7 +106,7 @@ requires_weft() {
     in_root /opt/cni/bin/$name 2>&1 | grep -q "^CNI $name plugin v2" || fail "$1: $name"
   done
 }
-cp DEB tmp/weft.deb
+cp PACKAGE tmp/weft.deb
 in_root dpkg -i /tmp/weft.deb
 requires_weft install
 in_root weft version | grep -q '^weft 2'
