@@ -27,15 +27,24 @@ interface DroppingChain {
   readonly program: string | undefined;
 }
 
-/**
- * One line for each chain that drops a packet for certain: what is dropped, where and why, and the commands that accept it there.
- * At most {@link MOST_PACKETS} packets are followed, and none after `limitMs`.
- * @param options.subnets named in the commands instead of the single addresses that they contain
- */
-export function describeForwardDrops(
-  packets: readonly KnownPacket[],
-  options: { readonly subnets: readonly string[]; readonly limitMs: number },
-): string[] {
+/** One chain that drops packets for certain. */
+export interface ForwardDrop {
+  /** `chain FORWARD of iptables` */
+  readonly where: string;
+  /** `drops tcp packets to 172.26.64.5:80 and 2 more (policy drop)` */
+  readonly what: string;
+  /** The commands that accept the packets there. */
+  readonly commands: readonly string[];
+}
+
+interface DropOptions {
+  /** Named in the commands instead of the single addresses that they contain. */
+  readonly subnets: readonly string[];
+  readonly limitMs: number;
+}
+
+/** Each chain that drops one of these packets. At most {@link MOST_PACKETS} are followed, and none after `limitMs`. */
+export function findForwardDrops(packets: readonly KnownPacket[], options: DropOptions): ForwardDrop[] {
   // Errors and deadlines of this bundle are its own (build/bundle.mjs, LATE_PARTS).
   return withCallDeadline(() => {
     const followed = packets.slice(0, MOST_PACKETS);
@@ -43,6 +52,13 @@ export function describeForwardDrops(
       describe(chain, options.subnets),
     );
   }, options.limitMs);
+}
+
+/** The same as one line for each chain. */
+export function describeForwardDrops(packets: readonly KnownPacket[], options: DropOptions): string[] {
+  return findForwardDrops(packets, options).map(
+    ({ where, what, commands }) => `${where} ${what}; accept with: ${commands.join('; ')}`,
+  );
 }
 
 /** A chain may have thousands of rules, and each packet meets all of them. */
@@ -126,7 +142,7 @@ function reasonText({ reader, table }: ChainRules, by: Decider | undefined): str
     : `rule "-A ${by.chain} ${ruleText(decoded)}"`;
 }
 
-function describe(chain: DroppingChain, subnets: readonly string[]): string {
+function describe(chain: DroppingChain, subnets: readonly string[]): ForwardDrop {
   const [first] = chain.packets;
   const more = chain.packets.length > 1 ? ` and ${chain.packets.length - 1} more` : '';
   const where =
@@ -134,7 +150,8 @@ function describe(chain: DroppingChain, subnets: readonly string[]): string {
       ? `chain ${chain.name} of table ${chain.table.family} ${chain.table.name}`
       : `chain ${chain.name} of ${chain.program}`;
   const commands = [...new Set(chain.packets.flatMap((packet) => command(chain, packet, subnets)))];
-  return `${where} drops ${first === undefined ? 'packets' : packetText(first)}${more} (${chain.reason}); accept with: ${commands.join('; ')}`;
+  const what = `drops ${first === undefined ? 'packets' : packetText(first)}${more} (${chain.reason})`;
+  return { where, what, commands };
 }
 
 /** `tcp packets to 172.26.64.5:80`, `packets from 172.26.64.5`, `replies to 172.26.64.5`. */
