@@ -51,6 +51,11 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('./leases.ts')).leases,
   },
   {
+    name: 'doctor',
+    summary: 'check this node: kernel, firewall, plugins, bridge, Consul DNS, leaks',
+    load: async () => (await import('./doctor/doctor.ts')).doctor,
+  },
+  {
     name: 'show',
     summary: 'show the transparent-proxy rules of a namespace and explain their effect',
     load: async () => (await import('./show.ts')).show,

@@ -142,7 +142,19 @@ test('help and version', () => {
     const names = [...stdout.matchAll(/^ {2}(\S+) {2}/gm)].map(([, name]) => name);
     assert.equal(
       names,
-      ['countdash', 'run', 'agent', 'leases', 'show', 'render', 'licenses'],
+      [
+        'countdash',
+        'run',
+        'agent',
+        'install',
+        'uninstall',
+        'repair',
+        'leases',
+        'doctor',
+        'show',
+        'render',
+        'licenses',
+      ],
       'each sub-command once',
     );
   }
