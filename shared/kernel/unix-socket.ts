@@ -68,7 +68,11 @@ export function isHungUp(fd: number): boolean {
 export function receiveAll(fd: number, buffer: Buffer, wait: Deadline): { passed?: number } | undefined {
   let passed: number | undefined;
   for (let done = 0; done < buffer.length;) {
-    const got = unlessWaiting(() => receive(fd, buffer.subarray(done)));
+    const got = unlessGone(() => unlessWaiting(() => receive(fd, buffer.subarray(done))));
+    if (got === 'gone') {
+      if (passed !== undefined) closeSync(passed);
+      return undefined;
+    }
     if (got === undefined && !wait.passed()) {
       isReadable(fd, Math.max(0, wait.remainingMs()));
       continue;
@@ -91,15 +95,12 @@ export function receiveAll(fd: number, buffer: Buffer, wait: Deadline): { passed
 export function sendAll(fd: number, bytes: Buffer, wait: Deadline): boolean {
   for (let done = 0; done < bytes.length;) {
     const rest = bytes.subarray(done);
-    try {
-      const sent = unlessWaiting(() => checked('send', libc().send(fd, rest, rest.length, MSG_NOSIGNAL)));
-      done += sent ?? 0;
-      if (sent === undefined && wait.passed()) return false;
-      if (sent === undefined) poll(fd, POLLOUT, Math.max(0, wait.remainingMs()));
-    } catch (thrown) {
-      if (isErrno(thrown, 'EPIPE', 'ECONNRESET')) return false;
-      throw thrown;
-    }
+    const sent = unlessGone(() =>
+      unlessWaiting(() => checked('send', libc().send(fd, rest, rest.length, MSG_NOSIGNAL))),
+    );
+    if (sent === 'gone' || (sent === undefined && wait.passed())) return false;
+    done += sent ?? 0;
+    if (sent === undefined) poll(fd, POLLOUT, Math.max(0, wait.remainingMs()));
   }
   return true;
 }
@@ -147,6 +148,15 @@ function unlessWaiting<T>(call: () => T): T | undefined {
     return call();
   } catch (thrown) {
     if (isErrno(thrown, 'EAGAIN', 'EINTR', 'ECONNABORTED')) return undefined;
+    throw thrown;
+  }
+}
+
+function unlessGone<T>(call: () => T): T | 'gone' {
+  try {
+    return call();
+  } catch (thrown) {
+    if (isErrno(thrown, 'EPIPE', 'ECONNRESET')) return 'gone';
     throw thrown;
   }
 }

@@ -1,16 +1,17 @@
 /**
  * npm run bench -- parallel [--backends iptables-nft,iptables-legacy,nftables] [--chains 40] [--rounds 3] [--json FILE]
  * Many chains at once on a fresh host, as after a reboot: how long until all are done, how many failed, and how many rules stand there twice.
- * Our executables and the reference's take turns, each round on a host without any rule or bridge.
+ * Our executables, the node agent and the reference's executables take turns, each round on a host without any rule or bridge.
  */
 import { existsSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { hasLaunchers, startAgent, stopAgent } from './chain/agent.ts';
 import type { Allocation } from './chain/calls.ts';
 import { makeNamespace } from './chain/crowd.ts';
 import { milliseconds, startChain } from './chain/invoke.ts';
 import { describeMachine, onOwnHost, resetHost, sh } from './chain/machine.ts';
 import { summarise } from './chain/statistics.ts';
-import { nomadList, REFERENCE, WEFT, type Backend, type PluginSuite } from './chain/suites.ts';
+import { AGENT, nomadList, REFERENCE, WEFT, type Backend, type PluginSuite } from './chain/suites.ts';
 
 onOwnHost(import.meta.filename, process.argv.slice(2));
 
@@ -38,14 +39,17 @@ const rows: { backend: Backend; suite: string; bursts: Burst[] }[] = [];
 console.log(`${chains} chains at once on a fresh host; ${describeMachine()}`);
 for (const backend of values.backends.split(',') as Backend[]) {
   const compared = existsSync(`${REFERENCE.binDir}/bridge`) && backend !== 'nftables';
-  const own = (compared ? [WEFT, REFERENCE] : [WEFT]).map((suite) => ({ suite, bursts: [] as Burst[] }));
+  const suites = [WEFT, ...(hasLaunchers ? [AGENT] : []), ...(compared ? [REFERENCE] : [])];
+  const measured = suites.map((suite) => ({ suite, bursts: [] as Burst[] }));
   for (let round = 0; round < Number(values.rounds); round++) {
-    for (const { suite, bursts } of own) {
+    for (const { suite, bursts } of measured) {
       resetHost(backend);
+      if (suite === AGENT) startAgent();
       bursts.push(await burst(suite));
+      stopAgent();
     }
   }
-  for (const { suite, bursts } of own) {
+  for (const { suite, bursts } of measured) {
     rows.push({ backend, suite: suite.name, bursts });
     print(backend, suite.name, bursts);
   }
@@ -54,7 +58,7 @@ if (values.json !== undefined)
   writeFileSync(values.json, `${JSON.stringify({ machine: describeMachine(), chains, rows }, null, 1)}\n`);
 const wrong = rows.filter(
   ({ suite, bursts }) =>
-    suite === 'weft' && bursts.some(({ failures, duplicates }) => failures + duplicates > 0),
+    suite !== 'reference' && bursts.some(({ failures, duplicates }) => failures + duplicates > 0),
 );
 console.log(
   wrong.length === 0 ? 'held: no failure and no duplicate rule of ours' : 'MISSED: see failed, twice',

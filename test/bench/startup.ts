@@ -1,6 +1,6 @@
 /**
  * npm run bench -- startup [--rounds 60] [--json FILE]
- * From fork and exec to the reaped exit, turn by turn: the bare Node that is inside, and our executables; and how much memory a plugin
+ * From fork and exec to the reaped exit, turn by turn: the bare Node that is inside, our executables, and launchers with an agent; and how much memory a plugin
  * has when it waits for its configuration. The figure to hold: every executable at most 1.15 times `node -e 0`.
  */
 import { spawn } from 'node:child_process';
@@ -12,8 +12,12 @@ import { parseArgs } from 'node:util';
 import { nodeBase } from '../../build/node-binary.mjs';
 import { race, type Candidate } from '../../build/measure.mjs';
 import { executable, PLUGIN_NAMES } from '../support/executables.ts';
-import { describeMachine } from './chain/machine.ts';
+import { hasLaunchers, startAgent, stopAgent } from './chain/agent.ts';
+import { describeMachine, onOwnHost } from './chain/machine.ts';
 import { summarise } from './chain/statistics.ts';
+import { AGENT } from './chain/suites.ts';
+
+onOwnHost(import.meta.filename, process.argv.slice(2));
 
 const LIMIT = 1.15;
 
@@ -34,11 +38,13 @@ const candidates: Candidate[] = [
   ...PLUGIN_NAMES.map((name) => ({ name: `${name} (version)`, file: executable(name) })),
   { name: 'weft --version', file: executable('weft'), args: ['--version'] },
   { name: 'bridge VERSION', file: executable('bridge'), env: { CNI_COMMAND: 'VERSION' } },
+  ...(hasLaunchers ? launcherCandidates() : []),
   // Environment, stdin, schema, error document: everything but the kernel.
   { name: 'bridge ADD, refused', file: executable('bridge'), env: refusedCall(), input: STDIN, expected: 1 },
 ];
 
 console.log(`start to end of a process, ms, ${rounds} rounds turn by turn; ${describeMachine()}`);
+if (hasLaunchers) startAgent();
 const times = race(candidates, rounds);
 const bare = summarise(times.get(BARE) ?? []).median;
 const rows = candidates.map(({ name }) => ({ name, ...summarise(times.get(name) ?? []) }));
@@ -49,6 +55,7 @@ for (const { name, min, median, p95 } of rows) {
   );
 }
 
+stopAgent();
 const memory = await memoryWhileWaiting();
 const size = statSync(executable('bridge')).size;
 console.log(
@@ -71,11 +78,26 @@ console.log(
 );
 process.exitCode = slow.length === 0 ? 0 : 1;
 
-function refusedCall(): Record<string, string> {
+/** The launcher passes these to the agent; without privileges it executes the plugin. */
+function launcherCandidates(): Candidate[] {
+  const [file, executes] = [
+    `${AGENT.binDir}/bridge`,
+    ['--bounding-set', '-net_raw', `${AGENT.binDir}/bridge`],
+  ];
+  const env = { CNI_COMMAND: 'VERSION' };
+  return [
+    { name: 'agent: bridge VERSION', file, env },
+    { name: 'agent: ADD, refused', file, env: refusedCall(false), input: STDIN, expected: 1 },
+    { name: 'launcher without agent', file: '/usr/bin/setpriv', args: executes, env },
+  ];
+}
+
+/** @param hasNetns false: the launcher cannot open the namespace of a refused call and would execute the plugin */
+function refusedCall(hasNetns = true): Record<string, string> {
   return {
     CNI_COMMAND: 'ADD',
     CNI_CONTAINERID: 'startup',
-    CNI_NETNS: '/run/netns/startup',
+    ...(hasNetns && { CNI_NETNS: '/run/netns/startup' }),
     CNI_IFNAME: 'eth0',
     CNI_PATH: '/nowhere',
   };

@@ -53,7 +53,25 @@ const OWN_FILES =
 function changedFiles(): Lines {
   const text = execFileSync(
     'find',
-    [...['/run', '-not', '-path', '*/work/*', '-not', '-type', 'd'], '-printf', '%p %y %s %T@ %l\\n'],
+    [
+      ...[
+        '/run',
+        '-not',
+        '-path',
+        '*/work/*',
+        '-not',
+        '-name',
+        '.agent.log',
+        '-not',
+        '-name',
+        'agent.sock',
+        '-not',
+        '-type',
+        'd',
+      ],
+      '-printf',
+      '%p %y %s %T@ %l\\n',
+    ],
     { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
   );
   return text

@@ -1,5 +1,5 @@
 /**
- * npm run fuzz [-- --cases 5000] [--seed S] [--first N] [--parallel 2] [--bin dist/bin | --in-process] [--thorough]
+ * npm run fuzz [-- --cases 5000] [--seed S] [--first N] [--parallel 2] [--bin dist/bin | --bin dist/agent | --in-process] [--thorough]
  * Hostile calls of every plugin's executable: mutated configurations, variables and arguments, beside hostile files in the places that plugins
  * read. Each must end with one JSON error or with success, within 5 s and 400 MiB, and change nothing that is not the plugin's. Cases run in groups,
  * each on a private host; a failure names the command that repeats its group.
@@ -8,7 +8,7 @@ import { spawn } from 'node:child_process';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { binDir } from '../support/executables.ts';
-import { ON_OWN_HOST } from '../support/own-host.ts';
+import { agentFor, ON_OWN_HOST } from '../support/own-host.ts';
 import { runGroup } from './group.ts';
 
 const { values } = parseArgs({
@@ -122,6 +122,7 @@ function output(start: number, size: number): Promise<string> {
     [...ON_OWN_HOST, process.execPath, '--no-warnings', import.meta.filename, ...options],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, ...(values['in-process'] ? {} : agentFor(resolve(values.bin))) },
       timeout: GROUP_SECONDS * 1000,
       killSignal: 'SIGKILL',
     },

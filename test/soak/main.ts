@@ -1,11 +1,11 @@
 /**
- * npm run soak [-- --ops 500] [--seed S] [--backend iptables-nft,iptables-legacy,nftables] [--parallel 8] [--bin dist/bin]
+ * npm run soak [-- --ops 500] [--seed S] [--backend iptables-nft,iptables-legacy,nftables] [--parallel 8] [--bin dist/bin | --bin dist/agent]
  * Random operations on Nomad's four lists against a model, each back end on a private host. Prints the seed; a failure names it again, with
  * the operations before it and the first difference. With more than one at once, the order of system calls is not repeated by the seed.
  */
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { runOnOwnHost } from '../support/own-host.ts';
+import { agentFor, runOnOwnHost } from '../support/own-host.ts';
 import { learnHost } from './learn.ts';
 import { soak } from './soak.ts';
 import { BACKENDS, makeWorld, type Backend } from './world.ts';
@@ -32,7 +32,8 @@ else for (const backend of backends) elsewhere(backend);
 function elsewhere(backend: Backend): void {
   console.log(`${backend}: ${values.ops} operations, seed ${values.seed}`);
   const { ops, seed, parallel } = values;
-  const env = values.bin === undefined ? {} : { WEFT_BIN: resolve(values.bin) };
+  const env =
+    values.bin === undefined ? {} : { WEFT_BIN: resolve(values.bin), ...agentFor(resolve(values.bin)) };
   const options = { ops, seed, parallel, backend };
   const args = Object.entries(options).flatMap(([key, value]) => [`--${key}`, value]);
   if (runOnOwnHost(import.meta.filename, [...args, '--on-own-host'], env) !== 0) process.exitCode = 1;

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 
 /** Arguments of unshare(1), to be followed by a program and its own: that runs on a host of its own, see own-host.sh. */
@@ -15,6 +16,11 @@ export const ON_OWN_HOST: readonly string[] = [
   'sh',
   resolve(import.meta.dirname, 'own-host.sh'),
 ];
+
+/** Environment of a host for executables in `binDir`: if they are launchers, a node agent of their build runs on the host (own-host.sh). */
+export function agentFor(binDir: string): Readonly<Record<string, string>> {
+  return existsSync(`${binDir}/.weft`) ? { WEFT_TEST_AGENT: resolve(binDir, '../bin/weft') } : {};
+}
 
 /** Runs a script of the tests on a host of its own, with this process's stdio. @returns its exit code */
 export function runOnOwnHost(
