@@ -18,10 +18,22 @@ interface Attachment {
   readonly ifname: string;
 }
 
+/** Runs calls that are for no container of the host, and leave no marks: the agent's warm-up. */
+export function withoutMarks<T>(work: () => T): T {
+  leavesMarks = false;
+  try {
+    return work();
+  } finally {
+    leavesMarks = true;
+  }
+}
+
+let leavesMarks = true;
+
 /** Costs a failing system call where repair is not in use. */
 export function markCall(command: 'ADD' | 'DEL', attachment: Attachment): void {
   try {
-    if (statSync(MARKS_DIRECTORY, { throwIfNoEntry: false }) === undefined) return;
+    if (!leavesMarks || statSync(MARKS_DIRECTORY, { throwIfNoEntry: false }) === undefined) return;
     writeFileSync(markOf(attachment), `${command} ${nameOf(attachment)}`, { mode: 0o600 });
   } catch {
     // A read-only or full /run must not fail a call.

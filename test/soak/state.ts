@@ -119,7 +119,7 @@ function linkLines(json: string): string[] {
 
 const FILES = ['/run/cni', '/run/weft', '/etc/netns', '/etc/weft', '/var/lib/cni'];
 /** What a plugin may rewrite at any time: hints, locks; and what the runtime writes, which is this program. */
-const IGNORED = /^\/run\/weft(\/ipam|\/locks|$)|^\/var\/lib\/cni\/results|^\/etc\/netns$/;
+const IGNORED = /^\/run\/weft(\/ipam|\/locks|\/calls|$)|^\/var\/lib\/cni\/results|^\/etc\/netns$/;
 const VOLATILE = /\/last_reserved_ip\.\d+$/;
 
 function filesBelow(folder: string): string[] {

@@ -27,8 +27,10 @@ function comparable(text: string): string {
 }
 
 async function until(isTrue: () => boolean, what: string): Promise<void> {
-  for (const end = Date.now() + 15_000; Date.now() < end; await pause(100)) {
+  const end = Date.now() + 15_000;
+  while (Date.now() < end) {
     if (isTrue()) return;
+    await pause(100);
   }
   assert.unreachable(what);
 }
