@@ -45,12 +45,18 @@ function launch(file: string, descriptor: number, sidecar: SidecarConfig): Child
   });
 }
 
-/** Nomad's own defaults for the sidecar task, with a static configuration instead of Consul's. */
-export function envoyArguments(sidecar: SidecarConfig): string[] {
+/**
+ * Nomad's own defaults for the sidecar task, with a static configuration instead of Consul's.
+ * @param restart Envoy's options for hot restart
+ */
+export function envoyArguments(
+  sidecar: SidecarConfig,
+  restart: readonly string[] = ['--disable-hot-restart'],
+): string[] {
   return [
     ...['--config-yaml', JSON.stringify(envoyBootstrap(sidecar))],
     ...['--service-node', `countdash-child ${sidecar.identity.service}`],
-    ...['--log-level', 'error', '--concurrency', '1', '--disable-hot-restart'],
+    ...['--log-level', 'error', '--concurrency', '1', ...restart],
   ];
 }
 

@@ -13,8 +13,8 @@ export class Agent {
   /** Resolves when the process has ended: a namespace lives as long as a process in it. */
   readonly ended: Promise<void>;
 
-  /** @param netns name of a namespace; undefined for the test's own host */
-  constructor(netns: string | undefined, uid = 0) {
+  /** @param netns name of a namespace; undefined for the test's own host @param main its program */
+  constructor(netns: string | undefined, uid = 0, main = MAIN) {
     const command = [
       'setpriv',
       `--reuid=${uid}`,
@@ -22,7 +22,7 @@ export class Agent {
       '--clear-groups',
       process.execPath,
       '--no-warnings',
-      MAIN,
+      main,
     ];
     const [file = '', ...args] = netns === undefined ? command : ['ip', 'netns', 'exec', netns, ...command];
     this.#child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -44,25 +44,26 @@ export class Agent {
   /** The port answers `<name> <address of who asked>`, by tcp followed by where the connection was going before any redirect. */
   async serve(port: number, name: string, host = '::'): Promise<void> {
     for (const protocol of ['tcp', 'udp'] as const) {
-      const answer = await this.#order({ do: 'serve', protocol, host, port, name });
+      const order: Order = { do: 'serve', protocol, host, port, name };
+      const answer = await this.order(order);
       if (answer !== 'serving') throw new Error(`${name} on ${protocol} port ${port}: ${answer}`);
     }
   }
 
   /** What the port answers; `error CODE` when it does not. */
   tcp(host: string, port: number): Promise<string> {
-    return this.#order({ do: 'ask', protocol: 'tcp', host, port }).then((answer) => answer.trim());
+    return this.order({ do: 'ask', protocol: 'tcp', host, port }).then((answer) => answer.trim());
   }
 
   udp(host: string, port: number): Promise<string> {
-    return this.#order({ do: 'ask', protocol: 'udp', host, port });
+    return this.order({ do: 'ask', protocol: 'udp', host, port });
   }
 
   stop(): void {
     this.#child.stdin?.end();
   }
 
-  #order(order: Order): Promise<string> {
+  protected order(order: object): Promise<string> {
     const id = (this.#last += 1);
     return new Promise((settle) => {
       this.#waiting.set(id, settle);

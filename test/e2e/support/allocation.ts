@@ -18,8 +18,18 @@ export class Allocation {
   readonly #dns: ConsulDns | undefined;
   readonly #agents = new Map<number, Agent>();
 
-  constructor(runtime: Runtime, list: NetworkList, group: Group, dns: ConsulDns | undefined) {
+  readonly #excluded: object;
+
+  /** @param excluded keys of CONSUL_IPTABLES_CONFIG that the job sets */
+  constructor(
+    runtime: Runtime,
+    list: NetworkList,
+    group: Group,
+    dns: ConsulDns | undefined,
+    excluded: object = {},
+  ) {
     this.group = group;
+    this.#excluded = excluded;
     this.#runtime = runtime;
     this.#list = list;
     this.#dns = dns;
@@ -60,7 +70,12 @@ export class Allocation {
   }
 
   get #attachment(): ReturnType<typeof nomadAttachment> {
-    return nomadAttachment(this.group, this.#dns);
+    const attachment = nomadAttachment(this.group, this.#dns);
+    const args = attachment.args.map(([key, value]) => {
+      if (key !== 'CONSUL_IPTABLES_CONFIG') return [key, value] as const;
+      return [key, JSON.stringify({ ...(JSON.parse(value) as object), ...this.#excluded })] as const;
+    });
+    return { ...attachment, args };
   }
 }
 
