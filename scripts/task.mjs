@@ -1,5 +1,5 @@
 /**
- * usage: node scripts/task.mjs build | countdash | test | unit | host | lint | typecheck | coverage | bench | soak | fuzz [arguments]
+ * usage: node scripts/task.mjs build | countdash | test | unit | host | lint | typecheck | coverage | bench | soak | fuzz | vm [arguments]
  * The commands of package.json: each installs what it needs first and says why. Runs on plain Node >= 20.
  */
 import { spawn } from 'node:child_process';
@@ -21,6 +21,7 @@ import {
   TEST_TOOLS,
   TOOLS,
 } from './setup.mjs';
+import { runMachines, VM_TOOLS } from './vm.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const TASKS = {
@@ -36,6 +37,7 @@ const TASKS = {
   soak,
   fuzz,
   package: packages,
+  vm,
 };
 /** Every package that lint checks for import cycles. */
 const PRODUCT = [
@@ -227,6 +229,13 @@ async function soak(options) {
 /** Hostile calls of the executables: test/fuzz/main.ts. @param {string[]} options */
 async function fuzz(options) {
   return longTest('test/fuzz/main.ts', options);
+}
+
+/** Test files on the kernels of Debian's releases, in QEMU: scripts/vm.mjs. @param {string[]} args */
+async function vm(args) {
+  requireRoot('debootstrap makes the file system of the virtual machines');
+  setUp(root, [...BUILD_TOOLS, ...VM_TOOLS]);
+  return (await buildIfStale()) || runMachines(root, args);
 }
 
 /** @param {string} script @param {string[]} options */

@@ -167,6 +167,15 @@ function withFiltering(): void {
   });
   const add = (attachment: { id: string }, own: object): CniResult =>
     succeed('bridge', 'ADD', attachment, network(own as Record<string, unknown>)) as CniResult;
+  const warningsOf = (command: string, attachment: { id: string; netns: string }, stdin: object): string => {
+    const { exitCode, stdout, stderr } = runPluginProcess('bridge', {
+      command,
+      env: variables(attachment),
+      stdin,
+    });
+    assert.is(exitCode, 0, stdout);
+    return stderr;
+  };
   const vlan = (id: number, own: object = {}): object => ({
     name: `net${id}`,
     vlan: id,
@@ -220,7 +229,8 @@ function withFiltering(): void {
     const config = network(vlan(100) as Record<string, unknown>);
     succeed('bridge', 'CHECK', first, { ...config, prevResult });
     sh(`bridge vlan del dev ${prevResult.interfaces[1]?.name} vid 100`);
-    assert.match(fail('bridge', 'CHECK', first, { ...config, prevResult }).msg, /does not carry VLAN 100/);
+    // A port's VLANs may also differ because the configuration changed: a warning.
+    assert.match(warningsOf('CHECK', first, { ...config, prevResult }), /does not carry VLAN 100/);
     assert.equal(add(first, vlan(100)), prevResult);
     succeed('bridge', 'CHECK', first, { ...config, prevResult });
     succeed('bridge', 'DEL', first, config);
@@ -243,15 +253,8 @@ function withFiltering(): void {
 
   test('a bridge without VLAN filtering is an error that names it', () => {
     sh('ip link add br0 type bridge; ip link set br0 up');
-    const { id, netns } = at(1);
-    const call = {
-      command: 'ADD',
-      env: variables({ id, netns }),
-      stdin: network({ vlan: 5, isGateway: false, ipam: {} }),
-    };
-    const { exitCode, stderr } = runPluginProcess('bridge', call);
-    assert.is(exitCode, 0);
-    assert.match(stderr, /bridge br0 was made without VLAN filtering/);
+    const own = network({ vlan: 5, isGateway: false, ipam: {} });
+    assert.match(warningsOf('ADD', at(1), own), /bridge br0 has no VLAN filtering/);
   });
 }
 
