@@ -1,5 +1,5 @@
 /**
- * usage: node scripts/task.mjs build | countdash | test | unit | host | lint | typecheck | coverage | bench | soak | fuzz | vm [arguments]
+ * usage: node scripts/task.mjs build | countdash | test | unit | host | lint | typecheck | coverage | bench | soak | fuzz | package | vm [arguments]
  * The commands of package.json: each installs what it needs first and says why. Runs on plain Node >= 20.
  */
 import { spawn } from 'node:child_process';
