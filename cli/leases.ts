@@ -1,7 +1,10 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KnownAttachments, namespaceNamedAfter, USUAL_DATA_DIRS } from '../shared/attachments/attachments.ts';
+import { inventory } from '../shared/attachments/inventory.ts';
+import { poolsOf } from './attachments/view.ts';
 import { scanStore, type FoundLease } from '../shared/attachments/lease-files.ts';
+import { formatAge, formatTable } from './terminal.ts';
 import { readOptions } from '../shared/config/command-line.ts';
 import { isNetworkNamespace } from '../shared/kernel/namespace.ts';
 import { linkByName } from '../shared/kernel/rtnetlink/links.ts';
@@ -17,10 +20,14 @@ Lists the addresses that host-local leases: address, container, interface, age, 
   --network NAME      only this network
   --json              one JSON list instead of a table
 
+The last lines say how many addresses of each subnet are used and free, where a running attachment's configuration tells it.
+
 state   live        a network namespace has the address
         no address  the container's namespace exists, but does not have the address
         gone        the container has no namespace: DEL or GC was not called, or the folder belongs to another machine
         not a lease the file's text names no container; the file only reserves the address
+
+exit status  0 success, 1 the stores cannot be read, 2 wrong usage
 `;
 
 const OPTIONS = {
@@ -37,7 +44,7 @@ export function leases(argv: readonly string[]): number {
   if (values.json === true) return print(`${JSON.stringify(found.map(asJson), null, 2)}\n`);
   if (found.length === 0) return print('no leases\n');
   return print(
-    formatTable(
+    `${formatTable(
       ['NETWORK', 'ADDRESS', 'CONTAINER', 'INTERFACE', 'AGE', 'STATE', 'NAMESPACE'],
       found.map((lease) => [
         lease.network,
@@ -48,8 +55,24 @@ export function leases(argv: readonly string[]): number {
         lease.state,
         lease.namespace ?? '-',
       ]),
-    ),
+    )}${poolLines(values.network)}`,
   );
+}
+
+/** `nomad  172.26.64.0/20  3 used, 4090 free` */
+function poolLines(wanted: string | undefined): string {
+  const entries = inventory({ searchNamespaces: false }).filter(
+    ({ network }) => wanted === undefined || network === wanted,
+  );
+  const rows = [...Map.groupBy(entries, ({ network }) => network)].flatMap(([network, own]) =>
+    poolsOf(own).map(({ subnet, size, used }) => [
+      network,
+      subnet,
+      String(used),
+      size === null ? 'plenty' : String(size - used),
+    ]),
+  );
+  return rows.length === 0 ? '' : `\n${formatTable(['NETWORK', 'SUBNET', 'USED', 'FREE'], rows)}`;
 }
 
 /** Absent values are null, so that every entry has the same keys. */
@@ -179,35 +202,3 @@ function namespaceOf(container: string, cached: string): string | undefined {
   const named = namespaceNamedAfter(container);
   return isNetworkNamespace(named) ? named : undefined;
 }
-
-/** Columns as wide as their widest cell, two spaces apart, without spaces at the end of a line. */
-export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((title, at) =>
-    Math.max(title.length, ...rows.map((row) => (row[at] ?? '').length)),
-  );
-  const line = (cells: readonly string[]): string =>
-    cells
-      .map((cell, at) => cell.padEnd(widths[at] ?? 0))
-      .join('  ')
-      .trimEnd();
-  return [head, ...rows].map((cells) => `${line(cells)}\n`).join('');
-}
-
-/** The two largest units: `3d 4h`, `12m 5s`, `8s`. */
-export function formatAge(seconds: number): string {
-  const parts = UNITS.map(([unit, size], at) => {
-    const above = UNITS[at - 1]?.[1] ?? Infinity;
-    return { unit, count: Math.floor((seconds % above) / size) };
-  });
-  const first = parts.findIndex(({ count }) => count > 0);
-  if (first < 0) return '0s';
-  const shown = parts.slice(first, first + 2).filter(({ count }) => count > 0);
-  return shown.map(({ unit, count }) => `${count}${unit}`).join(' ');
-}
-
-const UNITS: readonly (readonly [string, number])[] = [
-  ['d', 86_400],
-  ['h', 3600],
-  ['m', 60],
-  ['s', 1],
-];

@@ -46,8 +46,13 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('./repair.ts')).repairCommand,
   },
   {
+    name: 'status',
+    summary: 'the node on one screen: agent, policy, networks, attachments and their health',
+    load: async () => (await import('./status/status.ts')).status,
+  },
+  {
     name: 'leases',
-    summary: 'list leased addresses with their containers and whether those still exist',
+    summary: 'list leased addresses with their containers, and how many are free',
     load: async () => (await import('./leases.ts')).leases,
   },
   {
@@ -57,8 +62,8 @@ const SUB_COMMANDS: readonly SubCommand[] = [
   },
   {
     name: 'show',
-    summary: 'show the transparent-proxy rules of a namespace and explain their effect',
-    load: async () => (await import('./show.ts')).show,
+    summary: 'draw the way of packets to and from an allocation, with rules and what is missing',
+    load: async () => (await import('./show/show.ts')).show,
   },
   {
     name: 'render',
@@ -84,20 +89,50 @@ export async function weft(argv: readonly string[]): Promise<number> {
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') return help(rest[0]);
   if (name === 'version' || name === '--version') return print(`weft ${manifest.version}\n`);
   const command = SUB_COMMANDS.find((one) => one.name === name);
-  if (command === undefined) return refuse(`unknown sub-command "${name}"; run "weft help" for the list`);
+  if (command === undefined) return refuse(unknownCommand(name));
   return runSubCommand(command.name, async () => (await command.load())(rest));
 }
 
 async function help(about: string | undefined): Promise<number> {
   const command = SUB_COMMANDS.find(({ name, hidden }) => name === about && hidden === undefined);
   if (command !== undefined) return (await command.load())(['--help']);
-  if (about !== undefined) return refuse(`unknown sub-command "${about}"; run "weft help" for the list`);
+  if (about === 'version') return print('usage: weft version\n\nPrints the version of this executable.\n');
+  if (about !== undefined) return refuse(unknownCommand(about));
   const shown = SUB_COMMANDS.filter(({ hidden }) => hidden === undefined);
   const width = Math.max(...shown.map(({ name }) => name.length));
   const lines = shown.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
   return print(
-    `weft ${manifest.version}: CNI plugins for Nomad clients\n\nusage: weft <sub-command> [options]\n\n${lines.join('\n')}\n\nRun "weft <sub-command> --help" for its options.\n`,
+    `weft ${manifest.version}: CNI plugins for Nomad clients\n\nusage: weft <sub-command> [options]\n\n${lines.join('\n')}\n\nRun "weft help <sub-command>" for its options and exit status: everywhere 0 is success, 1 a failure or finding, 2 wrong usage.\n`,
   );
+}
+
+/** With the name that the fewest edits make of it, if that is likely meant. */
+function unknownCommand(name: string): string {
+  const known = [
+    ...SUB_COMMANDS.filter(({ hidden }) => hidden === undefined).map((one) => one.name),
+    'version',
+    'help',
+  ];
+  const [closest] = known
+    .map((one) => ({ one, distance: one.startsWith(name) ? 1 : editDistance(name, one) }))
+    .filter(({ one, distance }) => distance <= Math.max(1, Math.floor(one.length / 3)))
+    .sort((a, b) => a.distance - b.distance);
+  const hint = closest === undefined ? 'run "weft help" for the list' : `did you mean "weft ${closest.one}"?`;
+  return `unknown sub-command "${name}"; ${hint}`;
+}
+
+/** Of Levenshtein: insertions, deletions and replacements that make one text of the other. */
+function editDistance(from: string, to: string): number {
+  let above = Array.from({ length: to.length + 1 }, (_, at) => at);
+  for (const [row, letter] of Array.from(from).entries()) {
+    const current = [row + 1];
+    for (const [at, other] of Array.from(to).entries()) {
+      const replaced = (above[at] ?? 0) + (letter === other ? 0 : 1);
+      current.push(Math.min(replaced, (above[at + 1] ?? 0) + 1, (current[at] ?? 0) + 1));
+    }
+    above = current;
+  }
+  return above[to.length] ?? 0;
 }
 
 function refuse(problem: string): number {

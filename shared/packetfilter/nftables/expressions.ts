@@ -56,6 +56,7 @@ export const MetaKey = {
   iifname: 6,
   oifname: 7,
   skuid: 10,
+  nftrace: 12,
   nfproto: 15,
   l4proto: 16,
 } as const;

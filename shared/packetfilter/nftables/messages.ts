@@ -82,6 +82,14 @@ export function addTable(table: NftTable): NetlinkRequest {
   ]);
 }
 
+/** NFTA_TABLE_FLAGS (2) NFT_TABLE_F_OWNER: the kernel removes the table when the socket that sent this is closed. Kernel 5.12 and newer. */
+export function addOwnedTable(table: NftTable): NetlinkRequest {
+  return request(`add table ${tableText(table)}`, Message.newTable, Flag.create | Flag.excl, table.family, [
+    [1, table.name],
+    [2, be32(2)],
+  ]);
+}
+
 /** The table and all that is in it. */
 export function deleteTable(table: NftTable): NetlinkRequest {
   return request(`delete table ${tableText(table)}`, Message.deleteTable, 0, table.family, [[1, table.name]]);

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, utimesSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { formatAge, formatTable } from '../../../cli/leases.ts';
+import { formatAge, formatTable } from '../../../cli/terminal.ts';
 import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 
@@ -97,6 +97,11 @@ test('columns are as wide as they must be', () => {
       ],
     ),
     'A     B\nlong  x\ny\n',
+  );
+  const rows = [['0123456789abcdef', 'payments', 'ok']];
+  assert.is(
+    formatTable(['ALLOC', 'JOB', 'STATE'], rows, { width: 25, cut: [0] }),
+    'ALLOC     JOB       STATE\n0123456…  payments  ok\n',
   );
 });
 

@@ -1,0 +1,153 @@
+/** `weft status` and `weft show` on a host with Nomad's list, as a new user runs them. */
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import * as assert from 'uvu/assert';
+import { statusSchema, type Status } from '../../../cli/status/report.ts';
+import { executable } from '../../support/executables.ts';
+import { suite } from '../../support/suite.ts';
+import { nft } from '../../support/port-host.ts';
+import { sh } from '../../support/variants.ts';
+
+const test = suite('weft status, weft show', { limit: 60 });
+const ALLOC = '9a8e1b52-0b0a-4d5e-8c53-5d1f3c6c1b11';
+const LIST = resolve(import.meta.dirname, '../../../conflist/nomad.conflist');
+const CNI_ARGS = `IgnoreUnknown=true;NOMAD_JOB_ID=countdash;NOMAD_GROUP_NAME=dashboard;NOMAD_ALLOC_ID=${ALLOC}`;
+
+interface Outcome {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function weft(...args: string[]): Outcome {
+  const { status, stdout, stderr } = spawnSync(executable('weft'), args, {
+    encoding: 'utf8',
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+  });
+  return { status, stdout, stderr };
+}
+
+function statusOf(...args: string[]): Status & { exitCode: number | null } {
+  const { status, stdout } = weft('status', '--json', ...args);
+  return { ...statusSchema.parse(JSON.parse(stdout)), exitCode: status };
+}
+
+test.before(() => {
+  mkdirSync('/etc/weft', { recursive: true });
+  writeFileSync('/etc/weft/weft.json', '{"isolation": "network", "egress": {"deny": ["169.254.169.254"]}}');
+  sh(`ip netns add ${ALLOC}`);
+  const added = weft(
+    'run',
+    'add',
+    '--conflist',
+    LIST,
+    '--netns',
+    ALLOC,
+    '--id',
+    ALLOC,
+    '--port',
+    '9002:80',
+    '--cni-args',
+    CNI_ARGS,
+  );
+  assert.is(added.status, 0, added.stderr);
+});
+
+test('a healthy attachment: exit status 0, and the document is as its schema says', () => {
+  const { exitCode, attachments, networks, policy, agent, problems } = statusOf();
+  assert.is(exitCode, 0);
+  const [one, ...others] = attachments;
+  assert.equal(others, []);
+  assert.equal(
+    [one?.container, one?.job, one?.group, one?.state, one?.health, one?.problems, one?.backend],
+    [ALLOC, 'countdash', 'dashboard', 'running', 'ok', [], 'iptables'],
+  );
+  assert.equal(
+    one?.ports.map(({ host, container, protocol }) => [host, container, protocol]),
+    [
+      [9002, 80, 'tcp'],
+      [9002, 80, 'udp'],
+    ],
+  );
+  assert.equal(networks, [
+    {
+      name: 'nomad',
+      bridge: 'nomad',
+      attachments: 1,
+      pools: [{ subnet: '172.26.64.0/20', size: 4093, used: 1 }],
+    },
+  ]);
+  assert.equal(policy, { isolation: 'network', deny: ['169.254.169.254/32'], allow: [] });
+  assert.equal([agent.state, problems], ['not running', []]);
+  const { status, stdout, stderr } = weft('status');
+  assert.equal([status, stderr], [0, '']);
+  assert.match(stdout, /^9a8e1b52  countdash  dashboard  172\.26\.64\.2  9002->80  iptables  \d+s  +ok$/m);
+  assert.match(weft('leases').stdout, /^nomad +172\.26\.64\.0\/20 +1 +4092$/m);
+});
+
+test('show: the stations of both directions with their rules; by id prefix, namespace and port', () => {
+  const shown = weft('show', '9a8e');
+  assert.equal([shown.status, shown.stderr], [0, '']);
+  const stations = [...shown.stdout.matchAll(/^ {2}[ox] (\S+)/gm)].map(([, name]) => name);
+  assert.equal(stations, [
+    ...['outside', 'DNAT', 'forward', 'bridge', 'veth', 'eth0', 'task'],
+    ...['task', 'eth0', 'veth', 'bridge', 'policy', 'forward', 'masquerade', 'outside'],
+  ]);
+  assert.match(shown.stdout, /nat CNI-DN-\w+: \[0:0\] -p tcp .*--to-destination 172\.26\.64\.2:80/);
+  assert.match(shown.stdout, /filter CNI-FORWARD: \[\d+:\d+\] -s 172\.26\.64\.2\/32 -j ACCEPT/);
+  assert.match(shown.stdout, /inet weft_policy from_networks: ip daddr 169\.254\.169\.254 counter packets 0/);
+  assert.match(shown.stdout, /nat POSTROUTING: .*-s 172\.26\.64\.2\/32/);
+  for (const target of [`/var/run/netns/${ALLOC}`, '9002'])
+    assert.match(weft('show', target).stdout, new RegExp(`^${ALLOC}  job countdash`));
+  assert.match(weft('show', 'nobody').stderr, /no attachment of this host is called "nobody"/);
+  assert.is(weft('show').status, 2);
+});
+
+test('show --svg draws the same; --trace prints the verdict of each packet and leaves nothing', () => {
+  assert.is(weft('show', ALLOC, '--svg', '/run/path.svg').status, 0);
+  const svg = readFileSync('/run/path.svg', 'utf8');
+  assert.is([...svg.matchAll(/<g>/g)].length, 15);
+  assert.match(svg, />DNAT<.*>ports 9002/);
+  const pings = spawn('ip', ['netns', 'exec', ALLOC, 'ping', '-i', '0.5', '-c', '30', '172.26.64.1'], {
+    stdio: 'ignore',
+  });
+  const { status, stdout } = weft('show', ALLOC, '--trace');
+  pings.kill();
+  assert.is(status, 0);
+  assert.match(
+    stdout,
+    /^iif "nomad" ip saddr 172\.26\.64\.2 ip daddr 172\.26\.64\.1 ip protocol icmp .*\n( {2}ip nat PREROUTING .*\n)+/m,
+  );
+  assert.not.match(nft('list tables'), /weft_trace/);
+});
+
+test('damage: exit status 1, what is missing, and the same attachment unchecked', () => {
+  sh('iptables -t nat -F CNI-HOSTPORT-DNAT');
+  const { exitCode, attachments } = statusOf();
+  assert.equal([exitCode, attachments[0]?.health], [1, 'failed']);
+  assert.match(attachments[0]?.problems.join() ?? '', /^portmap: /);
+  const shown = weft('show', ALLOC);
+  assert.is(shown.status, 1);
+  assert.match(shown.stdout, /^ {2}x DNAT .*\n {2}\| {3}missing: .*CNI-HOSTPORT-DNAT/m);
+  const unchecked = statusOf('--no-check');
+  assert.equal([unchecked.exitCode, unchecked.attachments[0]?.health], [0, 'unchecked']);
+  nft('delete table inet weft_policy');
+  assert.match(
+    weft('status').stdout,
+    /^warning {2}\S+: firewall: the policy of \/etc\/weft\/weft\.json has changed/m,
+  );
+  sh('ip link del nomad');
+});
+
+test('a mistake in weft.json; a container that is gone; wrong usage', () => {
+  writeFileSync('/etc/weft/weft.json', '{"isolatoin": "network"}');
+  sh(`ip netns del ${ALLOC}`);
+  const { exitCode, attachments, problems } = statusOf();
+  assert.equal([exitCode, attachments[0]?.state, attachments[0]?.health], [1, 'gone', 'unchecked']);
+  assert.match(problems.join(), /unknown key "isolatoin"/);
+  assert.is(weft('status', 'now').status, 2);
+  assert.match(weft('help', 'status').stdout, /exit status {2}0 /);
+});
+
+test.run();
