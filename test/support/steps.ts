@@ -12,8 +12,7 @@ import { rounds } from './thorough.ts';
  */
 
 /** System calls that change or read the host; what Node does for itself (memory, clocks, threads) is left alone. */
-const TRACED =
-  'sendto,write,openat,setns,socket,bind,flock,link,unlink,rename,mkdir,rmdir,fsync';
+const TRACED = 'sendto,write,openat,setns,socket,bind,flock,link,unlink,rename,mkdir,rmdir,fsync';
 
 export interface Traced extends ProcessOutcome {
   readonly signal: string | null;
