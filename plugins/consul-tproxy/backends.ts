@@ -5,6 +5,7 @@ import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
 import { formatAddress, isGlobalUnicast, parseAddress, parseCidr } from '../../shared/net/address.ts';
 import { canDrive, findTools } from '../../shared/packetfilter/iptables/tools.ts';
+import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import type { Backend } from './backend.ts';
 import type { TproxyOptions } from './config.ts';
 import { iptablesBackend } from './iptables/backend.ts';
@@ -50,9 +51,9 @@ export function withBackends<T>(
 /** In the order of removal. */
 const FAMILIES = ['ipv6', 'ipv4'] as const;
 
-/** iptables where it is installed, because consul-cni uses it and operators look there. */
+/** The node's `tproxy.backend` is part of `choice`; its `backend` is that of the host's tables. */
 export function backendName(choice: TproxyOptions['backend']): 'iptables' | 'nftables' {
-  return choice ?? (findTools('ipv4') === undefined ? 'nftables' : 'iptables');
+  return chooseBackend(choice, {});
 }
 
 /**

@@ -1,6 +1,6 @@
 import { findProgram } from '../../shared/process/run.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
-import { readNodeConfig } from '../../shared/config/node-config.ts';
+import { readNodeConfig, type NodeConfig } from '../../shared/config/node-config.ts';
 import type { FirewallBackend } from './backend.ts';
 import type { FirewallSettings } from './config.ts';
 import { firewalldBackend } from './firewalld/backend.ts';
@@ -20,10 +20,13 @@ export type BackendName = keyof typeof BACKENDS;
  * The network's `backend`, else the node's (/etc/weft/weft.json), else firewalld if it runs, else iptables if it is installed,
  * else nftables. An unknown `backend` counts as absent, as in the reference.
  */
-export function chosenBackend({ backend }: Pick<FirewallSettings, 'backend'>): BackendName {
-  const named = isBackendName(backend) ? backend : readNodeConfig().backend;
+export function chosenBackend(
+  { backend }: Pick<FirewallSettings, 'backend'>,
+  node?: NodeConfig,
+): BackendName {
+  const named = isBackendName(backend) ? backend : (node ?? readNodeConfig()).backend;
   if (named !== undefined) return named;
-  return isFirewalldInstalled() && isFirewalldRunning() ? 'firewalld' : chooseBackend(undefined);
+  return isFirewalldInstalled() && isFirewalldRunning() ? 'firewalld' : chooseBackend(undefined, {});
 }
 
 /**

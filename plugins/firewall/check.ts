@@ -1,5 +1,6 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
+import { validNodeConfig, type NodeConfig } from '../../shared/config/node-config.ts';
 import type { ConfigurationChange } from './backend.ts';
 import { BACKENDS, chosenBackend, possibleBackends, type BackendName } from './backends.ts';
 import type { FirewallSettings } from './config.ts';
@@ -12,12 +13,13 @@ import { planFirewall, type FirewallPlan } from './plan.ts';
  */
 export function check(call: Invocation<FirewallSettings>): void {
   const plan = planFirewall(call, call.config);
-  checkBackend(call, plan);
-  checkPolicy(call, plan);
+  const node = validNodeConfig(call.warn);
+  checkBackend(call, plan, node);
+  checkPolicy(call, plan, node);
 }
 
-function checkBackend(call: Invocation<FirewallSettings>, plan: FirewallPlan): void {
-  const chosen = chosenBackend(call.config);
+function checkBackend(call: Invocation<FirewallSettings>, plan: FirewallPlan, node: NodeConfig): void {
+  const chosen = chosenBackend(call.config, node);
   const now = lookIn(chosen, plan);
   if (now.missing === undefined) {
     warnOf(now.changes, call);

@@ -1,5 +1,6 @@
 import * as z from 'zod/mini';
 import { decodeSettings, type Configured } from '../../shared/config/decode.ts';
+import type { NodeConfig } from '../../shared/config/node-config.ts';
 import { isChainName } from '../../shared/packetfilter/names.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import { checkConditions, isIptablesSyntax } from './iptables/conditions.ts';
@@ -29,8 +30,8 @@ export interface PortmapSettings {
 }
 
 /** Without an explicit back end, a setting that only one of them understands chooses it, else the node's default. */
-export function backendName({ backend, implied }: PortmapSettings): Backend {
-  return chooseBackend(backend ?? implied);
+export function backendName({ backend, implied }: PortmapSettings, node?: NodeConfig): Backend {
+  return chooseBackend(backend ?? implied, node);
 }
 
 export function configure(raw: Readonly<Record<string, unknown>>): Configured<PortmapSettings> {

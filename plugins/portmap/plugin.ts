@@ -3,6 +3,7 @@ import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
+import { validNodeConfig, type NodeConfig } from '../../shared/config/node-config.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
 import { writeSysctl } from '../../shared/kernel/sysctl.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
@@ -95,7 +96,11 @@ function check(call: Call): void {
   const { forwardings } = planOf(call, settings, requirePrevResult(call));
   if (forwardings.length === 0) return;
   const changed = new Set<ChangedKey>();
-  const missing = missingFromAll(backendOf(settings), forwardings, changed);
+  const missing = missingFromAll(
+    backendOf(settings, validNodeConfig(call.warn)),
+    forwardings,
+    changed,
+  );
   if (missing !== undefined) {
     throw new CniError(CniCode.Internal, `port mappings are incomplete: ${missing}`);
   }
@@ -171,8 +176,8 @@ function remove(call: RemovalCall, backend: PortmapBackend, families: readonly F
   deleteFlowsFrom(backend.remove(call, families, call.warn), call.warn);
 }
 
-function backendOf(settings: PortmapSettings): PortmapBackend {
-  return BACKENDS[backendName(settings)];
+function backendOf(settings: PortmapSettings, node?: NodeConfig): PortmapBackend {
+  return BACKENDS[backendName(settings, node)];
 }
 
 const BACKENDS = { iptables: iptablesBackend, nftables: nftablesBackend } as const;

@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
 import { decodeConfig } from './decode.ts';
-import { CniCode, CniError } from '../cni/errors.ts';
+import { CniCode, CniError, toCniError } from '../cni/errors.ts';
 import { readRegularFile } from '../kernel/files.ts';
 import { formatCidr, networkOf, parseCidr, sameAddress, type Cidr } from '../net/address.ts';
 
@@ -39,6 +39,16 @@ export function readNodeConfig(file: string = NODE_CONFIG_FILE): NodeConfig {
   const unknown = Object.keys(raw).filter((key) => !KNOWN.includes(key));
   if (unknown.length > 0) throw unknownKeys(unknown, file);
   return decodeConfig(nodeConfigSchema, raw, file);
+}
+
+/** For CHECK, which an invalid file must not fail: built-in defaults and a warning. */
+export function validNodeConfig(warn: (line: string) => void): NodeConfig {
+  try {
+    return readNodeConfig();
+  } catch (thrown) {
+    warn(`using built-in defaults: ${toCniError(thrown).message}`);
+    return {};
+  }
 }
 
 /** What the kernel takes for veth and bridge: ETH_MIN_MTU to ETH_MAX_MTU of linux/if_ether.h. */

@@ -1,6 +1,6 @@
 import type { Family, PacketFilterDriver, PlannedChange, TableChange } from './ruleset.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
-import { readNodeConfig } from '../config/node-config.ts';
+import { readNodeConfig, type NodeConfig } from '../config/node-config.ts';
 import { runAll } from '../cni/undo.ts';
 import { createIptablesDriver } from './iptables/driver.ts';
 import { canDrive, findTools } from './iptables/tools.ts';
@@ -13,8 +13,8 @@ export type Backend = 'iptables' | 'nftables';
  * The packet filter that rules are written to: that of the network's configuration, else the node's (/etc/weft/weft.json), else iptables where it
  * is installed (Nomad, its clean-up and operators look there), else nf_tables, which needs no program.
  */
-export function chooseBackend(explicit: Backend | undefined): Backend {
-  return explicit ?? readNodeConfig().backend ?? (findTools('ipv4') === undefined ? 'nftables' : 'iptables');
+export function chooseBackend(explicit: Backend | undefined, node?: NodeConfig): Backend {
+  return explicit ?? (node ?? readNodeConfig()).backend ?? (findTools('ipv4') === undefined ? 'nftables' : 'iptables');
 }
 
 export interface DriverOptions {

@@ -1,7 +1,7 @@
 import { isNodeConfigOfAdd } from '../../../shared/attachments/node-config-of-add.ts';
-import { CniCode, CniError, toCniError } from '../../../shared/cni/errors.ts';
+import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type { Invocation } from '../../../shared/cni/plugin.ts';
-import { NODE_CONFIG_FILE, readNodeConfig } from '../../../shared/config/node-config.ts';
+import { NODE_CONFIG_FILE, readNodeConfig, validNodeConfig } from '../../../shared/config/node-config.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
 import { linkByName } from '../../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../../shared/kernel/rtnetlink/rtnetlink.ts';
@@ -63,9 +63,12 @@ export function enforcePolicy({ hostInterfaces }: Pick<FirewallPlan, 'hostInterf
  * damage.
  * @throws CniError 999
  */
-export function checkPolicy(call: Invocation<unknown>, { hostInterfaces }: FirewallPlan): void {
-  const policy = readPolicy(call.warn);
-  if (policy === undefined || !isPolicy(policy)) return;
+export function checkPolicy(
+  call: Invocation<unknown>,
+  { hostInterfaces }: FirewallPlan,
+  policy: NodePolicy,
+): void {
+  if (!isPolicy(policy)) return;
   const missing = hasNftables()
     ? readNft((reader) => missingFromTable(reader, policy, hostInterfaces))
     : 'this kernel has no nf_tables';
@@ -86,8 +89,9 @@ export function restorePolicy(
   enforced: readonly { readonly call: Invocation<unknown>; readonly plan: FirewallPlan }[],
 ): NetlinkRequest[] {
   const [first] = enforced;
-  const policy = first && readPolicy(first.call.warn);
-  if (first === undefined || policy === undefined || !isPolicy(policy)) return [];
+  if (first === undefined) return [];
+  const policy = validNodeConfig(first.call.warn);
+  if (!isPolicy(policy)) return [];
   if (!enforced.some(({ call }) => isNodeConfigOfAdd(call))) return [];
   const interfaces = new Set(enforced.flatMap(({ plan }) => networkInterfaces(plan.hostInterfaces)));
   const [own, ...rest] = [...interfaces];
@@ -110,16 +114,6 @@ export function collectPolicy(): void {
       .flatMap(networkElements)
       .map(({ set, key }) => deleteElements(set, [key]));
   });
-}
-
-/** An invalid file is a warning: it must not fail the CHECK of a container that works. */
-function readPolicy(warn: (line: string) => void): NodePolicy | undefined {
-  try {
-    return readNodeConfig();
-  } catch (thrown) {
-    warn(`cannot check the policy of the node: ${toCniError(thrown).message}`);
-    return undefined;
-  }
 }
 
 /** The interfaces by which packets of the containers enter the host: the bridge, and the gateway interface of a VLAN. */

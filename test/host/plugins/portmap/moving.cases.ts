@@ -1,4 +1,4 @@
-import { readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { clear, run, saved, type Variant } from '../../../support/variants.ts';
 import { runPluginProcess, variables } from '../../../support/plugin.ts';
@@ -126,6 +126,17 @@ export function movingCases(variant: Variant): void {
       call('DEL', s.c1, [tcp(9002)]);
       assert.not.match(everything(), /9002/);
     });
+
+  s.test('an invalid weft.json fails ADD, but neither CHECK nor DEL', () => {
+    add(s.c1, [tcp(9002)]);
+    node({});
+    writeFileSync('/etc/weft/weft.json', '{');
+    assert.throws(() => add(s.c2, [tcp(9003)]), /weft\.json/);
+    call('CHECK', s.c1, [tcp(9002)]);
+    call('DEL', s.c1, [tcp(9002)]);
+    toIptables();
+    assert.not.match(everything(), /9002|9003/);
+  });
 
   s.test('GC cleans both, whichever is chosen', () => {
     add(s.c1, [tcp(9002)]);
