@@ -96,11 +96,7 @@ function check(call: Call): void {
   const { forwardings } = planOf(call, settings, requirePrevResult(call));
   if (forwardings.length === 0) return;
   const changed = new Set<ChangedKey>();
-  const missing = missingFromAll(
-    backendOf(settings, validNodeConfig(call.warn)),
-    forwardings,
-    changed,
-  );
+  const missing = missingFromAll(backendOf(settings, validNodeConfig(call.warn)), forwardings, changed);
   if (missing !== undefined) {
     throw new CniError(CniCode.Internal, `port mappings are incomplete: ${missing}`);
   }

@@ -14,7 +14,11 @@ export type Backend = 'iptables' | 'nftables';
  * is installed (Nomad, its clean-up and operators look there), else nf_tables, which needs no program.
  */
 export function chooseBackend(explicit: Backend | undefined, node?: NodeConfig): Backend {
-  return explicit ?? (node ?? readNodeConfig()).backend ?? (findTools('ipv4') === undefined ? 'nftables' : 'iptables');
+  return (
+    explicit ??
+    (node ?? readNodeConfig()).backend ??
+    (findTools('ipv4') === undefined ? 'nftables' : 'iptables')
+  );
 }
 
 export interface DriverOptions {
