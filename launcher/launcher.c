@@ -216,14 +216,14 @@ static bool read_answer(int fd, struct buffer output[2], int *status, int64_t de
 
 /* A runtime that does not get the result takes ADD for failed: undo it. */
 static int report_unwritten(struct call *call, int status) {
-  char text[256];
+  char text[256], *what = errno == ETIMEDOUT ? "" : "cannot write to stdout: ";
   const char *why = errno == ETIMEDOUT ? "timed out after 10 s writing to stdout; is the runtime reading it?" : strerrorname_np(errno);
   if (status == 0 && strcmp(call->command, "ADD") == 0) {
     pid_t child = fork();
     if (child == 0 && setenv("CNI_COMMAND", "DEL", 1) == 0 && dup2(2, 1) == 1 && signal(SIGPIPE, SIG_DFL) != SIG_ERR) execute(call);
     if (child > 0) waitpid(child, NULL, 0);
   }
-  write_all(2, text, (size_t)snprintf(text, sizeof text, "%.32s: cannot report the result: %s\n", call->name, why), STDERR_MS);
+  write_all(2, text, (size_t)snprintf(text, sizeof text, "%.32s: cannot report the result: %s%s\n", call->name, what, why), STDERR_MS);
   return 1;
 }
 
