@@ -1,6 +1,6 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 import {
@@ -161,7 +161,12 @@ function addTests(): void {
   test('a thousand calls leave neither descriptors nor memory behind', async () => {
     const agent = await NodeAgent.start(['--log-level', 'error']);
     const pid = agent.process.pid ?? 0;
-    const descriptors = (): number => readdirSync(`/proc/${pid}/fd`).length;
+    const open = (): string[] => readdirSync(`/proc/${pid}/fd`);
+    const descriptors = (): number => open().length;
+    const listing = (): string =>
+      open()
+        .map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+        .join(' ');
     const calls = (rounds: number): void => {
       const script = `i=0; while [ $i -lt ${rounds} ]; do for c in ADD ADD DEL; do CNI_COMMAND=$c ${LAUNCHERS}/bridge </run/bridge.json >/run/result || exit 1; done; i=$((i+1)); done`;
       const { status, stderr } = spawnSync('sh', ['-c', script], {
@@ -175,8 +180,9 @@ function addTests(): void {
     await pause(600);
     const before = descriptors();
     calls(300);
-    await pause(600);
-    assert.is(descriptors(), before);
+    // The agent closes netfilter sockets when it is idle.
+    for (let tries = 0; descriptors() > before && tries < 20; tries++) await pause(500);
+    assert.ok(descriptors() <= before, `${before} descriptors, then ${descriptors()}: ${listing()}`);
     const resident = Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
     assert.ok(resident < 250_000, `${resident} kB`);
     assert.ok(statSync('/run/weft/locks').isDirectory());

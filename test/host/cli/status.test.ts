@@ -109,9 +109,9 @@ test('show --svg draws the same; --trace prints the verdict of each packet and l
   const svg = readFileSync('/run/path.svg', 'utf8');
   assert.is([...svg.matchAll(/<g>/g)].length, 15);
   assert.match(svg, />DNAT<.*>ports 9002/);
-  const pings = spawn('ip', ['netns', 'exec', ALLOC, 'ping', '-i', '0.5', '-c', '30', '172.26.64.1'], {
-    stdio: 'ignore',
-  });
+  // Each ping is a connection of its own: only the first packet of one passes the nat chains.
+  const pinging = 'for i in $(seq 40); do ping -c 1 -W 1 172.26.64.1; sleep 0.2; done';
+  const pings = spawn('ip', ['netns', 'exec', ALLOC, 'sh', '-c', pinging], { stdio: 'ignore' });
   const { status, stdout } = weft('show', ALLOC, '--trace');
   pings.kill();
   assert.is(status, 0);
