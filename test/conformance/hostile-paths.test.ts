@@ -2,6 +2,7 @@ import * as assert from 'uvu/assert';
 import { PLUGINS } from '../../plugins/index.ts';
 import type { ProcessOutcome } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
+import { sample } from '../support/thorough.ts';
 import { call, changes, prepareHost, sh, state, succeeds, type Name } from './calls.ts';
 import { CASES } from './cases.ts';
 
@@ -51,11 +52,11 @@ const FILES: readonly ReadFile[] = [
 for (const { name } of PLUGINS) {
   test(`${name}: DEL removes everything when CNI_NETNS is no network namespace any more`, () => {
     const before = clean(name);
-    for (const netns of NO_NAMESPACES) {
+    for (const netns of sample(NO_NAMESPACES)) {
       sh('ip netns del pod; ip netns add pod && ip -n pod link set lo up');
       succeeds(call(name, 'ADD'));
       sh('ip netns del pod');
-      if (netns === NO_NAMESPACES[0]) succeeds(call(name, 'DEL', { netns }));
+      if (netns === '') succeeds(call(name, 'DEL', { netns }));
       const { stdout, stderr } = succeeds(call(name, 'DEL', { netns }), netns);
       assert.equal([stdout, stderr], ['', ''], netns);
     }
@@ -68,7 +69,7 @@ for (const { name } of PLUGINS) {
   for (const kind of ['p', 'c 1 5']) {
     test(`${name}: a ${kind === 'p' ? 'FIFO' : 'device without end'} in place of a file neither blocks ADD and DEL nor leaves anything`, () => {
       const before = clean(name);
-      for (const { path, change } of FILES) {
+      for (const { path, change } of sample(FILES)) {
         sh(
           `mkdir -p $(dirname ${path}); [ ! -e ${path} ] || cp ${path} /run/odd/kept; rm -f ${path}; mknod ${path} ${kind}`,
         );

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { executable, type PluginName } from './executables.ts';
 import { variables, type Attachment, type ProcessOutcome } from './plugin.ts';
 import type { Suite } from './suite.ts';
-import { rounds } from './thorough.ts';
+import { sample } from './thorough.ts';
 
 /**
  * Runs a plugin again and again and lets it be killed, or a system call fail, at each of its steps in turn. The steps are not written
@@ -86,12 +86,8 @@ const ERRORS: Readonly<Record<string, string>> = {
   mkdir: 'ENOSPC',
 };
 
-/** One of so many steps is disturbed in a run that is not thorough, starting at another one each time. */
-const SHARE = rounds(1, 3);
-const FIRST = Math.floor(Math.random() * SHARE);
-
 /**
- * Calls `work` for the steps of the scenario's command (all of them in a thorough run), each time after `prepare` on a clean host. All
+ * Calls `work` for a sample of the steps of the scenario's command (all of them in a thorough run), each time after `prepare` on a clean host. All
  * failures are collected, so that one run reports every step at which something is wrong.
  * @param work runs the command again with `inject` and checks what is left
  */
@@ -104,8 +100,7 @@ export function everyStep(
   const disturbed = (inject: string): Traced =>
     trace(plugin, command, attachment, config, inject, searchPath);
   const failures: string[] = [];
-  for (const [at, step] of undisturbed(scenario).filter(isMeant).entries()) {
-    if (at % SHARE !== FIRST) continue;
+  for (const [at, step] of sample(undisturbed(scenario).filter(isMeant)).entries()) {
     let failure = failureOf(scenario, () => work(step, at, disturbed));
     for (let attempt = 1; failure !== '' && wasMiscounted() && attempt < ATTEMPTS; attempt++) {
       failure = failureOf(scenario, () => work(step, at, disturbed));
