@@ -124,8 +124,11 @@ const LONGEST_LEASE = 132 * 1024;
 const BUFFER_BYTES = 4096;
 let buffer: Buffer | undefined;
 
-/** Only the canonical text counts as an address, because the reference looks leases up by that name. */
-function addressOfName(name: string): IpAddress | undefined {
+/**
+ * The address that a file of a store is named after; undefined for other files. Only its canonical text counts, because the reference looks
+ * leases up by that name.
+ */
+export function addressOfName(name: string): IpAddress | undefined {
   const address = parseAddress(name);
   if (address === undefined) return undefined;
   // An IPv4 address has one text only; comparing would cost time in a store of ten thousand.

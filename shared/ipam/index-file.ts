@@ -1,9 +1,20 @@
-import { existsSync, mkdirSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { addressOfName } from '../attachments/lease-files.ts';
 import { readRegularFile } from '../kernel/files.ts';
 
 /**
  * What the leases of a store say, in one file beside it, so that a call need not read a thousand lease files. It is a hint: it counts only
- * while the store's folder has the times that the last call left, and each lease that a call uses is confirmed by its own file.
+ * while the store's folder has the times that the last call left and the same addresses (the kernel's file times advance only every 1 to 10 ms, so
+ * another program's change may leave the times as they are), and each lease that a call uses is confirmed by its own file.
  *
  * /run/weft/ipam/DEVICE-INODE (of the store's folder), JSON:
  *   { "mtimeNs": "…", "ctimeNs": "…", "leases": { "10.0.0.2": "container id\r\nifname", "10.0.0.3": null } }
@@ -20,7 +31,9 @@ export function readIndex(store: string): LeaseIndex | undefined {
     const { mtimeNs, ctimeNs, leases } = JSON.parse(readRegularFile(fileOf(store)) ?? '') as IndexFile;
     const now = timesOf(store);
     if (mtimeNs !== now.mtimeNs || ctimeNs !== now.ctimeNs) return undefined;
-    return new Map(Object.entries(leases).map(([address, owner]) => [address, owner ?? undefined]));
+    const index = new Map(Object.entries(leases).map(([address, owner]) => [address, owner ?? undefined]));
+    const names = readdirSync(store).filter((name) => addressOfName(name) !== undefined);
+    return names.length === index.size && names.every((name) => index.has(name)) ? index : undefined;
   } catch {
     // Missing, or not ours: the lease files are read instead.
     return undefined;

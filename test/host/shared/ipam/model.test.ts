@@ -82,8 +82,13 @@ function play(dataDir: string, random: Random, pressure: number, calls: number):
           : undefined;
       said = isUnmanaged ? foreignAdd(store, model, owner) : ownAdd(dataDir, model, id, requested);
     } else if (action < 0.995) {
-      if (isUnmanaged) referenceDel(store, owner);
-      else ipamDel(callOn(dataDir, { id, ipam }));
+      if (isUnmanaged) {
+        referenceDel(store, owner);
+        // Else the reference could reserve the same address again within the resolution of file times, which no process is fast enough for.
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 11);
+      } else {
+        ipamDel(callOn(dataDir, { id, ipam }));
+      }
       model.del(owner);
     } else {
       collect(dataDir, model, random);
