@@ -175,7 +175,7 @@ function describe(
   const ifname = lease.kind === 'exact' ? lease.ifname : undefined;
   const cached = known.cachedResults(container ?? '').find((result) => result.ifname === ifname);
   const last = container === undefined ? undefined : namespaceOf(container, cached?.netns ?? '');
-  const current = known.addressesInUse().byAddress.get(text);
+  const current = known.addressesInUse().byAddress.get(text)?.[0];
   const mtime = lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
   return {
     network,

@@ -171,8 +171,8 @@ function isOfAnother(
   const leases = attachments.leasesOfAddress(address);
   if (leases.length > 0) return leases.every(({ containerId }) => containerId !== call.containerId);
   if (inNamespace().includes(address)) return false;
-  const holder = attachments.addressesInUse().byAddress.get(address);
-  return holder !== undefined && !isOwnNamespace(holder, call, attachments);
+  const holders = attachments.addressesInUse().byAddress.get(address) ?? [];
+  return holders.some((holder) => !isOwnNamespace(holder, call, attachments));
 }
 
 function isOwnNamespace(holder: string, { containerId }: Call, attachments: KnownAttachments): boolean {

@@ -1,6 +1,6 @@
 import { readdirSync, statSync } from 'node:fs';
 import { formatAddress } from '../net/address.ts';
-import { namespaceNamedAfter, USUAL_DATA_DIRS } from './attachments.ts';
+import { USUAL_DATA_DIRS } from './attachments.ts';
 import {
   allCachedResults,
   withRuntimeConfig,
@@ -8,7 +8,8 @@ import {
   type CompleteCachedResult,
 } from './cached-results.ts';
 import { scanStore } from './lease-files.ts';
-import { addressesInUse, addressesOf, type AddressesInUse } from './namespaces.ts';
+import { AddressHolders, nameOf, withoutPrefixLength, type HolderOf } from './holders.ts';
+import { addressesOf, namespaceAt, type NamespaceIdentity } from './namespaces.ts';
 
 /** One attachment of this host: one interface of one container on one network. */
 export interface InventoryEntry {
@@ -44,11 +45,6 @@ export interface InventoryEntry {
   readonly leaseFiles: readonly string[];
 }
 
-export interface NamespaceIdentity {
-  readonly dev: number;
-  readonly ino: number;
-}
-
 export interface InventoryOptions {
   /**
    * Whether to search all network namespaces of the host for the addresses of attachments without a namespace of their own. That takes one
@@ -57,35 +53,46 @@ export interface InventoryOptions {
   readonly searchNamespaces?: boolean;
 }
 
+/** The inventory, and the question that it answers for other addresses: those of rules that name a container. */
+export interface HostInventory {
+  readonly entries: readonly InventoryEntry[];
+  readonly holderOf: HolderOf;
+}
+
 /**
  * Every attachment of this host that a runtime's cached result or a lease of host-local names, by the time of its ADD, oldest first.
  *
- * - `running`: its network namespace exists, or another namespace has its address.
+ * - `running`: its network namespace exists, or another namespace has its address and is not known to be another container's.
  * - `gone`: it has no namespace, none is named after the container, and no namespace of the host has its address, all of which could be read.
  * - `unknown`: everything else.
  */
-export function inventory({ searchNamespaces = true }: InventoryOptions = {}): InventoryEntry[] {
+export function inventory(options: InventoryOptions = {}): InventoryEntry[] {
+  return [...takeInventory(options).entries];
+}
+
+export function takeInventory({ searchNamespaces = true }: InventoryOptions = {}): HostInventory {
   const cached = allCachedResults();
   const leases = leasesByAttachment(cached);
   const named = cached.map((result) => fromCache(result, takeLeases(leases, result)));
   const others = [...leases.values()].flat().map(fromLease);
+  const facts = [...named, ...others];
   const nsfs = statSync('/proc/self/ns/net').dev;
-  let inUse: AddressesInUse | undefined;
-  const search = (): AddressesInUse | undefined =>
-    searchNamespaces ? (inUse ??= addressesInUse()) : undefined;
-  return [...named, ...others]
-    .map((facts) => ({ ...facts, ...stateOf(facts, nsfs, search) }))
+  let holders: AddressHolders | undefined;
+  const holderOf: HolderOf = (attachment) =>
+    searchNamespaces ? (holders ??= new AddressHolders(facts, nsfs)).holderOf(attachment) : 'unknown';
+  const entries = facts
+    .map((one) => ({ ...one, ...stateOf(one, nsfs, holderOf, searchNamespaces) }))
     .sort((one, other) => one.addedAtMs - other.addedAtMs);
+  return { entries, holderOf };
 }
 
 type Facts = Omit<InventoryEntry, 'state' | 'reason' | 'namespace'>;
 type Judgement = Pick<InventoryEntry, 'state' | 'reason' | 'namespace'>;
 
-function stateOf(facts: Facts, nsfs: number, search: () => AddressesInUse | undefined): Judgement {
+function stateOf(facts: Facts, nsfs: number, holderOf: HolderOf, isSearched: boolean): Judgement {
   const { netns, containerId } = facts;
-  const addresses = facts.addresses.map((text) => text.replace(/\/\d+$/, ''));
-  const byName = /^[\w.-]+$/.test(containerId) ? namespaceNamedAfter(containerId) : undefined;
-  for (const path of new Set([netns, byName])) {
+  const addresses = withoutPrefixLength(facts.addresses);
+  for (const path of new Set([netns, nameOf(facts)])) {
     if (path === undefined || path === '') continue;
     const namespace = namespaceAt(path, nsfs);
     if (namespace === 'unreadable')
@@ -98,36 +105,27 @@ function stateOf(facts: Facts, nsfs: number, search: () => AddressesInUse | unde
   }
   const missing =
     netns === '' ? 'no network namespace is known' : `network namespace ${netns} does not exist`;
-  const found = search();
-  const holder = found && addresses.map((address) => [address, found.byAddress.get(address)] as const);
-  const [address, path] = holder?.find(([, where]) => where !== undefined) ?? [];
-  if (path !== undefined)
+  const leased = facts.leaseFiles.map((file) => file.replace(/.*\//, ''));
+  const holder = holderOf({ containerId, addresses, leased });
+  const unknown = (why: string): Judgement => ({
+    state: 'unknown',
+    reason: `${missing}${why}`,
+    namespace: undefined,
+  });
+  if (holder === 'unknown')
+    return unknown(`; the host's namespaces ${isSearched ? 'could not all be read' : 'were not searched'}`);
+  if (holder !== 'none')
     return {
       state: 'running',
-      reason: `network namespace ${path} has address ${address}`,
+      reason: `network namespace ${holder.path} has address ${holder.address}`,
       namespace: undefined,
     };
-  if (found === undefined || !found.isComplete) {
-    const why = found === undefined ? 'were not searched' : 'could not all be read';
-    return { state: 'unknown', reason: `${missing}; the host's namespaces ${why}`, namespace: undefined };
-  }
-  if (addresses.length === 0 && netns === '')
-    return { state: 'unknown', reason: `${missing}, and no address`, namespace: undefined };
+  if (addresses.length === 0 && netns === '') return unknown(', and no address');
   return {
     state: 'gone',
     reason: addresses.length === 0 ? missing : `${missing}, and no namespace has its address`,
     namespace: undefined,
   };
-}
-
-/** Identity of the namespace at a path; undefined if there is none. One system call: nsfs is one file system of its own on a host. */
-function namespaceAt(path: string, nsfs: number): NamespaceIdentity | undefined | 'unreadable' {
-  try {
-    const found = statSync(path, { throwIfNoEntry: false });
-    return found?.dev === nsfs ? { dev: found.dev, ino: found.ino } : undefined;
-  } catch {
-    return 'unreadable';
-  }
 }
 
 /** @param addresses without prefix length */

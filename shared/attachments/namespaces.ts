@@ -4,8 +4,8 @@ import { addresses } from '../kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../kernel/rtnetlink/rtnetlink.ts';
 
 export interface AddressesInUse {
-  /** Address without prefix length -> path of a network namespace that has it. */
-  readonly byAddress: ReadonlyMap<string, string>;
+  /** Address without prefix length -> paths of the network namespaces that have it, one for each namespace. */
+  readonly byAddress: ReadonlyMap<string, readonly string[]>;
   /** False if a namespace exists that this process may not enter: an address that was not found may still be in use. */
   readonly isComplete: boolean;
 }
@@ -15,13 +15,14 @@ export interface AddressesInUse {
  * namespace: for decisions about containers that may be dead, not for every call.
  */
 export function addressesInUse(): AddressesInUse {
-  const byAddress = new Map<string, string>();
+  const byAddress = new Map<string, string[]>();
   const { paths, isComplete } = visibleNamespaces();
   let isEachReadable = true;
   for (const path of paths) {
     const found = addressesOf(path);
     if (found === undefined) isEachReadable = false;
-    else for (const address of found) byAddress.set(address, path);
+    else
+      for (const address of new Set(found)) byAddress.set(address, [...(byAddress.get(address) ?? []), path]);
   }
   return { byAddress, isComplete: isComplete && isEachReadable };
 }
@@ -86,6 +87,21 @@ export function addressesOf(path: string): string[] | undefined {
     return addresses(rtnetlink).map(({ address }) => address.replace(/\/\d+$/, ''));
   } catch (thrown) {
     return isForbidden(thrown) ? undefined : [];
+  }
+}
+
+export interface NamespaceIdentity {
+  readonly dev: number;
+  readonly ino: number;
+}
+
+/** Identity of the namespace at a path; undefined if there is none. One system call: nsfs is one file system of its own on a host. */
+export function namespaceAt(path: string, nsfs: number): NamespaceIdentity | undefined | 'unreadable' {
+  try {
+    const found = statSync(path, { throwIfNoEntry: false });
+    return found?.dev === nsfs ? { dev: found.dev, ino: found.ino } : undefined;
+  } catch {
+    return 'unreadable';
   }
 }
 

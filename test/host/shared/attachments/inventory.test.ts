@@ -107,6 +107,17 @@ test('running: a namespace without a name that a process holds has the address',
   assert.is(entryOf('c3').state, 'gone');
 });
 
+test('gone: a running container has the address by now; not while a lease says that it is still its own', () => {
+  execFileSync('ip', ['-n', 'c1', 'addr', 'add', '10.0.0.2/24', 'dev', 'lo']);
+  cache('c6', '10.0.0.2', { netns: '/var/run/netns/c6' });
+  assert.is(entryOf('c6').state, 'gone');
+  // Networks with the same subnet: the lease is the other one's, of the same address.
+  write('networks/net2/10.0.0.2', 'c7\r\neth0');
+  assert.is(entryOf('c7').state, 'running');
+  rmSync('/var/lib/cni/networks/net2', { recursive: true });
+  rmSync('/var/lib/cni/results/net1-c6-eth0');
+});
+
 test('a path of a process counts only while the namespace there has the address', () => {
   cache('c4', '10.0.0.6', { netns: `/proc/${process.pid}/ns/net` });
   assert.is(entryOf('c4').state, 'gone');

@@ -82,7 +82,7 @@ test('an old lease whose address a network namespace has stays', () => {
   age(`${store}/10.1.2.2`);
   execFileSync('ip', ['netns', 'add', 'living']);
   execFileSync('ip', ['-n', 'living', 'address', 'add', '10.1.2.2/29', 'dev', 'lo']);
-  assert.is(addressesInUse().byAddress.get('10.1.2.2'), '/run/netns/living');
+  assert.equal(addressesInUse().byAddress.get('10.1.2.2'), ['/run/netns/living']);
   const dataDir = store.replace(/\/net$/, '');
   assert.throws(() => ipamAdd(callOn(dataDir, { id: 'b', ipam })), /no IP addresses available/);
   assert.is(leasesIn(store)['10.1.2.2'], 'old\r\neth0');
