@@ -47,7 +47,7 @@ async function serve(level: Level, rounds: number): Promise<number> {
   const plugins = await loadPlugins();
   log('info', `release ${release}: ${describeWarmUp(plugins, rounds)}`);
   const server = new Server(release, plugins, log);
-  const upkeep = await startUpkeep(log);
+  const upkeep = await startUpkeep(plugins, log);
   notify('READY=1\nSTATUS=serving');
   while (!stopping && !server.isReplaced()) {
     server.serve();

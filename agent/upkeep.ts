@@ -1,5 +1,9 @@
 import { readNodeConfig } from '../shared/config/node-config.ts';
 import { toCniError } from '../shared/cni/errors.ts';
+import type { LoadedPlugins } from './call.ts';
+import { Collector } from './collect/collector.ts';
+import { loadTracesRoles, look } from './collect/look.ts';
+import { removeLeak } from './collect/remove.ts';
 import type { Log } from './log.ts';
 import { loadRoles } from './repair/calls.ts';
 import { createMarks, removeOldMarks, repair } from './repair/repair.ts';
@@ -12,30 +16,69 @@ export interface Upkeep {
   close(): void;
 }
 
-/** As /etc/weft/weft.json asks for it when the agent starts. If it cannot be had, the agent serves calls without it. */
-export async function startUpkeep(log: Log): Promise<Upkeep> {
+/** As /etc/weft/weft.json asks for it when the agent starts. A part that cannot be had is logged, and the agent goes on without it. */
+export async function startUpkeep(plugins: LoadedPlugins, log: Log): Promise<Upkeep> {
+  const parts = [
+    await orNone('repair', log, () => startRepair(log)),
+    await orNone('gc', log, () => startCollection(plugins, log)),
+  ];
+  return {
+    step: () => {
+      for (const part of parts) part.step();
+    },
+    close: () => {
+      for (const part of parts) part.close();
+    },
+  };
+}
+
+async function orNone(name: string, log: Log, start: () => Promise<Upkeep>): Promise<Upkeep> {
   try {
-    const { repair: mode = 'on' } = readNodeConfig();
-    if (mode === 'off') return NONE;
-    const roles = await loadRoles();
-    createMarks();
-    const events = new RulesetEvents();
-    const run = (): ReturnType<typeof repair> => {
-      removeOldMarks();
-      return repair(roles, { write: mode === 'on' });
-    };
-    const host = {
-      hasDeletions: () => events.hasDeletions(),
-      fingerprint: hostFingerprint,
-      repair: run,
-      now: () => performance.now(),
-    };
-    const watcher = new Watcher(host, log, mode === 'on');
-    return { step: () => watcher.step(), close: () => events.close() };
+    return await start();
   } catch (thrown) {
-    log('error', `repair: not possible: ${toCniError(thrown).message}`);
+    log('error', `${name}: not possible: ${toCniError(thrown).message}`);
     return NONE;
   }
+}
+
+async function startRepair(log: Log): Promise<Upkeep> {
+  const { repair: mode = 'on' } = readNodeConfig();
+  if (mode === 'off') return NONE;
+  const roles = await loadRoles();
+  createMarks();
+  const events = new RulesetEvents();
+  const run = (): ReturnType<typeof repair> => {
+    removeOldMarks();
+    return repair(roles, { write: mode === 'on' });
+  };
+  const host = {
+    hasDeletions: () => events.hasDeletions(),
+    fingerprint: hostFingerprint,
+    repair: run,
+    now: () => performance.now(),
+  };
+  const watcher = new Watcher(host, log, mode === 'on');
+  return {
+    step: () => watcher.step(),
+    close: () => events.close(),
+  };
+}
+
+async function startCollection(plugins: LoadedPlugins, log: Log): Promise<Upkeep> {
+  const { gc: mode = 'log' } = readNodeConfig();
+  if (mode === 'off') return NONE;
+  const roles = await loadTracesRoles();
+  const warn = (line: string): void => log('warning', `gc: ${line}`);
+  const host = {
+    look: () => look(roles),
+    remove: (leak: Parameters<typeof removeLeak>[0]) => removeLeak(leak, plugins, warn),
+    now: () => performance.now(),
+  };
+  const collector = new Collector(host, log, mode === 'on');
+  return {
+    step: () => collector.step(),
+    close: () => undefined,
+  };
 }
 
 const NONE: Upkeep = { step: () => undefined, close: () => undefined };

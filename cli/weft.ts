@@ -46,6 +46,11 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('./repair.ts')).repairCommand,
   },
   {
+    name: 'gc',
+    summary: 'remove what containers that are gone have left: leases, rules, interfaces, files',
+    load: async () => (await import('./gc.ts')).gc,
+  },
+  {
     name: 'status',
     summary: 'the node on one screen: agent, policy, networks, attachments and their health',
     load: async () => (await import('./status/status.ts')).status,

@@ -36,6 +36,8 @@ export interface Runtime {
   readonly cacheDir: string;
   /** The environment of every plugin, to which the CNI_* variables are added. */
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** How DEL runs a plugin; default: its executable. */
+  readonly run?: typeof delegate;
   /** Gets the lines that succeeding plugins print on stderr, and the failures of a GC after the first. */
   readonly warn: (line: string) => void;
 }
@@ -92,7 +94,7 @@ export function deleteNetwork(runtime: Runtime, list: NetworkList, attachment: A
   for (const plugin of list.plugins.toReversed()) {
     const stdin = pluginInput(list, plugin, { prevResult, capabilityArgs: attachment.capabilityArgs });
     named(plugin, 'delete', () =>
-      delegate(plugin.type, 'DEL', call(runtime, list, 'DEL', stdin, attachment)),
+      (runtime.run ?? delegate)(plugin.type, 'DEL', call(runtime, list, 'DEL', stdin, attachment)),
     );
   }
   removeCachedResult(runtime.cacheDir, list.name, attachment);

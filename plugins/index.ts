@@ -1,4 +1,5 @@
 import type { Plugin } from '../shared/cni/plugin.ts';
+import type { TracesRole } from '../shared/attachments/trace.ts';
 import type { DesiredRole } from '../shared/packetfilter/desired.ts';
 
 /** One plugin of the suite. */
@@ -10,6 +11,8 @@ export interface PluginEntry {
   readonly load: () => Promise<Plugin<unknown>>;
   /** Of plugins that set up something on the host which repair restores. */
   readonly desired?: () => Promise<DesiredRole>;
+  /** Of plugins that make something on the host which names its container. */
+  readonly traces?: () => Promise<TracesRole>;
   /** The plugin's own keys as Nomad's network list has them, and CNI_ARGS where the plugin needs them. */
   readonly example: { readonly config: Readonly<Record<string, unknown>>; readonly args?: string };
 }
@@ -50,6 +53,7 @@ export const PLUGINS = [
     name: 'bridge',
     load: async () => (await import('./bridge/plugin.ts')).plugin,
     desired: async () => import('./bridge/desired.ts'),
+    traces: async () => import('./bridge/traces.ts'),
     example: {
       config: {
         bridge: 'nomad',
@@ -70,12 +74,14 @@ export const PLUGINS = [
     name: 'firewall',
     load: async () => (await import('./firewall/plugin.ts')).plugin,
     desired: async () => import('./firewall/desired.ts'),
+    traces: async () => import('./firewall/traces.ts'),
     example: { config: { backend: 'iptables', iptablesAdminChainName: 'NOMAD-ADMIN' } },
   },
   {
     name: 'portmap',
     load: async () => (await import('./portmap/plugin.ts')).plugin,
     desired: async () => import('./portmap/desired.ts'),
+    traces: async () => import('./portmap/traces.ts'),
     example: {
       config: {
         snat: true,
@@ -95,6 +101,7 @@ export const PLUGINS = [
     name: 'consul-tproxy',
     aliases: ['consul-cni'],
     load: async () => (await import('./consul-tproxy/plugin.ts')).plugin,
+    traces: async () => import('./consul-tproxy/traces.ts'),
     example: {
       config: { log_level: 'debug' },
       args: `IgnoreUnknown=true;CONSUL_IPTABLES_CONFIG=${JSON.stringify(PROXY_CONFIG)}`,

@@ -49,6 +49,11 @@ export function isUndisturbed(attachment: Attachment, addedAtMs: number): boolea
   return stat.mtimeMs === addedAtMs && readFileSync(mark, 'utf8').startsWith('ADD ');
 }
 
+/** When the last call for the attachment began, in milliseconds since 1970; undefined if no mark tells. */
+export function lastCallAtMs(attachment: Attachment): number | undefined {
+  return statSync(markOf(attachment), { throwIfNoEntry: false })?.mtimeMs;
+}
+
 /** The attachment's name in a mark and in libcni's cache. */
 export function nameOf({ network, containerId, ifname }: Attachment): string {
   return `${network}-${containerId}-${ifname}`;

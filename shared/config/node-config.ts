@@ -15,6 +15,8 @@ export interface NodeConfig {
   readonly backend?: 'iptables' | 'nftables' | undefined;
   /** Whether the node agent restores rules that other programs delete, or only logs what is missing; default `on`. */
   readonly repair?: 'on' | 'log' | 'off' | undefined;
+  /** Whether the node agent removes what attachments that are gone have left behind, or only logs it; default `log`. */
+  readonly gc?: 'on' | 'log' | 'off' | undefined;
   /** Options of consul-tproxy, which validates them (plugins/consul-tproxy/options.ts). */
   readonly tproxy?: Readonly<Record<string, unknown>> | undefined;
   /** Which allocations of this host cannot reach each other directly: those of different networks, or all. Published ports stay reachable. */
@@ -69,6 +71,7 @@ const nodeConfigSchema = z.object({
   mtu: z.optional(mtuSchema),
   backend: z.optional(z.enum(['iptables', 'nftables'])),
   repair: z.optional(z.enum(['on', 'log', 'off'])),
+  gc: z.optional(z.enum(['on', 'log', 'off'])),
   tproxy: z.optional(z.record(z.string(), z.unknown())),
   isolation: z.optional(z.enum(['none', 'network', 'allocation'])),
   egress: z.optional(

@@ -25,7 +25,13 @@ import {
   missingFrom,
   sameRule,
 } from '../../../shared/packetfilter/compare.ts';
-import { masqueradeChain, masqueradeComment, type Attachment } from '../../../shared/packetfilter/names.ts';
+import type { Trace } from '../../../shared/attachments/trace.ts';
+import {
+  attachmentOfComment,
+  masqueradeChain,
+  masqueradeComment,
+  type Attachment,
+} from '../../../shared/packetfilter/names.ts';
 import {
   applyWherePossible,
   chooseDriver,
@@ -152,6 +158,25 @@ export function masqueradeGarbage(
     return { deleteChains: [...state.chains.keys()].filter(isGarbage) };
   };
   return FAMILIES.map((family) => ({ family, table: 'nat', plan }));
+}
+
+/** For garbage collection: the jumps of POSTROUTING, whose comments name their containers. */
+export function masqueradeTraces(): Trace[] {
+  return driversWithRules().flatMap((driver) =>
+    FAMILIES.filter((family) => driver.supports(family)).flatMap((family) =>
+      (driver.read(family, 'nat', ['POSTROUTING']).chains.get('POSTROUTING') ?? []).flatMap(
+        (rule): Trace[] => {
+          if (isUnmanaged(rule) || rule.target.kind !== 'jump' || rule.source === undefined) return [];
+          const owner = attachmentOfComment(commentOf(rule) ?? '');
+          const address = rule.source.value.replace(/\/\d+$/, '');
+          const what = `chain ${rule.target.chain} of table nat (${family}, ${driver.name})`;
+          return owner === undefined
+            ? []
+            : [{ ...owner, what, namespace: 'unknown', addresses: () => [address] }];
+        },
+      ),
+    ),
+  );
 }
 
 /** What is missing; undefined when the rules are complete. @param read the nat table of a family */

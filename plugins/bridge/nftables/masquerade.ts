@@ -1,4 +1,11 @@
-import { formatAddress, formatCidr, networkOf, parseCidr } from '../../../shared/net/address.ts';
+import type { Trace } from '../../../shared/attachments/trace.ts';
+import {
+  addressFromBytes,
+  formatAddress,
+  formatCidr,
+  networkOf,
+  parseCidr,
+} from '../../../shared/net/address.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type { Invocation } from '../../../shared/cni/plugin.ts';
 import { sha512 } from '../../../shared/cni/sha512.ts';
@@ -22,6 +29,7 @@ import type {
   NftTable,
 } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
+import { decodeExpressions } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
 import { placedRules } from '../../../shared/packetfilter/nftables/placed-rules.ts';
 import type { Attachment } from '../identity.ts';
 import type { Masqueraded } from '../plan.ts';
@@ -99,6 +107,22 @@ export function restoreMasquerade(
     addresses.map((address) => masqueradeRule(attachment, address)),
   );
   return [...(isComplete(view) ? [] : skeleton()), ...placedRules(view.rules(CHECKS), wanted)];
+}
+
+/** For garbage collection: the rules whose comments name their attachments. */
+export function nftMasqueradeTraces(): Trace[] {
+  return readNft((view) => view.rules(CHECKS)).flatMap(({ comment = '', expressions }): Trace[] => {
+    if (Buffer.byteLength(comment) >= COMMENT_BYTES) return [];
+    const [, network, ifname, containerId] = /, net: (\S+), if: (\S+), id: (\S+)$/.exec(comment) ?? [];
+    if (network === undefined || containerId === undefined) return [];
+    // The container's address, then its subnet.
+    const [source] = decodeExpressions(expressions).flatMap((one) =>
+      one.kind === 'cmp' ? (addressFromBytes(one.value) ?? []) : [],
+    );
+    const addresses = source === undefined ? [] : [formatAddress(source)];
+    const what = `rule for ${addresses.join()} in chain ${CHECKS.name} of table inet ${TABLE.name}`;
+    return [{ network, containerId, ifname, what, namespace: 'unknown', addresses: () => addresses }];
+  });
 }
 
 type ValidAttachments = NonNullable<Invocation<unknown>['validAttachments']>;

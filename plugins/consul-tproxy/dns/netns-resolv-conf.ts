@@ -152,6 +152,23 @@ export function removeEveryNetnsResolvConf(isOwner: (owner: ResolvConfOwner) => 
   }
 }
 
+/** The files of this plugin, with the names of their namespaces. */
+export function ownedResolvConfs(): { name: string; owner: ResolvConfOwner; writtenAtMs: number }[] {
+  const names = ifDirectoryExists(() => inDirectory('/etc', ['netns'], false, (netns) => readdirSync(netns)));
+  return (names ?? []).flatMap((name) => {
+    const found = ifDirectoryExists(() =>
+      inDirectory('/etc', ['netns', name], false, (directory) => {
+        const owner = readOwner(`${directory}/${FILE}`);
+        const writtenAtMs = lstatSync(`${directory}/${FILE}`, { throwIfNoEntry: false })?.mtimeMs;
+        return typeof owner === 'object' && writtenAtMs !== undefined
+          ? { name, owner, writtenAtMs }
+          : undefined;
+      }),
+    );
+    return found ?? [];
+  });
+}
+
 /** A call writes its file within seconds. */
 const OLD_MS = 60_000;
 

@@ -117,6 +117,13 @@ export function completeOwnerComment(attachment: Attachment): string | undefined
   return Buffer.byteLength(text) > COMMENT_BYTES ? undefined : text;
 }
 
+/** The container that an element's comment names; undefined if it may be cut off. */
+export function ownerOfComment(comment = ''): Attachment | undefined {
+  if (Buffer.byteLength(comment) >= COMMENT_BYTES) return undefined;
+  const parts = /^name: ([\w.-]+) id: ([\w.-]+)$/.exec(comment);
+  return parts === null ? undefined : { network: parts[1] ?? '', containerId: parts[2] ?? '' };
+}
+
 /** The beginning of the comments of all elements of a network; undefined if the name is too long to be kept completely. */
 export function networkPrefix(network: string): string | undefined {
   const prefix = ownerText({ network, containerId: '' });

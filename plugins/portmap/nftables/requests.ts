@@ -240,7 +240,7 @@ function staleEntries(reader: NftReader, forwarding: PortForwarding): MapEntry[]
 }
 
 /** The ports that a container's chain forwards, read back from its rules. */
-function forwardedBy(reader: NftReader, family: Family, name: string): ForwardedPorts[] {
+export function forwardedBy(reader: NftReader, family: Family, name: string): ForwardedPorts[] {
   return reader.rules({ table: tableOf(family), name }).flatMap(({ comment }) => readRecord(comment) ?? []);
 }
 

@@ -32,6 +32,11 @@ test('a key that means nothing is a mistake, and the known ones are named', () =
   assert.match(error.details ?? '', /known keys: mtu, backend/);
 });
 
+test('gc: one of three', () => {
+  assert.equal(readNodeConfig(holding('{"gc": "on"}')), { gc: 'on' });
+  assert.is(thrown(() => readNodeConfig(holding('{"gc": true}'))).code, 7);
+});
+
 test('values out of range are all named', () => {
   const { code, message } = thrown(() => readNodeConfig(holding('{"mtu": 67, "backend": "ebtables"}')));
   assert.is(code, 7);
