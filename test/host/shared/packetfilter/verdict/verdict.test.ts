@@ -146,7 +146,7 @@ test('verdicts of maps and chains within chains', () => {
 });
 
 test('random chains: what is predicted for certain comes to pass', () => {
-  const seed = THOROUGH ? 20_261_123 : Date.now() % 1_000_000_007;
+  const seed = THOROUGH ? Date.now() % 1_000_000_007 : 20_261_123;
   const random = randomBelow(seed);
   const seen = new Map<string, number>();
   for (let round = 0; round < rounds(200, 60); round++) {
