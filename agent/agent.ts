@@ -1,10 +1,13 @@
 import { readRelease } from '../shared/assets.ts';
+import { readNodeConfig } from '../shared/config/node-config.ts';
 import { readOptions, UsageError } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { sendDatagram } from '../shared/kernel/unix-socket.ts';
 import { toCniError } from '../shared/cni/errors.ts';
 import { loadPlugins, type LoadedPlugins } from './call.ts';
-import { LEVELS, logTo, type Level } from './log.ts';
+import { LEVELS, logTo, type Level, type Log } from './log.ts';
+import { FigureReader } from './metrics/figures.ts';
+import type { MetricsServer } from './metrics/server.ts';
 import { Server, SOCKET_PATH } from './server.ts';
 import { startUpkeep } from './upkeep.ts';
 import { warmUp } from './warm-up.ts';
@@ -48,9 +51,11 @@ async function serve(level: Level, rounds: number): Promise<number> {
   log('info', `release ${release}: ${describeWarmUp(plugins, rounds)}`);
   const server = new Server(release, plugins, log);
   const upkeep = await startUpkeep(plugins, log);
+  const metrics = await startMetrics(new FigureReader(release, () => upkeep.counts()), log);
+  server.onServed = (call) => metrics?.observe(call);
   notify('READY=1\nSTATUS=serving');
   while (!stopping && !server.isReplaced()) {
-    server.serve();
+    server.serve(metrics?.isBusy());
     upkeep.step();
     notify('WATCHDOG=1');
     // Signals are handled in the event loop.
@@ -58,9 +63,22 @@ async function serve(level: Level, rounds: number): Promise<number> {
   }
   notify('STOPPING=1');
   log('info', stopping ? 'stopped by a signal' : `stopped: ${SOCKET_PATH} belongs to another agent now`);
+  metrics?.close();
   upkeep.close();
   server.close();
   return 0;
+}
+
+/** If `metrics` of /etc/weft/weft.json names an address. Only then are Prometheus' client library and Node's HTTP server loaded. */
+async function startMetrics(figures: FigureReader, log: Log): Promise<MetricsServer | undefined> {
+  try {
+    const { metrics: address } = readNodeConfig();
+    if (address === undefined) return undefined;
+    return (await import('./metrics/server.ts')).serveMetrics(address, figures, log);
+  } catch (thrown) {
+    log('error', `metrics: not possible: ${toCniError(thrown).message}`);
+    return undefined;
+  }
 }
 
 /** The host may lack what a plugin needs: then its calls fail as they would in a process of their own. */

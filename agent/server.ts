@@ -24,6 +24,7 @@ import {
   outputFrame,
   queuedFrame,
 } from './wire.ts';
+import type { ServedCall } from './metrics/registry.ts';
 import type { Request } from './wire.ts';
 
 export const SOCKET_PATH = '/run/weft/agent.sock';
@@ -39,6 +40,8 @@ export class Server {
   readonly #log: Log;
   readonly #plugins: LoadedPlugins;
   #callsSinceRelease = 0;
+  /** Called after each call. */
+  onServed: (call: ServedCall) => void = () => undefined;
 
   /** Takes over {@link SOCKET_PATH}: an agent that served there before gets no further call. @throws CniError 5 */
   constructor(release: string, plugins: LoadedPlugins, log: Log) {
@@ -51,9 +54,13 @@ export class Server {
     this.#log = log;
   }
 
-  /** Serves the calls that wait, and waits for one if there is none. Returns after {@link IDLE_MS} without a call. */
-  serve(): void {
-    if (!isReadable(this.#listener, IDLE_MS)) {
+  /**
+   * Serves a call that waits, or waits for one. Returns after {@link IDLE_MS} without a call.
+   * @param isBusy the event loop has work: returns soon
+   */
+  serve(isBusy = false): void {
+    if (!isReadable(this.#listener, isBusy ? BUSY_MS : IDLE_MS)) {
+      if (isBusy) return;
       closePending();
       if (this.#callsSinceRelease >= IDLE_RELEASE_CALLS) this.#releaseMemory();
       return;
@@ -124,8 +131,21 @@ export class Server {
     sendAll(connection, last, deadlineIn(ANSWER_MS));
     const milliseconds = Number(process.hrtime.bigint() - began) / 1e6;
     this.#log(...callLine(request, { outcome, stdout: answer.stdout, milliseconds }));
+    this.onServed({
+      plugin: request.plugin,
+      verb: verbOf(request),
+      result: outcome === 'declined' ? 'declined' : outcome === 0 ? 'ok' : 'error',
+      seconds: milliseconds / 1000,
+    });
   }
 }
+
+function verbOf({ environment }: Request): string {
+  const command = environment['CNI_COMMAND'] || 'VERSION';
+  return VERBS.includes(command) ? command : 'unknown';
+}
+
+const VERBS = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION'];
 
 /** The answer's frames, as the call makes them. */
 class Answer implements CallOutput {
@@ -162,6 +182,8 @@ function isOwnNetwork({ netns }: Request): boolean {
   return own.dev === netns.dev && own.ino === netns.ino;
 }
 
+/** While a request for metrics is answered. */
+const BUSY_MS = 1;
 /** Without a call for so long, the agent tidies up and looks at signals. */
 const IDLE_MS = 200;
 /** A call leaves some 10 KiB that only {@link releaseMemory} frees: after so many it runs when the agent is idle, ... */

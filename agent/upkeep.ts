@@ -14,6 +14,14 @@ import { hostFingerprint, Watcher } from './repair/watcher.ts';
 export interface Upkeep {
   step(): void;
   close(): void;
+  /** What it has done since the agent started, for the metrics. */
+  counts(): UpkeepCounts;
+}
+
+/** A part that is off has none. */
+export interface UpkeepCounts {
+  readonly repairs?: Watcher['counts'];
+  readonly collections?: Collector['counts'];
 }
 
 /** As /etc/weft/weft.json asks for it when the agent starts. A part that cannot be had is logged, and the agent goes on without it. */
@@ -29,6 +37,7 @@ export async function startUpkeep(plugins: LoadedPlugins, log: Log): Promise<Upk
     close: () => {
       for (const part of parts) part.close();
     },
+    counts: () => Object.assign({}, ...parts.map((part) => part.counts())) as UpkeepCounts,
   };
 }
 
@@ -61,6 +70,7 @@ async function startRepair(log: Log): Promise<Upkeep> {
   return {
     step: () => watcher.step(),
     close: () => events.close(),
+    counts: () => ({ repairs: watcher.counts }),
   };
 }
 
@@ -78,7 +88,8 @@ async function startCollection(plugins: LoadedPlugins, log: Log): Promise<Upkeep
   return {
     step: () => collector.step(),
     close: () => undefined,
+    counts: () => ({ collections: collector.counts }),
   };
 }
 
-const NONE: Upkeep = { step: () => undefined, close: () => undefined };
+const NONE: Upkeep = { step: () => undefined, close: () => undefined, counts: () => ({}) };

@@ -48,6 +48,13 @@ const LATE_PARTS = [
     entry: "export { agent } from './agent/agent.ts';",
   },
   {
+    name: 'metrics',
+    imported: /^\.\/metrics\/server\.ts$/,
+    importer: /agent\/agent\.ts$/,
+    exports: ['serveMetrics'],
+    entry: "export { serveMetrics } from './agent/metrics/server.ts';",
+  },
+  {
     name: 'execa',
     imported: /^execa$/,
     importer: /shared\/process\//,
@@ -64,7 +71,7 @@ const LATE_PARTS = [
 ];
 
 /** Parts that another part loads when it needs them, as the snapshot does. @type {Readonly<Record<string, readonly string[]>>} */
-const PARTS_OF_PARTS = { weft: ['countdash', 'agent'], agent: ['execa', 'verdict'] };
+const PARTS_OF_PARTS = { weft: ['countdash', 'agent'], agent: ['execa', 'verdict', 'metrics'] };
 
 /**
  * @param {string} root the repository

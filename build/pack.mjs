@@ -44,7 +44,7 @@ const RUN_FLAGS = [
  */
 const BUILD_FLAGS = [...V8_FLAGS, '--random-seed=1', '--no-warnings'];
 /** Late parts that only `weft` uses: compressed, because size matters more than speed there. */
-const COMPRESSED = ['weft.cjs', 'countdash.cjs', 'agent.cjs'];
+const COMPRESSED = ['weft.cjs', 'countdash.cjs', 'agent.cjs', 'metrics.cjs'];
 
 /**
  * @typedef {object} Parts

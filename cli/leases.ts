@@ -2,7 +2,7 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KnownAttachments, namespaceNamedAfter, USUAL_DATA_DIRS } from '../shared/attachments/attachments.ts';
 import { inventory } from '../shared/attachments/inventory.ts';
-import { poolsOf } from './attachments/view.ts';
+import { poolsOf } from '../shared/ipam/pools.ts';
 import { scanStore, type FoundLease } from '../shared/attachments/lease-files.ts';
 import { formatAge, formatTable } from './terminal.ts';
 import { readOptions } from '../shared/config/command-line.ts';

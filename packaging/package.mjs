@@ -69,6 +69,7 @@ function makeTarball(tree) {
   for (const file of ['LICENSE', 'README.md', 'CHANGELOG.md', 'dist/THIRD-PARTY-NOTICES.txt'])
     cpSync(join(root, file), join(staged, basename(file)));
   cpSync(join(root, 'packaging/systemd'), join(staged, 'systemd'), { recursive: true });
+  cpSync(join(root, 'packaging/prometheus'), join(staged, 'prometheus'), { recursive: true });
   cpSync(join(root, 'packaging/nomad'), join(staged, 'nomad'), { recursive: true });
   cpSync(join(tree, 'usr/share/man'), join(staged, 'man'), { recursive: true });
   mkdirSync(join(staged, 'completion'));

@@ -9,8 +9,6 @@ export class RulesetEvents {
   readonly #notifications: NetlinkNotifications;
   /** Something of the commit that is being read was deleted. */
   #isPending = false;
-  /** Of the last commit. */
-  generation = 0;
 
   /** @throws KernelError on a kernel without nf_tables */
   constructor() {
@@ -25,7 +23,6 @@ export class RulesetEvents {
       if (type >> 8 !== NFNL_SUBSYS_NFTABLES) return;
       const attributes = body.subarray(GENERIC_HEADER);
       if (message === NEW_GENERATION) {
-        this.generation = attributeOf(attributes, 1)?.readUInt32BE() ?? this.generation;
         const committer = attributeOf(attributes, 2)?.readUInt32BE();
         if (this.#isPending && committer !== process.pid) found = true;
         this.#isPending = false;

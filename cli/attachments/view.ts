@@ -1,7 +1,5 @@
-import { configureIpam } from '../../shared/ipam/config.ts';
-import { configure as configurePortmap } from '../../plugins/portmap/config.ts';
+import { publishedPorts, type PublishedPort } from '../../plugins/portmap/published.ts';
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
-import { compareAddresses, formatAddress, formatCidr } from '../../shared/net/address.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
 
 /** What operators call an attachment by, and what it has: for `weft status` and `weft show`. */
@@ -22,16 +20,6 @@ export interface AttachmentView {
   readonly reason: string;
 }
 
-export interface PublishedPort {
-  readonly protocol: string;
-  readonly host: number;
-  readonly container: number;
-  /** Number of ports, counted up from both. */
-  readonly range: number;
-  /** The host's address; '' for all. */
-  readonly address: string;
-}
-
 export function viewOf(entry: InventoryEntry): AttachmentView {
   const args = new Map(entry.args);
   return {
@@ -41,7 +29,7 @@ export function viewOf(entry: InventoryEntry): AttachmentView {
     job: args.get('NOMAD_JOB_ID') ?? null,
     group: args.get('NOMAD_GROUP_NAME') ?? null,
     addresses: entry.addresses.map((text) => text.replace(/\/\d+$/, '')),
-    ports: publishedPorts(entry),
+    ports: publishedPorts(entry.plugins),
     backend: backendOf(entry),
     addedAt: new Date(entry.addedAtMs).toISOString(),
     ageSeconds: Math.max(0, Math.round((Date.now() - entry.addedAtMs) / 1000)),
@@ -60,48 +48,6 @@ export function portsText(ports: readonly PublishedPort[]): string {
   return [...groups]
     .map(([text, same]) => (same.length > 1 ? text : `${text}/${same[0]?.protocol ?? ''}`))
     .join(' ');
-}
-
-/** One pool of a network's addresses. */
-export interface Pool {
-  readonly subnet: string;
-  /** Addresses that can be leased, those in use included; null for more than a number can count. */
-  readonly size: number | null;
-  readonly used: number;
-}
-
-/** The pools of the attachments of one network, from the newest configuration that an ADD of it read. */
-export function poolsOf(entries: readonly InventoryEntry[]): Pool[] {
-  const raw = entries.flatMap(({ plugins }) => plugins.filter(({ ipam }) => ipam !== undefined)).at(-1);
-  const configured = raw === undefined ? undefined : configureIpam(raw);
-  if (configured === undefined || !('settings' in configured)) return [];
-  const leased = entries.flatMap(({ leaseFiles }) => leaseFiles.map((file) => file.replace(/.*\//, '')));
-  return configured.settings.rangeSets.flat().map(({ subnet, first, last, gateway }) => {
-    const includesGateway = compareAddresses(gateway, first) >= 0 && compareAddresses(gateway, last) <= 0;
-    const size = last.value - first.value + 1n - (includesGateway ? 1n : 0n);
-    const isIn = (text: string): boolean => text.includes(':') === (subnet.address.family === 'ipv6');
-    return {
-      subnet: formatCidr(subnet),
-      size: size > BigInt(Number.MAX_SAFE_INTEGER) ? null : Number(size),
-      used: leased.filter(isIn).length,
-    };
-  });
-}
-
-function publishedPorts({ plugins }: InventoryEntry): PublishedPort[] {
-  return plugins
-    .filter(({ type }) => type === 'portmap')
-    .flatMap((raw) => {
-      const configured = configurePortmap(raw);
-      return 'settings' in configured ? (configured.settings.mappings ?? []) : [];
-    })
-    .map(({ protocol, hostPort, containerPort, range, hostAddress }) => ({
-      protocol,
-      host: hostPort,
-      container: containerPort,
-      range,
-      address: hostAddress === undefined ? '' : formatAddress(hostAddress),
-    }));
 }
 
 /** As the plugins of the list choose it. */

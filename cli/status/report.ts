@@ -7,7 +7,8 @@ import { inventory, type InventoryEntry } from '../../shared/attachments/invento
 import { toCniError } from '../../shared/cni/errors.ts';
 import { readNodeConfig } from '../../shared/config/node-config.ts';
 import { healthOf } from '../attachments/health.ts';
-import { poolsOf, viewOf } from '../attachments/view.ts';
+import { poolsOf } from '../../shared/ipam/pools.ts';
+import { viewOf } from '../attachments/view.ts';
 import type { Progress } from '../terminal.ts';
 
 /** What `weft status --json` prints. */

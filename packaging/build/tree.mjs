@@ -55,6 +55,8 @@ export function makeTree({ root, version, date, executable, commands }, tree) {
   write('usr/share/doc/weft/README.md.gz', compressed(read('README.md')));
   for (const job of ['weft.nomad.hcl', 'weft-agent.nomad.hcl'])
     write(`usr/share/doc/weft/examples/${job}`, read(`packaging/nomad/${job}`));
+  for (const file of ['alerts.yml', 'dashboard.json'])
+    write(`usr/share/doc/weft/examples/prometheus/${file}`, read(`packaging/prometheus/${file}`));
 }
 
 /** The same bytes at any time: no name and no time inside. @param {string} text */

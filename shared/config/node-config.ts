@@ -2,7 +2,7 @@ import * as z from 'zod/mini';
 import { decodeConfig } from './decode.ts';
 import { CniCode, CniError, toCniError } from '../cni/errors.ts';
 import { readRegularFile } from '../kernel/files.ts';
-import { formatCidr, networkOf, parseCidr, sameAddress, type Cidr } from '../net/address.ts';
+import { formatCidr, networkOf, parseAddress, parseCidr, sameAddress, type Cidr } from '../net/address.ts';
 
 /**
  * Defaults of this node, for what a generated network list cannot carry (Nomad's has no mtu and no backend).
@@ -17,6 +17,8 @@ export interface NodeConfig {
   readonly repair?: 'on' | 'log' | 'off' | undefined;
   /** Whether the node agent removes what attachments that are gone have left behind, or only logs it; default `log`. */
   readonly gc?: 'on' | 'log' | 'off' | undefined;
+  /** Where the node agent serves metrics for Prometheus, as `address:port`; undefined: nowhere. */
+  readonly metrics?: string | undefined;
   /** Options of consul-tproxy, which validates them (plugins/consul-tproxy/options.ts). */
   readonly tproxy?: Readonly<Record<string, unknown>> | undefined;
   /** Which allocations of this host cannot reach each other directly: those of different networks, or all. Published ports stay reachable. */
@@ -72,6 +74,13 @@ const nodeConfigSchema = z.object({
   backend: z.optional(z.enum(['iptables', 'nftables'])),
   repair: z.optional(z.enum(['on', 'log', 'off'])),
   gc: z.optional(z.enum(['on', 'log', 'off'])),
+  metrics: z.optional(
+    z.string().check(
+      z.refine((text) => isListenAddress(text), {
+        error: 'must be an IP address and a port, such as 127.0.0.1:9477 or [::1]:9477',
+      }),
+    ),
+  ),
   tproxy: z.optional(z.record(z.string(), z.unknown())),
   isolation: z.optional(z.enum(['none', 'network', 'allocation'])),
   egress: z.optional(
@@ -81,6 +90,17 @@ const nodeConfigSchema = z.object({
     }),
   ),
 });
+
+/** `127.0.0.1:9477`, `[::1]:9477` */
+export function parseListenAddress(text: string): { host: string; port: number } {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(text) ?? [];
+  return { host: bracketed ?? plain ?? '', port: Number(port) };
+}
+
+function isListenAddress(text: string): boolean {
+  const { host, port } = parseListenAddress(text);
+  return parseAddress(host) !== undefined && port >= 1 && port <= 65_535;
+}
 
 const KNOWN = Object.keys(nodeConfigSchema.def.shape);
 

@@ -41,11 +41,16 @@ export function readNft<T>(read: (reader: NftReader) => T): T {
   return read(new NftReader(connection));
 }
 
-/** Whether this kernel has nf_tables. */
-export function hasNftables(): boolean {
+/** It grows with each change of the ruleset; undefined without nf_tables. */
+export function rulesetGeneration(): number | undefined {
   const connected = tryToConnect();
   connected?.connection.close();
-  return connected !== undefined;
+  return connected?.generation;
+}
+
+/** Whether this kernel has nf_tables. */
+export function hasNftables(): boolean {
+  return rulesetGeneration() !== undefined;
 }
 
 const MOST_ATTEMPTS = 50;

@@ -32,8 +32,11 @@ test('a key that means nothing is a mistake, and the known ones are named', () =
   assert.match(error.details ?? '', /known keys: mtu, backend/);
 });
 
-test('gc: one of three', () => {
-  assert.equal(readNodeConfig(holding('{"gc": "on"}')), { gc: 'on' });
+test('metrics: an IP address and a port; gc: one of three', () => {
+  for (const metrics of ['127.0.0.1:9477', '[::1]:9477'])
+    assert.equal(readNodeConfig(holding(JSON.stringify({ metrics, gc: 'on' }))), { metrics, gc: 'on' });
+  for (const text of ['9477', ':9477', 'localhost:9477', '127.0.0.1:0', '::1:9477', '[::1]:65536'])
+    assert.is(thrown(() => readNodeConfig(holding(JSON.stringify({ metrics: text })))).code, 7, text);
   assert.is(thrown(() => readNodeConfig(holding('{"gc": true}'))).code, 7);
 });
 
