@@ -78,6 +78,6 @@ export function newDirectory(binDir: string, now: Date): string {
   }
 }
 
-export function savedAt(directory: string, path: string): string {
+function savedAt(directory: string, path: string): string {
   return join(directory, basename(path));
 }

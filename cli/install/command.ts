@@ -14,7 +14,7 @@ const PLACES_HELP = `  --bin-dir DIR   directory of the plugins, as in Nomad's c
 Exit status: 0 done, or nothing to do; 1 failed, everything is as before; 2 wrong usage.
 `;
 
-export const INSTALL_HELP = `usage: weft install [options]
+const INSTALL_HELP = `usage: weft install [options]
        weft install --rollback [options]
 
 Installs this executable as CNI plugins while allocations run. The plugins of the CNI reference and consul-cni that it replaces are kept in
@@ -26,7 +26,7 @@ the next run of install, install --rollback or uninstall.
   --dry-run       print what would be done
 ${PLACES_HELP}`;
 
-export const UNINSTALL_HELP = `usage: weft uninstall [options]
+const UNINSTALL_HELP = `usage: weft uninstall [options]
 
 Removes the plugins of Weft and puts the files from before its first installation back.
 

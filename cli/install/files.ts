@@ -60,7 +60,7 @@ function hashFile(path: string): string {
   return hash.digest('hex');
 }
 
-/** Puts a file in place in one step: whoever opens the path gets the old file or the new one. @param temporary consumed */
+/** Puts a file in place in one step: a program that opens the path gets the old file or the new one. @param temporary consumed */
 export function putInPlace(temporary: string, path: string): void {
   renameSync(temporary, path);
   // rename(2) does nothing when both are names of one file.

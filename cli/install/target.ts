@@ -33,7 +33,7 @@ export interface Places {
 }
 
 /** Where the packages put the executable (packaging/): the command and the unit are theirs, too. */
-export const PACKAGE_EXECUTABLE = '/usr/lib/weft/weft';
+const PACKAGE_EXECUTABLE = '/usr/lib/weft/weft';
 export const UNIT = 'weft-agent.service';
 const COMMAND = '/usr/local/bin/weft';
 

@@ -89,7 +89,7 @@ function findings({ attachments, problems }: Status, paint: Paint): string {
 }
 
 /** Ids as Nomad shortens them, unless two begin alike. */
-export function shortestIds(ids: readonly string[]): (id: string) => string {
+function shortestIds(ids: readonly string[]): (id: string) => string {
   const longest = Math.max(0, ...ids.map((id) => id.length));
   let length = 8;
   const distinct = new Set(ids).size;

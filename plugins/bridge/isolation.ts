@@ -1,8 +1,7 @@
 import { isNodeConfigOfAdd } from '../../shared/attachments/node-config-of-add.ts';
 import { readNodeConfig, type NodeConfig } from '../../shared/config/node-config.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import { isErrno } from '../../shared/kernel/errno.ts';
-import { readSysctl } from '../../shared/kernel/sysctl.ts';
+import { isSysctlOn } from '../../shared/kernel/sysctl.ts';
 
 /**
  * Whether the port of a new container is isolated because of `"isolation": "allocation"` of the node. Not where frames within a bridge pass the
@@ -10,7 +9,7 @@ import { readSysctl } from '../../shared/kernel/sysctl.ts';
  * same network too, and port isolation would break them.
  */
 export function isolatesPorts({ isolation }: NodeConfig): boolean {
-  return isolation === 'allocation' && !SYSCTLS.every(isOn);
+  return isolation === 'allocation' && !SYSCTLS.every(isSysctlOn);
 }
 
 /** For CHECK: whether the node isolates ports, and did so at ADD already. An invalid file is reported by the firewall plugin. */
@@ -24,12 +23,3 @@ export function isolationByNode(call: Invocation<unknown>): 'at ADD' | 'later' |
 }
 
 const SYSCTLS = ['net/bridge/bridge-nf-call-iptables', 'net/bridge/bridge-nf-call-ip6tables'];
-
-function isOn(sysctl: string): boolean {
-  try {
-    return readSysctl(sysctl) === '1';
-  } catch (thrown) {
-    if (isErrno(thrown, 'ENOENT')) return false;
-    throw thrown;
-  }
-}

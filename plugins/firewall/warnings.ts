@@ -1,8 +1,7 @@
 import { toCniError } from '../../shared/cni/errors.ts';
-import { isErrno } from '../../shared/kernel/errno.ts';
 import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { readSysctl } from '../../shared/kernel/sysctl.ts';
+import { isSysctlOn } from '../../shared/kernel/sysctl.ts';
 import { uplinkOf, warnOfForwardDrops } from '../../shared/packetfilter/forward-warnings.ts';
 import { readNft } from '../../shared/packetfilter/nftables/change.ts';
 import { decodeExpressions, jumpTarget } from '../../shared/packetfilter/nftables/decode-expressions.ts';
@@ -62,7 +61,7 @@ function warnOfBridging(
 ): void {
   const switches = { ipv4: 'bridge-nf-call-iptables', ipv6: 'bridge-nf-call-ip6tables' };
   const off = FAMILIES.filter(
-    (family) => addresses[family].length > 0 && !isOn(`net/bridge/${switches[family]}`),
+    (family) => addresses[family].length > 0 && !isSysctlOn(`net/bridge/${switches[family]}`),
   );
   if (off.length === 0 || hasIsolatedPort(hostInterfaces)) return;
   const sysctls = off.map((family) => `net.bridge.${switches[family]}=1`).join(' ');
@@ -70,15 +69,6 @@ function warnOfBridging(
     `bridge ${bridge}: its containers are not isolated from each other, because frames within a bridge pass no firewall; ` +
       `modprobe br_netfilter and sysctl ${sysctls}, or set "portIsolation": true for the bridge plugin`,
   );
-}
-
-function isOn(sysctl: string): boolean {
-  try {
-    return readSysctl(sysctl) === '1';
-  } catch (thrown) {
-    if (isErrno(thrown, 'ENOENT')) return false;
-    throw thrown;
-  }
 }
 
 function hasIsolatedPort(hostInterfaces: readonly string[]): boolean {

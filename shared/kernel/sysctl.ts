@@ -12,6 +12,16 @@ export function readSysctl(path: string): string {
   return readFileSync(fileOf(path), 'latin1').trim();
 }
 
+/** Whether a kernel parameter is 1; false also where the kernel lacks it. @param path see {@link readSysctl} */
+export function isSysctlOn(path: string): boolean {
+  try {
+    return readSysctl(path) === '1';
+  } catch (thrown) {
+    if (isErrno(thrown, 'ENOENT')) return false;
+    throw thrown;
+  }
+}
+
 /**
  * Sets a kernel parameter unless it already has the value. A write may have side effects (net/ipv6/conf/all/forwarding changes every
  * interface), and /proc/sys may be read-only.

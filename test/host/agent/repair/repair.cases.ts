@@ -50,7 +50,7 @@ export function repairCases(
     return report;
   };
 
-  test('nothing is missing on a host that nobody has changed', () => {
+  test('nothing is missing on an unchanged host', () => {
     const { attachments, missing, left, problems } = weftRepair();
     assert.equal([attachments, missing, left, problems], [containers.length, [], [], []]);
     assert.is(rules(), before);

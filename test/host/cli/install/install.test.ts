@@ -151,7 +151,7 @@ test('--json, checked by its schema', () => {
   assert.is(report('uninstall').result, 'nothing installed');
 });
 
-test('a file that somebody replaced afterwards stays at uninstall, with a warning', () => {
+test('a file that was replaced afterwards stays at uninstall, with a warning', () => {
   succeed('install');
   rmSync(`${BIN}/firewall`);
   script('firewall', 'CNI firewall plugin v1.9.0');
