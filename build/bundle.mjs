@@ -11,7 +11,7 @@ import { join, resolve } from 'node:path';
 /** Files that `readAsset` (shared/assets.ts) finds in the executable under the same path. */
 const ASSETS = [
   'conflist/*.conflist',
-  'examples/**/*.{html,css,svg,txt}',
+  'examples/**/*.{html,css,svg,txt,hcl}',
   'packaging/systemd/weft-agent.service',
 ];
 

@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { ChildMessage, ChildOrder } from './child.ts';
 import { virtualName } from './dns.ts';
-import { NAMES, type Plan } from './plan.ts';
+import { APP_UID, NAMES, type Plan } from './plan.ts';
 import type { ProbeAnswer, ProbeConfig } from './programs.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 
@@ -162,9 +162,6 @@ export function weftCommand(): string[] {
   const code = `const { main } = await import(${main}); process.exit(await main('weft', process.argv.slice(1)));`;
   return [execPath, '--no-warnings', '--input-type=module', '-e', code, '--'];
 }
-
-/** nobody:nogroup. The groups' programs and the DNS server need no privileges. */
-export const APP_UID = 65534;
 
 /** Runs a probe inside a namespace, as an ordinary user. */
 export async function askInside(

@@ -7,6 +7,7 @@ import { setUp } from './example.ts';
 import { takeFootprint } from './footprint.ts';
 import { checkHost, checkPort, clearLeftovers } from './preflight.ts';
 import { portHolders, readHostFacts } from './host.ts';
+import { runOnNomad } from './nomad/run.ts';
 import { listening } from './programs.ts';
 import { HELP, type Options, parseOptions } from './options.ts';
 import { drawPicture, type SidecarStatistics } from './picture.ts';
@@ -74,10 +75,11 @@ async function live(
   state: State,
   { progress, children, stop }: { progress: Progress; children: Children; stop: Stop },
 ): Promise<number> {
+  progress.line(`countdash, ${variant(plan.options)}`);
+  if (plan.options.nomad) return runOnNomad(plan, state.binDirs, { progress, stop });
   const runtime = runtimeOf(state.binDirs, (line) => progress.line(line));
   const list = exampleList(plan.subnets, plan.options);
   const parts = { list, runtime, children, progress, throwIfStopped: () => stop.check() };
-  progress.line(`countdash, ${variant(plan.options)}`);
   const addresses = await setUp(plan, parts);
   const draw = async (): Promise<void> => {
     const counted = plan.options.envoy === undefined ? undefined : await statistics(plan, children);
@@ -125,14 +127,15 @@ function newState(plan: Plan, binDirs: readonly string[]): State {
     binDirs,
     list: exampleList(plan.subnets, plan.options).text,
     subnets: plan.subnets,
-    groups: groupsOf(plan),
+    groups: plan.options.nomad ? [] : groupsOf(plan),
     dns: plan.dns,
   };
 }
 
-function variant({ upstreams, deny, dualStack, backend, envoy }: Options): string {
+function variant({ nomad, upstreams, deny, dualStack, backend, envoy }: Options): string {
   const parts = [
     upstreams ? 'with a manual upstream' : 'with transparent proxy',
+    ...(nomad ? ['on Nomad and Consul'] : []),
     ...(envoy === undefined ? [] : ['Envoy sidecars']),
     ...(deny ? ['an intention that denies'] : []),
     ...(dualStack ? ['IPv4 and IPv6'] : []),

@@ -2,10 +2,11 @@ import { addNetwork, type Runtime } from '../../conflist/runtime.ts';
 import type { NetworkList } from '../../conflist/network-list.ts';
 import { readAsset } from '../../shared/assets.ts';
 import { makeIdentities, type Identity } from './certificates.ts';
-import { type Children, APP_UID, resolveInside } from './children.ts';
+import { type Children, resolveInside } from './children.ts';
 import { virtualName } from './dns.ts';
 import { acceptInAdminChain } from './host-rules.ts';
 import {
+  APP_UID,
   NAMES,
   type Group,
   PROXY_OUTBOUND_PORT,

@@ -52,7 +52,7 @@ export function removeSharedChains(program: Xtables, before: readonly string[]):
   const fresh = now.filter((rule) => !known.has(rule));
   for (const table of ['filter', 'nat']) {
     const script = removalScript(table, fresh);
-    if (script !== undefined) tryTool(`${program}-restore`, ['--noflush', ...WAIT], script);
+    if (script !== undefined) tryTool(`${program}-restore`, ['--noflush', ...WAIT], { input: script });
   }
 }
 

@@ -9,6 +9,7 @@ Prints the page's URL, runs until Ctrl-C, and then removes everything.
 
   --once           run once, assert each step, exit
   --envoy [PATH]   real Envoy sidecars: this executable, else "envoy" in PATH
+  --nomad          on real agents: starts nomad and consul of PATH, runs the job with Envoy sidecars, needs both and envoy
   --upstreams      no transparent proxy: count-api is a manual upstream on the dashboard's port 8080
   --deny           deny the intention dashboard -> count-api
   --dual-stack     IPv6 beside IPv4
@@ -26,6 +27,8 @@ export interface Options {
   readonly once: boolean;
   /** Envoy's executable; '' for the one in PATH; undefined: the sidecars are simulated. */
   readonly envoy: string | undefined;
+  /** On Nomad and Consul instead of simulated ones. */
+  readonly nomad: boolean;
   readonly upstreams: boolean;
   readonly deny: boolean;
   readonly dualStack: boolean;
@@ -40,6 +43,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
   const { values } = readOptions(withValue('--envoy', argv), {
     envoy: { type: 'string' },
     once: { type: 'boolean', default: false },
+    nomad: { type: 'boolean', default: false },
     upstreams: { type: 'boolean', default: false },
     deny: { type: 'boolean', default: false },
     'dual-stack': { type: 'boolean', default: false },
@@ -50,13 +54,17 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
   });
   if (values.help) return undefined;
   const port = portNumber(values.port);
+  const [other] = FIXED_BY_JOB.filter((name) => argv.some((word) => word.startsWith(`--${name}`)));
+  if (values.nomad && other !== undefined)
+    throw new UsageError(`--${other} cannot be combined with --nomad: the job file decides it`);
   if (port === DNS_PORT && !values.upstreams)
     throw new UsageError(
       `--port must not be ${DNS_PORT}: the port mapping would take precedence over the host's Consul DNS`,
     );
   return {
     once: values.once,
-    envoy: values.envoy,
+    envoy: values.envoy ?? (values.nomad ? '' : undefined),
+    nomad: values.nomad,
     upstreams: values.upstreams,
     deny: values.deny,
     dualStack: values['dual-stack'],
@@ -65,6 +73,8 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     binDirs: values['bin-dir'],
   };
 }
+
+const FIXED_BY_JOB = ['upstreams', 'deny', 'dual-stack', 'backend', 'port'];
 
 /** An option whose value may be left out: `--envoy --once` is `--envoy= --once`. */
 function withValue(option: string, argv: readonly string[]): string[] {

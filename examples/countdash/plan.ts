@@ -140,6 +140,9 @@ export interface ConsulDns {
   readonly port: number;
 }
 
+/** nobody:nogroup. The groups' programs and the DNS server need no privileges. */
+export const APP_UID = 65534;
+
 /** Defaults of Nomad's client for node metadata. */
 export const PROXY_UID = 101;
 export const PROXY_OUTBOUND_PORT = 15001;

@@ -1,11 +1,12 @@
-import { accessSync, constants, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { findPlugin } from '../../shared/cni/delegate.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { findProgram } from '../../shared/process/run.ts';
+import { findProgram, isExecutable } from '../../shared/process/run.ts';
 import { takeRules } from './footprint.ts';
 import { portHolders, portRedirections } from './host.ts';
 import { readState, removeState } from './state.ts';
+import { missingForNomad } from './nomad/run.ts';
 import type { Options } from './options.ts';
 import { NAMES } from './plan.ts';
 import { bridgeExists, tearDown } from './teardown.ts';
@@ -23,7 +24,7 @@ const TOOLS_FOR_IPV6 = [
 ];
 
 const TOOLS_FOR_ENVOY = [
-  { name: 'setpriv', needed: 'ends Envoy together with the example', from: 'util-linux' },
+  { name: 'setpriv', needed: 'ends its processes together with the example', from: 'util-linux' },
 ];
 
 /** Throws when the example cannot run on this host. @returns the options with the path of Envoy, when it is wanted */
@@ -37,7 +38,7 @@ export function checkHost(binDirs: readonly string[], plugins: readonly string[]
       ...(dualStack ? TOOLS_FOR_IPV6 : []),
       ...(wanted === undefined ? [] : TOOLS_FOR_ENVOY),
     ]),
-    ...(wanted === undefined ? [] : missingEnvoy(envoy)),
+    ...(options.nomad ? missingForNomad(envoy) : wanted === undefined ? [] : missingEnvoy(envoy)),
     ...missingPlugins(binDirs, plugins),
     ...(dualStack ? missingIpv6() : []),
   ]);
@@ -90,12 +91,7 @@ function missingRights(): string[] {
 
 function missingEnvoy(program: string | undefined): string[] {
   if (program === undefined) return ['"envoy" is not in PATH; name it with --envoy PATH'];
-  try {
-    accessSync(program, constants.X_OK);
-    return [];
-  } catch {
-    return [`--envoy ${program}: no such executable`];
-  }
+  return isExecutable(program) ? [] : [`--envoy ${program}: no such executable`];
 }
 
 function missingTools(tools: typeof TOOLS): string[] {

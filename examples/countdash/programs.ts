@@ -23,23 +23,29 @@ export interface DashboardConfig {
   readonly url: string;
   /** The page's HTML. */
   readonly page: string;
+  /** Default: those of /etc/resolv.conf. */
+  readonly nameServer?: string | undefined;
 }
 
 const FETCH_TIMEOUT_MS = 3000;
 
 /** The example's dashboard: a page, and `/count`, which asks the counting service each time. */
-export async function serveDashboard({ port, url, page }: DashboardConfig): Promise<void> {
+export async function serveDashboard({ port, url, page, nameServer }: DashboardConfig): Promise<void> {
   const server = createServer((request, response) => {
     if (request.url === '/') send(response, 200, 'text/html; charset=utf-8', page.replace('{{url}}', url));
-    else if (request.url === '/count') void sendCount(response, url);
+    else if (request.url === '/count') void sendCount(response, url, nameServer);
     else send(response, 404, 'text/plain', 'only / and /count exist\n');
   });
   await listening(server, { port });
 }
 
-async function sendCount(response: ServerResponse, url: string): Promise<void> {
+async function sendCount(
+  response: ServerResponse,
+  url: string,
+  nameServer: string | undefined,
+): Promise<void> {
   try {
-    send(response, 200, 'application/json', await fetchText(url));
+    send(response, 200, 'application/json', await fetchText(url, nameServer));
   } catch (thrown) {
     const { message } = thrown as Error;
     send(response, 502, 'application/json', JSON.stringify({ error: `${url} does not answer: ${message}` }));
@@ -47,9 +53,9 @@ async function sendCount(response: ServerResponse, url: string): Promise<void> {
 }
 
 /** A connection for each call, so that each call is resolved, redirected and authorized again. */
-async function fetchText(url: string): Promise<string> {
+export async function fetchText(url: string, nameServer?: string): Promise<string> {
   const { hostname, host, port, pathname } = new URL(url);
-  const address = await addressOf(hostname);
+  const address = await addressOf(hostname, nameServer);
   return new Promise((resolve, reject) => {
     const request = get({
       host: address,
@@ -79,9 +85,11 @@ async function fetchText(url: string): Promise<string> {
  * Queries the name servers of /etc/resolv.conf directly: libc would follow nsswitch.conf, where systemd-resolved or nscd
  * answer from the host, outside this namespace.
  */
-async function addressOf(name: string): Promise<string> {
+async function addressOf(name: string, nameServer: string | undefined): Promise<string> {
   if (isIP(name) !== 0) return name;
-  const [address] = await new Resolver({ timeout: 1000, tries: 2 }).resolve4(name);
+  const resolver = new Resolver({ timeout: 1000, tries: 2 });
+  if (nameServer !== undefined) resolver.setServers([nameServer]);
+  const [address] = await resolver.resolve4(name);
   if (address === undefined) throw new Error(`${name} has no address`);
   return address;
 }

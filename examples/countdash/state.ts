@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { linesOf, tool } from './tool.ts';
 import type { Footprint } from './footprint.ts';
 import { NAMES, type ConsulDns, type Group } from './plan.ts';
 
@@ -36,7 +37,13 @@ export function readState(): State | undefined {
   }
 }
 
+/** What Nomad mounted in its allocations' directories goes first: removing files through a mount would remove those of another directory. */
 export function removeState(): void {
+  const mounts = linesOf(readFileSync('/proc/self/mountinfo', 'utf8')).map(
+    (line) => line.split(' ')[4] ?? '',
+  );
+  for (const point of mounts.filter((one) => one.startsWith(`${NAMES.folder}/`)).toReversed())
+    tool('umount', [point]);
   rmSync(NAMES.folder, { recursive: true, force: true });
 }
 

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, rmdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseNetworkList } from '../../conflist/network-list.ts';
 import { deleteNetwork, type Runtime } from '../../conflist/runtime.ts';
@@ -55,6 +55,7 @@ export function tearDown(state: State, warn: (line: string) => void): void {
   attempt(() => removeEmptyFolder(state, '/etc/netns'));
   attempt(() => removeEmptyFolder(state, '/run/weft/locks'));
   attempt(() => removeEmptyFolder(state, '/run/weft'));
+  attempt(() => removeLeaseFolder(state));
   attempt(() => removeNetnsFolder(state));
   attempt(() => removeEmptyTables(state.before.tables));
   attempt(removeState);
@@ -131,6 +132,16 @@ function removeNetnsFolder(state: State): void {
   const isNew = !state.before.mounts.includes(NETNS_FOLDER) && netnsFolderIsMounted();
   if (isNew && readdirSync(NETNS_FOLDER).length === 0) tryTool('umount', ['-n', NETNS_FOLDER]);
   if (!netnsFolderIsMounted()) removeEmptyFolder(state, NETNS_FOLDER);
+}
+
+/** Nomad's network keeps its leases there; without any, the rest goes if the directory is the example's. */
+function removeLeaseFolder(state: State): void {
+  const folder = '/var/lib/cni/networks/nomad';
+  if (state.before.files.includes(`${folder}/`) || !existsSync(folder)) return;
+  for (const name of readdirSync(folder).filter((one) => /^(lock|last_reserved_ip\.\d+)$/.test(one)))
+    rmSync(`${folder}/${name}`);
+  for (const empty of [folder, '/var/lib/cni/networks', '/var/lib/cni/results', '/var/lib/cni'])
+    removeEmptyFolder(state, empty);
 }
 
 /** Removes a directory that did not exist before the example and is empty. */

@@ -1,18 +1,20 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { type RunResult, findProgram, runProgram } from '../../shared/process/run.ts';
+import { type RunOptions, type RunResult, findProgram, runProgram } from '../../shared/process/run.ts';
 
 const TIMEOUT_MS = 20_000;
 
+type ToolOptions = Pick<RunOptions, 'input' | 'env'>;
+
 /** Runs one of the host's tools to its end, whatever its exit code. Throws CniError when there is no such tool. */
-export function tryTool(name: string, args: readonly string[], input = ''): RunResult {
+export function tryTool(name: string, args: readonly string[], options: ToolOptions = {}): RunResult {
   const file = findProgram(name);
   if (file === undefined) throw new CniError(CniCode.IoFailure, `there is no "${name}" on this host`);
-  return runProgram(file, args, { input, timeoutMs: TIMEOUT_MS });
+  return runProgram(file, args, { ...options, timeoutMs: TIMEOUT_MS });
 }
 
 /** The tool's output. Throws CniError with what it complained about. */
-export function tool(name: string, args: readonly string[], input = ''): string {
-  const { exitCode, stdout, stderr } = tryTool(name, args, input);
+export function tool(name: string, args: readonly string[], options: ToolOptions = {}): string {
+  const { exitCode, stdout, stderr } = tryTool(name, args, options);
   if (exitCode === 0) return stdout;
   throw new CniError(
     CniCode.IoFailure,

@@ -80,8 +80,8 @@ const OUTPUT_LIMIT = 64 * 1024 * 1024;
 /** Administrators' programs are here; the PATH that systemd or Nomad passes on may have none of these directories. */
 const USUAL_DIRECTORIES = ['/usr/sbin', '/sbin', '/usr/bin', '/bin', '/usr/local/sbin'];
 
-/** Most candidates do not exist: statSync finds that out without the cost of an exception. */
-function isExecutable(file: string): boolean {
+/** A file that the caller may execute. Most candidates do not exist: statSync finds that out without the cost of an exception. */
+export function isExecutable(file: string): boolean {
   try {
     if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) return false;
     accessSync(file, constants.X_OK);

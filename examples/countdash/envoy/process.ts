@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, openSync } from 'node:fs';
+import { openSync } from 'node:fs';
 import { get } from 'node:http';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
+import { isExecutable } from '../../../shared/process/run.ts';
 import type { Log, SidecarConfig } from '../sidecar.ts';
 import { ADMIN, envoyBootstrap, KEY_VARIABLE } from './bootstrap.ts';
 
@@ -58,15 +59,6 @@ export function envoyArguments(
     ...['--service-node', `countdash-child ${sidecar.identity.service}`],
     ...['--log-level', 'error', '--concurrency', '1', ...restart],
   ];
-}
-
-function isExecutable(file: string): boolean {
-  try {
-    accessSync(file, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function isReady(): Promise<boolean> {

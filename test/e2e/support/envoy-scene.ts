@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { accessSync, constants } from 'node:fs';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -9,7 +8,7 @@ import { envoyArguments } from '../../../examples/countdash/envoy/process.ts';
 import { parseStatistics, type EnvoyStatistics } from '../../../examples/countdash/envoy/statistics.ts';
 import { exampleList, PROXY_UID, type Group } from '../../../examples/countdash/plan.ts';
 import type { SidecarConfig, Upstream } from '../../../examples/countdash/sidecar.ts';
-import { findProgram } from '../../../shared/process/run.ts';
+import { findProgram, isExecutable } from '../../../shared/process/run.ts';
 import { Agent } from './agent.ts';
 import { addressesOf, Allocation } from './allocation.ts';
 import { HOST, makeClientHost, onlyThePlugins, OUTSIDE, sh, useXtables } from './client-host.ts';
@@ -213,13 +212,4 @@ function groupOf(service: string, proxyPort: number): Group {
 async function ended(child: ChildProcess | undefined): Promise<void> {
   if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
   await new Promise((done) => child.once('exit', done));
-}
-
-function isExecutable(file: string): boolean {
-  try {
-    accessSync(file, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
