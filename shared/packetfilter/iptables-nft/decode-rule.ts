@@ -27,7 +27,7 @@ export function decodeRule(family: Family, list: Buffer): Rule | undefined {
   const reader = new Reader(family, decodeExpressions(list));
   const rule = reader.rule();
   if (rule === undefined) return undefined;
-  const again = encodeRule(family, rule, reader.order);
+  const again = encodeRule(family, rule, reader);
   return again !== undefined && sameExpressions(encodeTree(again.expressions), list) ? rule : undefined;
 }
 
@@ -41,6 +41,8 @@ class Reader {
   readonly #matches: Match[] = [];
   /** The order of this rule's tests: versions of iptables differ. */
   readonly order: HeaderTest[] = [];
+  /** Whether a port or a mark is a native expression. */
+  native = false;
 
   constructor(family: Family, expressions: DecodedExpression[]) {
     this.#family = family;
@@ -98,6 +100,7 @@ class Reader {
   }
 
   #mark(): boolean {
+    this.native = true;
     const mask = this.#mask();
     const compared = this.#compared();
     if (compared?.value.length !== 4 || (mask !== undefined && mask.length !== 4)) return false;
@@ -121,6 +124,7 @@ class Reader {
   }
 
   #port(): boolean {
+    this.native = true;
     const test = this.#rest.shift();
     const [from, to] =
       test?.kind === 'range'

@@ -1,12 +1,12 @@
 /**
- * Rules in the format of iptables-nft: native expressions where it uses them, else xtables matches and targets. `iptables` can list, check and
- * delete only rules in this format; one other expression in its tables makes `iptables -S` fail.
+ * Rules in the format of iptables-nft: native expressions where every version uses them, else xtables matches and targets. `iptables` can list,
+ * check and delete only rules in this format; one other expression in its tables makes `iptables -S` fail.
  */
 import * as expr from '../nftables/expressions.ts';
 import { address, be16, host32, protocolNumber } from '../nftables/encode.ts';
 import type { RuleBody } from '../nftables/messages.ts';
 import type { Family, Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
-import { encodeXtMatch, type XtMatch } from '../xtables/matches.ts';
+import { encodeXtMatch } from '../xtables/matches.ts';
 import { encodeXtTarget } from '../xtables/targets.ts';
 
 /**
@@ -21,18 +21,28 @@ export type HeaderTest = 'iifname' | 'oifname' | 'l4proto' | 'ipproto' | 'saddr'
  */
 const ORDER: readonly HeaderTest[] = ['iifname', 'oifname', 'l4proto', 'saddr', 'daddr'];
 
+/** How a version of iptables writes a rule. */
+export interface RuleForm {
+  readonly order: readonly HeaderTest[];
+  /**
+   * Ports of tcp and udp, and marks, as native expressions: since 1.8.8. 1.8.7 lists such rules without the test, or refuses the whole table,
+   * while every version reads xtables matches.
+   */
+  readonly native: boolean;
+}
+
 /**
- * @param order of another version's rule, to get the bytes that the rule was decoded from
+ * @param form of another version's rule, to get the bytes that the rule was decoded from
  * @returns undefined for a rule with raw arguments, which only iptables can parse
  */
 export function encodeRule(
   family: Family,
   rule: Rule,
-  order: readonly HeaderTest[] = ORDER,
+  { order, native }: RuleForm = { order: ORDER, native: false },
 ): RuleBody | undefined {
   const matches: expr.Expression[] = [];
   for (const match of rule.matches ?? []) {
-    const expressions = encodeMatch(rule, match);
+    const expressions = encodeMatch(rule, match, native);
     if (expressions === undefined) return undefined;
     matches.push(...expressions);
   }
@@ -86,18 +96,13 @@ function addressTest(side: 'saddr' | 'daddr', tested: Negatable | undefined): ex
   return tested === undefined ? [] : address(side, tested.value, tested.negated === true);
 }
 
-function encodeMatch(rule: Rule, match: Match): expr.Expression[] | undefined {
-  switch (match.kind) {
-    case 'port':
-      if (rule.protocol === 'sctp') return [xtMatch(match)];
-      return [expr.payloadLoad(expr.PayloadBase.transport, 2, 2), portTest(match.destinationPort)];
-    case 'mark':
-      return markTest(match.value, match.mask, match.negated);
-    case 'rawArgs':
-      return undefined;
-    default:
-      return [xtMatch(match)];
-  }
+function encodeMatch({ protocol }: Rule, match: Match, native: boolean): expr.Expression[] | undefined {
+  if (match.kind === 'rawArgs') return undefined;
+  if (native && match.kind === 'port' && protocol !== 'sctp')
+    return [expr.payloadLoad(expr.PayloadBase.transport, 2, 2), portTest(match.destinationPort)];
+  if (native && match.kind === 'mark') return markTest(match.value, match.mask, match.negated);
+  const { name, revision, info } = encodeXtMatch(match, protocol);
+  return [expr.xtMatch(name, revision, info)];
 }
 
 function portTest({ first, last }: PortRange): expr.Expression {
@@ -122,11 +127,6 @@ function encodeTarget(family: Family, target: Target): expr.Expression {
       return expr.xtTarget(name, revision, info);
     }
   }
-}
-
-function xtMatch(match: XtMatch): expr.Expression {
-  const { name, revision, info } = encodeXtMatch(match);
-  return expr.xtMatch(name, revision, info);
 }
 
 function equality(negated: boolean | undefined): number {

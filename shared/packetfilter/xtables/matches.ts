@@ -13,11 +13,11 @@ export interface XtExtension {
   readonly info: Uint8Array;
 }
 
-/** Matches that both variants store as a struct; marks and ports of tcp and udp are expressions in iptables-nft. */
-export type XtMatch = Exclude<Match, { kind: 'mark' | 'rawArgs' }>;
+/** Matches that are a struct. */
+export type XtMatch = Exclude<Match, { kind: 'rawArgs' }>;
 
-/** A `port` is one of sctp. */
-export function encodeXtMatch(match: XtMatch): XtExtension {
+/** @param protocol of the rule, for its ports */
+export function encodeXtMatch(match: XtMatch, protocol: Rule['protocol']): XtExtension {
   switch (match.kind) {
     case 'comment':
       return { name: 'comment', revision: 0, info: comment(match.comment) };
@@ -30,7 +30,11 @@ export function encodeXtMatch(match: XtMatch): XtExtension {
     case 'owner':
       return { name: 'owner', revision: 1, info: owner(match.uid.first, match.uid.last) };
     case 'port':
-      return { name: 'sctp', revision: 0, info: sctp(match.destinationPort) };
+      return protocol === 'tcp' || protocol === 'udp'
+        ? { name: protocol, revision: 0, info: ports(protocol, match.destinationPort) }
+        : { name: 'sctp', revision: 0, info: sctp(match.destinationPort) };
+    case 'mark':
+      return { name: 'mark', revision: 1, info: mark(match) };
   }
 }
 
@@ -50,8 +54,15 @@ export function decodeXtMatch(name: string, info: Buffer): XtMatch | undefined {
         : { kind: 'multiport', destinationPorts: multiportRanges(info) };
     case 'owner':
       return { kind: 'owner', uid: { first: info.readUInt32LE(0), last: info.readUInt32LE(4) } };
+    case 'tcp':
+    case 'udp':
+      return { kind: 'port', destinationPort: { first: info.readUInt16LE(4), last: info.readUInt16LE(6) } };
     case 'sctp':
       return { kind: 'port', destinationPort: { first: info.readUInt16LE(0), last: info.readUInt16LE(2) } };
+    case 'mark': {
+      const decoded = { kind: 'mark', value: info.readUInt32LE(0), mask: info.readUInt32LE(4) } as const;
+      return info[8] === 1 ? { ...decoded, negated: true } : decoded;
+    }
     default:
       return undefined;
   }
@@ -183,44 +194,29 @@ function sctp({ first, last }: PortRange): Uint8Array {
 }
 
 /**
- * Ports of tcp and udp in iptables-legacy: struct xt_tcp, struct xt_udp. Any source port.
+ * struct xt_tcp, struct xt_udp: any source port.
  * ```
  * tcp   0 spts u16 × 2 | 4 dpts u16 × 2 | 8 option u8 | 9 flg_mask u8 | 10 flg_cmp u8 | 11 invflags u8
  * udp   0 spts u16 × 2 | 4 dpts u16 × 2 | 8 invflags u8 | 9 padding
  * ```
  */
-export function encodeXtPorts(protocol: 'tcp' | 'udp', { first, last }: PortRange): XtExtension {
-  const info = Buffer.alloc(protocol === 'tcp' ? 12 : 10);
-  info.writeUInt16LE(HIGHEST_PORT, 2);
-  info.writeUInt16LE(first, 4);
-  info.writeUInt16LE(last, 6);
-  return { name: protocol, revision: 0, info };
-}
-
-/** @returns undefined for any other test than one of destination ports */
-export function decodeXtPorts(info: Buffer): Match | undefined {
-  const anySource = info.readUInt16LE(0) === 0 && info.readUInt16LE(2) === HIGHEST_PORT;
-  if (!anySource || info.subarray(8).some((byte) => byte !== 0)) return undefined;
-  const [first, last] = [info.readUInt16LE(4), info.readUInt16LE(6)];
-  return first === 0 && last === HIGHEST_PORT
-    ? undefined
-    : { kind: 'port', destinationPort: { first, last } };
+function ports(protocol: 'tcp' | 'udp', { first, last }: PortRange): Uint8Array {
+  const bytes = Buffer.alloc(protocol === 'tcp' ? 12 : 10);
+  bytes.writeUInt16LE(HIGHEST_PORT, 2);
+  bytes.writeUInt16LE(first, 4);
+  bytes.writeUInt16LE(last, 6);
+  return bytes;
 }
 
 const HIGHEST_PORT = 0xffff;
 
-/** Marks in iptables-legacy: struct xt_mark_mtinfo1, 0 mark u32 | 4 mask u32 | 8 invert u8 */
-export function encodeXtMark({ value, mask, negated }: Extract<Match, { kind: 'mark' }>): XtExtension {
-  const info = Buffer.alloc(12);
-  info.writeUInt32LE(value, 0);
-  info.writeUInt32LE(mask, 4);
-  info[8] = negated === true ? 1 : 0;
-  return { name: 'mark', revision: 1, info };
-}
-
-export function decodeXtMark(info: Buffer): Match {
-  const mark = { kind: 'mark', value: info.readUInt32LE(0), mask: info.readUInt32LE(4) } as const;
-  return info[8] === 1 ? { ...mark, negated: true } : mark;
+/** struct xt_mark_mtinfo1: 0 mark u32 | 4 mask u32 | 8 invert u8 */
+function mark({ value, mask, negated }: Extract<Match, { kind: 'mark' }>): Uint8Array {
+  const bytes = Buffer.alloc(12);
+  bytes.writeUInt32LE(value, 0);
+  bytes.writeUInt32LE(mask, 4);
+  bytes[8] = negated === true ? 1 : 0;
+  return bytes;
 }
 
 /** Whether a rule of this protocol can test ports. */
