@@ -6,7 +6,7 @@ import { waitUntil } from '../../shared/kernel/deadline.ts';
 import { isSameNamespace, openNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
-import { portVlans, type PortVlan } from '../../shared/kernel/rtnetlink/bridge-ports.ts';
+import { portVlans } from '../../shared/kernel/rtnetlink/bridge-ports.ts';
 import { routes, type RouteInfo } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import {
@@ -21,6 +21,7 @@ import {
 } from '../../shared/net/address.ts';
 import { hasMasquerade, missingMasquerade } from './backend.ts';
 import { isPromiscuous } from './bridge.ts';
+import { addedVlanGateway, isCutOff, vlanGatewayProblems, vlanProblems } from './check-vlans.ts';
 import { settingsOfAdd, vlanGatewayName, type BridgeConfig } from './config.ts';
 import { otherAddresses } from './container.ts';
 import type { Context } from './context.ts';
@@ -283,7 +284,8 @@ function bridgeProblems(context: CheckContext, end: LinkInfo | undefined): Findi
   return found;
 }
 
-function portProblems({ call, host }: CheckContext, bridge: LinkInfo, end: LinkInfo): Finding[] {
+function portProblems(context: CheckContext, bridge: LinkInfo, end: LinkInfo): Finding[] {
+  const { call } = context;
   const { hairpinMode, portIsolation } = call.config;
   const found: Finding[] = [];
   if (end.master !== bridge.index) found.push(damage(`${end.name} is not a port of bridge ${bridge.name}`));
@@ -292,27 +294,17 @@ function portProblems({ call, host }: CheckContext, bridge: LinkInfo, end: LinkI
     found.push({ key: 'hairpinMode', text: `${end.name} is not in hairpin mode` });
   if (end.port !== undefined && portIsolation && !end.port.isolated)
     found.push({ key: 'portIsolation', text: `${end.name} is not isolated` });
-  const wanted = wantedVlans(call.config);
-  const key = call.config.vlan === 0 ? 'vlanTrunk' : 'vlan';
-  if (wanted.length > 0) {
-    const missing = vlanProblems(portVlans(host, end.index), wanted, end);
-    found.push(...missing.map((text) => ({ key, text }) as const));
-  }
-  return found;
+  return [...found, ...portVlanProblems(context, bridge, end)];
 }
 
-/** @returns the VLANs that the port lacks; additional ones are no problem */
-export function vlanProblems(
-  present: readonly PortVlan[],
-  wanted: readonly PortVlan[],
-  { name }: Pick<LinkInfo, 'name'>,
-): string[] {
-  const has = (vid: number, pvid: boolean): boolean =>
-    present.some((one) => vid >= one.vid && vid <= (one.lastVid ?? one.vid) && (!pvid || one.pvid === true));
-  const missing = wanted.flatMap(({ vid, lastVid = vid, pvid = false }) =>
-    Array.from({ length: lastVid - vid + 1 }, (_, at) => vid + at).filter((one) => !has(one, pvid)),
-  );
-  return missing.length === 0 ? [] : [`${name} does not carry VLAN ${missing.join(', ')}`];
+function portVlanProblems(context: CheckContext, bridge: LinkInfo, end: LinkInfo): Finding[] {
+  const { config } = context.call;
+  const wanted = wantedVlans(config);
+  if (wanted.length === 0) return [];
+  const present = portVlans(context.host, end.index);
+  const isDamage = addedVlanGateway(config, context.prevResult) || isCutOff(bridge, present);
+  const key = config.vlan === 0 ? 'vlanTrunk' : 'vlan';
+  return vlanProblems(present, wanted, end).map((text) => (isDamage ? damage(text) : { key, text }));
 }
 
 /**
@@ -320,9 +312,10 @@ export function vlanProblems(
  * for it. The gateway interface of a VLAN is in prevResult if ADD created one.
  */
 function gatewayProblems(context: CheckContext, bridge: LinkInfo): Finding[] {
-  const { host, call, prevResult } = context;
-  const name = call.config.vlan === 0 ? bridge.name : vlanGatewayName(bridge.name, call.config.vlan);
-  const isNew = call.config.vlan !== 0 && !prevResult.interfaces.some((one) => one.name === name);
+  const { host, call } = context;
+  const { vlan } = call.config;
+  const name = vlan === 0 ? bridge.name : vlanGatewayName(bridge.name, vlan);
+  const isNew = vlan !== 0 && !addedVlanGateway(call.config, context.prevResult);
   const found = (text: string): Finding => (isNew ? { key: 'vlan', text } : damage(text));
   const link = linkByName(host, name);
   if (link === undefined) return [found(`gateway interface ${name} is missing`)];
@@ -330,6 +323,7 @@ function gatewayProblems(context: CheckContext, bridge: LinkInfo): Finding[] {
   const wanted = gatewayAddresses(context);
   const families = new Set<AddressFamily>(wanted.map(({ family }) => family));
   return [
+    ...(vlan === 0 ? [] : vlanGatewayProblems(host, bridge, link, vlan).map(found)),
     ...wanted
       .filter(({ address }) => !present.some((one) => one.address === address && !one.dadFailed))
       .map(({ address }) => found(`${link.name} lacks the gateway address ${address}`)),

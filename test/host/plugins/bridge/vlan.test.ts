@@ -1,5 +1,5 @@
 import * as assert from 'uvu/assert';
-import { vlanProblems } from '../../../../plugins/bridge/check.ts';
+import { isCutOff, vlanProblems } from '../../../../plugins/bridge/check-vlans.ts';
 import { wantedVlans } from '../../../../plugins/bridge/plan.ts';
 import { vlanGatewayPair } from '../../../../plugins/bridge/vlan.ts';
 import {
@@ -109,6 +109,21 @@ test('CHECK of VLANs: every missing one is named, more than wanted is no harm, t
   assert.equal(vlanProblems([{ vid: 7 }, { vid: 10 }, { vid: 12 }], wanted, end), [
     'veth0 does not carry VLAN 7, 11',
   ]);
+});
+
+test('a port is cut off if its bridge filters VLANs and it has none for untagged frames', () => {
+  const bridge = (vlanFiltering: boolean) =>
+    ({ bridge: { vlanFiltering } }) as Parameters<typeof isCutOff>[0];
+  assert.ok(isCutOff(bridge(true), []));
+  assert.ok(
+    isCutOff(bridge(true), [
+      { vid: 1, untagged: true },
+      { vid: 5, lastVid: 9 },
+    ]),
+  );
+  assert.not.ok(isCutOff(bridge(true), [{ vid: 100, pvid: true, untagged: true }]));
+  assert.not.ok(isCutOff(bridge(false), []));
+  assert.not.ok(isCutOff({ bridge: undefined }, []));
 });
 
 const filters = succeeds('ip link add weftprobe type bridge vlan_filtering 1 && ip link del weftprobe');
@@ -228,14 +243,42 @@ function withFiltering(): void {
     const prevResult = add(first, vlan(100));
     const config = network(vlan(100) as Record<string, unknown>);
     succeed('bridge', 'CHECK', first, { ...config, prevResult });
-    sh(`bridge vlan del dev ${prevResult.interfaces[1]?.name} vid 100`);
-    // A port's VLANs may also differ because the configuration changed: a warning.
-    assert.match(warningsOf('CHECK', first, { ...config, prevResult }), /does not carry VLAN 100/);
+    const port = prevResult.interfaces[1]?.name ?? '';
+    const problem = (): string => fail('bridge', 'CHECK', first, { ...config, prevResult }).msg;
+    sh(`bridge vlan del dev ${port} vid 100`);
+    assert.is(problem(), `${port} does not carry VLAN 100`);
+    // prevResult lists the gateway of VLAN 100: the port was in it.
+    sh(`bridge vlan add dev ${port} vid 1 pvid untagged`);
+    assert.is(problem(), `${port} does not carry VLAN 100`);
+    sh(`bridge vlan del dev ${port} vid 1; bridge vlan add dev ${port} vid 100 pvid untagged`);
+    succeed('bridge', 'CHECK', first, { ...config, prevResult });
+    const gatewayPort = /^\S+ (\S+?)@br0\.100/m.exec(sh('ip -o link').replaceAll(': ', ' '))?.[1] ?? '';
+    sh(`bridge vlan del dev ${gatewayPort} vid 100; ip link set br0.100 down`);
+    assert.match(
+      problem(),
+      /gateway interface br0\.100 is down; the port of br0\.100 does not carry VLAN 100/,
+    );
+    sh(`bridge vlan add dev ${gatewayPort} vid 100 pvid untagged; ip link set br0.100 up`);
+    succeed('bridge', 'CHECK', first, { ...config, prevResult });
     assert.equal(add(first, vlan(100)), prevResult);
     succeed('bridge', 'CHECK', first, { ...config, prevResult });
     succeed('bridge', 'DEL', first, config);
     assert.is(link(prevResult.interfaces[1]?.name ?? ''), undefined);
     assert.equal(addressesOf('br0.100'), ['10.88.100.1/24']);
+  });
+
+  test('CHECK of a port without a gateway in its VLAN: fails without any VLAN, warns of another one', () => {
+    const own = { isGateway: false, ipam: {} };
+    const first = at(1);
+    const prevResult = add(first, vlan(7, own));
+    const port = prevResult.interfaces[1]?.name ?? '';
+    const config = network(vlan(7, own) as Record<string, unknown>);
+    // Without a cached configuration, the network's may have changed.
+    const changed = network(vlan(8, own) as Record<string, unknown>);
+    assert.match(warningsOf('CHECK', first, { ...changed, prevResult }), /does not carry VLAN 8/);
+    sh(`bridge vlan del dev ${port} vid 7`);
+    for (const now of [config, changed])
+      assert.match(fail('bridge', 'CHECK', first, { ...now, prevResult }).msg, /does not carry VLAN/);
   });
 
   test('a failed ADD takes the gateway of the VLAN back', () => {
