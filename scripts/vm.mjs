@@ -35,7 +35,7 @@ export const VM_TOOLS = [
 /** Programs that the tests use, and what they need on a small system. */
 const PACKAGES = [
   ...['linux-image-amd64', 'kmod', 'iproute2', 'iptables', 'nftables', 'conntrack', 'procps'],
-  ...['iputils-ping', 'curl', 'strace', 'libatomic1', 'containernetworking-plugins'],
+  ...['iputils-ping', 'curl', 'strace', 'libatomic1', 'containernetworking-plugins', 'socat'],
 ];
 /** What the initial RAM disk needs before the root file system, with its modules, is there. */
 const MODULES = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4', '9pnet_virtio', '9p'];
@@ -55,7 +55,8 @@ export async function runMachines(root, args) {
   let failed = 0;
   for (const release of releases.length > 0 ? releases : RELEASES) {
     const folder = resolve(root, 'dist/tools/vm', release);
-    if (!existsSync(`${folder}/root.ext4`)) makeMachine(folder, release);
+    if (!existsSync(`${folder}/root.ext4`) || readText(`${folder}/packages`) !== PACKAGES.join())
+      makeMachine(folder, release);
     makeInitrd(root, folder);
     process.stdout.write(`\n== Debian ${release}\n`);
     failed |= await boot(root, folder, parts.length > 0 ? parts : DEFAULT_PARTS);
@@ -81,9 +82,15 @@ function makeMachine(folder, release) {
       rmSync(`${tree}/${left}`, { recursive: true, force: true });
     run('mke2fs', ['-q', '-t', 'ext4', '-d', tree, `${folder}/root.partial`, '1500M']);
     run('mv', [`${folder}/root.partial`, `${folder}/root.ext4`]);
+    writeFileSync(`${folder}/packages`, PACKAGES.join());
   } finally {
     rmSync(tree, { recursive: true, force: true });
   }
+}
+
+/** @param {string} file */
+function readText(file) {
+  return existsSync(file) ? readFileSync(file, 'utf8') : '';
 }
 
 /**

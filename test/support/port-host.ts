@@ -1,6 +1,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts';
+import { TIME_FACTOR } from './suite.ts';
 import { run, sh, type Variant } from './variants.ts';
 import { errorOf, runPluginProcess, variables, type Attachment } from './plugin.ts';
 import type { PluginName } from './executables.ts';
@@ -119,7 +120,7 @@ export function ask(
   port: number,
   options: { sourcePort?: number; patience?: number } = {},
 ): string {
-  const { sourcePort = 0, patience = 1_500 } = options;
+  const { sourcePort = 0, patience = 1_500 * TIME_FACTOR } = options;
   const words = [
     process.execPath,
     '--no-warnings',
@@ -140,7 +141,7 @@ export function ask(
 
 /** Waits: link-local addresses take a second or two before IPv6 neighbours find each other. */
 export function reachesOutside(name: string): void {
-  const end = Date.now() + 20_000;
+  const end = Date.now() + 20_000 * TIME_FACTOR;
   for (const address of [OUTSIDE.ipv4, OUTSIDE.ipv6]) {
     while (!ask(name, 'udp', address, 80, { patience: 500 }).startsWith('out'))
       if (Date.now() > end) throw new Error(`${name} never reached ${address}`);

@@ -20,11 +20,11 @@ export interface Suite {
 }
 
 /** On a slow machine (`npm run vm`: an emulated processor) every limit is multiplied. */
-const FACTOR = Number(process.env['WEFT_TEST_TIME_FACTOR'] ?? 1);
+export const TIME_FACTOR = Number(process.env['WEFT_TEST_TIME_FACTOR'] ?? 1);
 
 /** @param options.limit seconds a single test may take (default 20) */
 export function suite(name: string, options: { limit?: number } = {}): Suite {
-  const limit = (options.limit ?? 20) * FACTOR;
+  const limit = (options.limit ?? 20) * TIME_FACTOR;
   const inner = uvuSuite(name);
   const add = (title: string, body: TestBody): void => {
     tell({ event: 'registered', suite: name, title });

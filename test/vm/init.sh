@@ -11,6 +11,8 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
+# Tests set its sysctls; a Nomad client loads it at boot.
+modprobe br_netfilter
 echo "kernel $(uname -r), $(iptables --version), $(nft --version)"
 sh /out/command 2>&1
 echo $? >/out/status

@@ -1,10 +1,13 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { checked, libc } from '../../../../shared/kernel/libc.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
+import { findProgram } from '../../../../shared/process/run.ts';
+import { TIME_FACTOR } from '../../../support/suite.ts';
 import { run } from '../../../support/variants.ts';
 
 /**
- * SCTP without SCTP: kernels of small machines have no such sockets, but every kernel forwards and translates its packets. The
+ * SCTP without SCTP: many kernels have no such sockets (those that have are asked for an association below), but every kernel forwards and translates its packets. The
  * first packet of an association is sent by a raw socket, and counted where it arrives.
  */
 export function sendInit(namespace: string, address: string, port: number): void {
@@ -32,7 +35,38 @@ export function arrivals(namespace: string, port: number): number {
   return Number(seen());
 }
 
+/** Why there can be no SCTP sockets here; undefined where there can. */
+export function missingForSctp(): string | undefined {
+  if (findProgram('socat') === undefined) return 'socat is not installed';
+  try {
+    closeSync(checked('socket', libc().socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP)));
+    return undefined;
+  } catch {
+    return 'this kernel has no SCTP sockets';
+  }
+}
+
+/** A server that sends back what it gets. */
+export function listenSctp(namespace: string, port: number): ChildProcess {
+  return spawn('ip', ['netns', 'exec', namespace, 'socat', `SCTP4-LISTEN:${port},fork`, 'EXEC:cat']);
+}
+
+/** @returns what the server sends back within 2 s for each try; '' without an association. The server may still be starting */
+export function askSctp(namespace: string, address: string, port: number, text: string): string {
+  const words = ['netns', 'exec', namespace, 'socat', '-t', '5', '-', `SCTP4:${address}:${port}`];
+  for (let tries = 0; tries < 5; tries++) {
+    const { stdout } = spawnSync('ip', words, {
+      input: text,
+      encoding: 'utf8',
+      timeout: 2_000 * TIME_FACTOR,
+    });
+    if (stdout !== '') return stdout;
+  }
+  return '';
+}
+
 const AF_INET = 2;
+const SOCK_STREAM = 1;
 const SOCK_RAW = 3;
 const IPPROTO_SCTP = 132;
 

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { sh } from '../../../support/variants.ts';
 import { add, call, scene, tcp, udp, type Filter } from '../../../support/portmap-scene.ts';
-import { arrivals, sendInit } from './sctp.ts';
+import { arrivals, askSctp, listenSctp, missingForSctp, sendInit } from './sctp.ts';
 import { ask, HOST, OUTSIDE } from '../../../support/port-host.ts';
 
 /** The portmap executable on a real kernel; the same for every packet filter. */
@@ -29,6 +29,22 @@ export function trafficCases(filter: Filter): void {
     sendInit('outside', HOST.ipv4, 9002);
     assert.is(arrivals('c1', 8080), before + 1);
   });
+
+  const noSockets = missingForSctp();
+  const association = 'an SCTP association from outside: data both ways, to the mapped port only';
+  if (noSockets !== undefined) s.test.skip(association, noSockets);
+  else {
+    s.test(association, () => {
+      add(s.c1, [{ hostPort: 9002, containerPort: 8080, protocol: 'sctp' }]);
+      const server = listenSctp('c1', 8080);
+      try {
+        assert.is(askSctp('outside', HOST.ipv4, 9002, 'hello'), 'hello');
+        assert.is(askSctp('outside', HOST.ipv4, 9001, 'hello'), '');
+      } finally {
+        server.kill();
+      }
+    });
+  }
 
   s.test('traffic to other hosts is let alone', () => {
     add(s.c1, [tcp(8080), udp(8080)]);
