@@ -27,11 +27,12 @@ const root = resolve(import.meta.dirname, '..');
 const { values } = parseArgs({ options: { executable: { type: 'string' }, out: { type: 'string' } } });
 const weft = join(root, 'dist/bin/weft');
 const folder = resolve(values.out ?? join(root, 'dist/packages'));
-const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const { version, author: maintainer } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const date = releaseDate();
 const release = {
   root,
   version,
+  maintainer,
   date,
   executable: resolve(values.executable ?? weft),
   commands: subCommands(),

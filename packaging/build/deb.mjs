@@ -4,7 +4,6 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { compressed, filesIn, settle } from './tree.mjs';
 
-export const MAINTAINER = 'The Weft authors <weft@users.noreply.github.com>';
 const ARCHITECTURES = /** @type {Record<string, string>} */ ({ x64: 'amd64', arm64: 'arm64' });
 const SCRIPTS = ['postinst', 'prerm', 'postrm'];
 
@@ -13,12 +12,12 @@ const SCRIPTS = ['postinst', 'prerm', 'postrm'];
  * @param {string} [compression] of dpkg-deb: xz, which also Debian 11 reads
  * @returns {string} the package
  */
-export function makeDeb({ root, version, date }, tree, work, folder, compression = 'xz') {
+export function makeDeb({ root, version, maintainer, date }, tree, work, folder, compression = 'xz') {
   const staged = join(work, 'deb');
   cpSync(tree, staged, { recursive: true, verbatimSymlinks: true });
   const doc = join(staged, 'usr/share/doc/weft');
   writeFileSync(join(doc, 'copyright'), readFileSync(join(root, 'packaging/debian/copyright')));
-  writeFileSync(join(doc, 'changelog.gz'), compressed(changelog(version, date)));
+  writeFileSync(join(doc, 'changelog.gz'), compressed(changelog(version, maintainer, date)));
   writeFileSync(join(doc, 'NEWS.md.gz'), compressed(readFileSync(join(root, 'CHANGELOG.md'), 'utf8')));
   mkdirSync(join(staged, 'usr/share/lintian/overrides'), { recursive: true });
   const overrides = readFileSync(join(root, 'packaging/debian/lintian-overrides'));
@@ -33,7 +32,7 @@ export function makeDeb({ root, version, date }, tree, work, folder, compression
   const fields = readFileSync(join(root, 'packaging/debian/control'), 'utf8')
     .replace('VERSION', version)
     .replace('ARCHITECTURE', architecture)
-    .replace('MAINTAINER', MAINTAINER)
+    .replace('MAINTAINER', maintainer)
     .replace('SIZE', String(sizes.reduce((sum, size) => sum + size, 0)));
   writeFileSync(join(control, 'control'), fields);
   writeFileSync(
@@ -57,10 +56,10 @@ export function makeDeb({ root, version, date }, tree, work, folder, compression
   return file;
 }
 
-/** @param {string} version @param {Date} date */
-function changelog(version, date) {
+/** @param {string} version @param {string} maintainer @param {Date} date */
+function changelog(version, maintainer, date) {
   const time = date.toUTCString().replace('GMT', '+0000');
-  return `weft (${version}) unstable; urgency=medium\n\n  * Release ${version}: /usr/share/doc/weft/NEWS.md.gz.\n\n -- ${MAINTAINER}  ${time}\n`;
+  return `weft (${version}) unstable; urgency=medium\n\n  * Release ${version}: /usr/share/doc/weft/NEWS.md.gz.\n\n -- ${maintainer}  ${time}\n`;
 }
 
 /** @param {string} file */

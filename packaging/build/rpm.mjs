@@ -9,7 +9,7 @@ const ARCHITECTURES = /** @type {Record<string, string>} */ ({ x64: 'x86_64', ar
  * @param {import('./tree.mjs').Release} release @param {string} tree of makeTree @param {string} work @param {string} folder
  * @returns {string} the package
  */
-export function makeRpm({ root, version, date }, tree, work, folder) {
+export function makeRpm({ root, version, maintainer, date }, tree, work, folder) {
   const staged = join(work, 'rpm-tree');
   cpSync(tree, staged, { recursive: true, verbatimSymlinks: true });
   mkdirSync(join(staged, 'usr/share/zsh/site-functions'), { recursive: true });
@@ -28,6 +28,7 @@ export function makeRpm({ root, version, date }, tree, work, folder) {
     spec,
     readFileSync(join(root, 'packaging/rpm/weft.spec'), 'utf8')
       .replaceAll('@VERSION@', version)
+      .replaceAll('@MAINTAINER@', maintainer)
       .replaceAll('@TREE@', staged)
       .replaceAll('@DATE@', day),
   );
@@ -41,6 +42,6 @@ export function makeRpm({ root, version, date }, tree, work, folder) {
     stdio: 'inherit',
   });
   const [name = ''] = readdirSync(join(out, architecture));
-  renameSync(join(out, architecture, name), join(folder, name));
+  cpSync(join(out, architecture, name), join(folder, name));
   return join(folder, name);
 }

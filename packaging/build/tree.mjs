@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -20,6 +21,7 @@ import { configurationPage, weftPage } from './manual.mjs';
  * @typedef {object} Release
  * @property {string} root        the repository
  * @property {string} version
+ * @property {string} maintainer  author in package.json
  * @property {Date} date          every time in the packages
  * @property {string} executable
  * @property {readonly import('./manual.mjs').SubCommand[]} commands
@@ -30,8 +32,8 @@ export function makeTree({ root, version, date, executable, commands }, tree) {
   const day = date.toISOString().slice(0, 10);
   /** @param {string} path @param {string | Buffer} content */
   const write = (path, content) => {
-    mkdirSync(dirname(join(tree, path)), { recursive: true, mode: 0o755 });
-    writeFileSync(join(tree, path), content, { mode: 0o644 });
+    mkdirSync(dirname(join(tree, path)), { recursive: true });
+    writeFileSync(join(tree, path), content);
   };
   /** @param {string} path */
   const read = (path) => readFileSync(join(root, path), 'utf8');
@@ -68,10 +70,8 @@ export function compressed(text) {
 export function settle(path, date) {
   for (const entry of readdirSync(path, { withFileTypes: true })) {
     const file = join(path, entry.name);
-    if (entry.isDirectory()) {
-      chmodSync(file, 0o755);
-      settle(file, date);
-    }
+    if (entry.isDirectory()) settle(file, date);
+    if (entry.isFile()) chmodSync(file, (statSync(file).mode & 0o100) === 0 ? 0o644 : 0o755);
     lutimesSync(file, date, date);
   }
   chmodSync(path, 0o755);
