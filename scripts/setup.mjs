@@ -68,9 +68,10 @@ export const PACKAGE_TEST_TOOLS = [
   {
     command: 'debootstrap',
     debian: 'debootstrap',
-    why: 'makes new systems of Debian to install the .deb in',
+    why: 'makes new systems of Debian and Ubuntu to install the .deb in',
   },
   { command: 'lintian', debian: 'lintian', why: 'checks the .deb' },
+  { command: 'rpmlint', debian: 'rpmlint', why: 'checks the .rpm' },
 ];
 
 /** Set-up cannot continue; the message is shown without a stack trace. */

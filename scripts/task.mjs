@@ -90,7 +90,7 @@ async function build(options) {
 }
 
 /**
- * dist/packages. With --test, installs the packages in new systems of Debian 12 and 13 and checks them with lintian and rpm instead.
+ * dist/packages. With --test, installs the packages in new systems of Debian and Ubuntu and checks them with lintian, rpmlint and rpm instead.
  * @param {string[]} options
  */
 async function packages(options) {

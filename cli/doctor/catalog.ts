@@ -93,9 +93,21 @@ const BY_GROUP = {
       'firewalld manages iptables',
       'each reload of firewalld deletes the rules of running allocations',
     ),
+    'ufw-reload': warning(
+      'ufw manages the built-in chains',
+      'each reload of ufw deletes the rules of running allocations',
+    ),
     'nomad-admin': warning(
       "Nomad's rule in its admin chain is missing",
       'new connections to published ports are dropped where the policy of FORWARD is DROP',
+    ),
+    'port-elsewhere': error(
+      'a rule before those of portmap takes a published port',
+      'the allocation gets no connection at this port, although Nomad shows it as its own',
+    ),
+    'policy-not-enforced': warning(
+      'the policy of weft.json is not in force',
+      'an ADD enforces it: until then, allocations reach what the file denies, or not what it allows',
     ),
     'rules-missing': error(
       'rules of a running allocation are missing',

@@ -9,6 +9,7 @@ import { allocationReport } from './allocation.ts';
 import { CAPACITY_CHECKS } from './capacity.ts';
 import { CATALOG, GROUPS } from './catalog.ts';
 import { CONFIGURATION_CHECKS } from './configuration.ts';
+import { FIREWALL_CHECKS } from './firewalls.ts';
 import { levelOf, type Check, type Finding, type NotChecked, type Report } from './finding.ts';
 import { ThisHost, type DoctorOptions, type Host } from './host.ts';
 import { KERNEL_CHECKS } from './kernel.ts';
@@ -49,6 +50,7 @@ const OPTIONS = {
 const CHECKS: readonly Check<Host>[] = [
   ...KERNEL_CHECKS,
   ...PACKET_FILTER_CHECKS,
+  ...FIREWALL_CHECKS,
   ...NETWORK_CHECKS,
   ...CAPACITY_CHECKS,
   ...PLUGIN_CHECKS,

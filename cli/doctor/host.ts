@@ -37,6 +37,8 @@ export interface IptablesTable {
   readonly state: TableState;
 }
 
+export const PROGRAMS = { ipv4: 'iptables', ipv6: 'ip6tables' } as const;
+
 /** What the checks ask of this host. Each answer is found once; nothing is changed. */
 export interface Host {
   readonly options: DoctorOptions;

@@ -1,8 +1,7 @@
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
-import { commentOf, isUnmanaged, jumpOf, ruleKey } from '../../shared/packetfilter/compare.ts';
+import { isUnmanaged, jumpOf, ruleKey } from '../../shared/packetfilter/compare.ts';
 import { mayDropForwarded, uplinkOf } from '../../shared/packetfilter/forward-warnings.ts';
 import { needTools, runTool } from '../../shared/packetfilter/iptables/tools.ts';
-import { attachmentOfComment } from '../../shared/packetfilter/names.ts';
 import type { Family, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
 import { chooseDriver } from '../../shared/packetfilter/select.ts';
 import { findForwardDrops } from '../../shared/packetfilter/verdict/forward-drops.ts';
@@ -11,21 +10,20 @@ import { formatCidr } from '../../shared/net/address.ts';
 import { subnetsOf, type Network } from './networks.ts';
 import type { Check, Finding } from './finding.ts';
 import { missingRules } from './missing-rules.ts';
-import type { Host, IptablesTable } from './host.ts';
+import { PROGRAMS, type Host, type IptablesTable } from './host.ts';
+import { managerOf } from './firewalls.ts';
+import { orphanedRules } from './orphaned-rules.ts';
 
 export const PACKET_FILTER_CHECKS: readonly Check<Host>[] = [
   { name: 'programs of iptables', group: 'packet filter', run: programs },
   { name: 'rules of nftables in tables of iptables', group: 'packet filter', run: nativeRules },
   { name: 'variants of iptables', group: 'packet filter', run: variants },
   { name: 'forwarded packets', group: 'packet filter', run: forwardedPackets },
-  { name: 'firewalld', group: 'packet filter', run: firewalld },
   { name: "Nomad's admin chain", group: 'packet filter', run: adminChain },
   { name: 'rules of running allocations', group: 'packet filter', run: missingRules },
   { name: 'rules of allocations that are gone', group: 'packet filter', run: orphanedRules },
   { name: 'duplicated rules', group: 'packet filter', run: duplicatedRules },
 ];
-
-const PROGRAMS = { ipv4: 'iptables', ipv6: 'ip6tables' } as const;
 
 /** Nomad lists the tables `filter` and `nat` for each allocation. */
 function programs(host: Host): Finding[] {
@@ -123,9 +121,14 @@ function forwardedPackets(host: Host): Finding[] {
       id: 'forward-drop',
       what: `${where}${managerOf(what)} ${what}`,
       where,
-      remedy: commands.join('; '),
+      remedy: commands.map((command) => lasting(command, what)).join('; '),
     }),
   );
+}
+
+/** Docker puts its chains before rules of others when it starts, and keeps those of operators in DOCKER-USER. */
+function lasting(command: string, what: string): string {
+  return managerOf(what) === ' (Docker)' ? command.replace(/ -I FORWARD /, ' -I DOCKER-USER ') : command;
 }
 
 const FAMILIES = ['ipv4', 'ipv6'] as const;
@@ -154,38 +157,6 @@ function packetsOf(
         : []),
     ];
   });
-}
-
-/** Programs that are known by the names of their chains and tables. */
-const MANAGERS: readonly (readonly [RegExp, string])[] = [
-  [/\bDOCKER\b|\bDOCKER-/, 'Docker'],
-  [/\bufw6?-/, 'ufw'],
-  [/\bLIBVIRT_/, 'libvirt'],
-  [/\bKUBE-/, 'kube-proxy'],
-  [/\bfirewalld\b/, 'firewalld'],
-];
-
-function managerOf(text: string): string {
-  const manager = MANAGERS.find(([pattern]) => pattern.test(text))?.[1];
-  return manager === undefined ? '' : ` (${manager})`;
-}
-
-/** With its back end nftables, firewalld touches its own table only. */
-function firewalld(host: Host): Finding[] {
-  const config = host.text('/etc/firewalld/firewalld.conf') ?? '';
-  if (
-    host.text('/run/firewalld.pid') === undefined ||
-    !/^\s*FirewallBackend\s*=\s*iptables\s*$/m.test(config)
-  )
-    return [];
-  return [
-    {
-      id: 'firewalld-reload',
-      what: 'firewalld runs with FirewallBackend=iptables',
-      where: '/etc/firewalld/firewalld.conf',
-      remedy: `sed -i 's/^FirewallBackend=.*/FirewallBackend=nftables/' /etc/firewalld/firewalld.conf; systemctl restart firewalld`,
-    },
-  ];
 }
 
 /** Nomad adds this rule for every allocation of its own network, after it made sure that the chain exists. */
@@ -238,35 +209,6 @@ function adminChain(host: Host): Finding[] {
 
 function accepts({ target }: Rule): boolean {
   return target.kind === 'accept';
-}
-
-/** Rules with the comment of an attachment; those of the firewall plugin carry an address only. */
-function orphanedRules(host: Host): Finding[] {
-  const attachments = host.attachments();
-  const isKnown = (network: string, containerId: string): boolean =>
-    attachments.some(
-      (one) => one.network === network && one.containerId === containerId && one.state !== 'gone',
-    );
-  const byContainer = new Map<string, { count: number; where: Set<string> }>();
-  for (const { variant, state } of host.iptablesTables().filter(({ state: { table } }) => table === 'nat')) {
-    for (const chain of ['POSTROUTING', 'CNI-HOSTPORT-DNAT']) {
-      for (const rule of state.chains.get(chain) ?? []) {
-        const owner = isUnmanaged(rule) ? undefined : attachmentOfComment(commentOf(rule) ?? '');
-        if (owner === undefined || isKnown(owner.network, owner.containerId)) continue;
-        const key = `${owner.network}/${owner.containerId}`;
-        const known = byContainer.get(key) ?? { count: 0, where: new Set() };
-        known.count += 1;
-        known.where.add(`chain ${chain} of ${PROGRAMS[state.family]}-${variant}`);
-        byContainer.set(key, known);
-      }
-    }
-  }
-  return [...byContainer].map(([container, { count, where }]) => ({
-    id: 'rules-orphaned',
-    what: `${count} ${count === 1 ? 'rule' : 'rules'} of ${container}, which is gone`,
-    where: [...where].join(', '),
-    remedy: 'weft gc',
-  }));
 }
 
 /** Of the chains that hold rules of attachments, and of the jumps to them. */

@@ -1,5 +1,6 @@
 /**
- * Installs the packages of dist/packages in new systems of Debian 12 and 13 (debootstrap), upgrades, removes and purges them; lintian; rpm.
+ * Installs the packages of dist/packages in new systems of Debian 12 and 13 and Ubuntu 24.04 (debootstrap), upgrades, removes and purges
+ * them; lintian; rpmlint; rpm.
  * usage: npm run package -- --test   (WEFT_ROOTS: directory that keeps the new systems; default dist/tools/debian)
  */
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -13,8 +14,15 @@ const systems = process.env['WEFT_ROOTS'] ?? join(root, 'dist/tools/debian');
 const [deb = ''] = globSync(`${packages}/*.deb`);
 const [rpm = ''] = globSync(`${packages}/*.rpm`);
 
-/** Ubuntu is not among Debian's mirrors: its releases were not run. */
-const SUITES = ['bookworm', 'trixie'];
+const DEBIAN = ['http://deb.debian.org/debian'];
+/** Debian's debootstrap knows no release of Ubuntu after its own, whose script they all share; nor is its keyring in Debian. */
+const UBUNTU = ['https://archive.ubuntu.com/ubuntu', 'gutsy'];
+const UBUNTU_KEYRING = '/usr/share/keyrings/ubuntu-archive-keyring.gpg';
+const SUITES: Readonly<Record<string, readonly string[]>> = {
+  bookworm: DEBIAN,
+  trixie: DEBIAN,
+  noble: UBUNTU,
+};
 
 function check(title: string, work: () => void): void {
   try {
@@ -58,13 +66,15 @@ function checkRpm(): void {
 }
 
 /** On an overlay of a new system, with Debian's reference plugins in /opt/cni/bin. */
-function checkSuite(suite: string): void {
+function checkSuite(suite: string, source: readonly string[]): void {
   const system = join(systems, suite);
   mkdirSync(systems, { recursive: true });
-  if (!existsSync(join(system, 'usr/bin/dpkg')))
-    execFileSync('debootstrap', ['--variant=minbase', suite, system, 'http://deb.debian.org/debian'], {
+  if (!existsSync(join(system, 'usr/bin/dpkg'))) {
+    const trust = source !== UBUNTU ? [] : [ubuntuTrust()];
+    execFileSync('debootstrap', ['--variant=minbase', ...trust, suite, system, ...source], {
       stdio: ['ignore', 'ignore', 'inherit'],
     });
+  }
   const work = mkdtempSync('/var/tmp/weft-deb-');
   try {
     const upgraded = nextVersion(work);
@@ -77,6 +87,11 @@ function checkSuite(suite: string): void {
   } finally {
     rmSync(work, { recursive: true });
   }
+}
+
+/** Without Ubuntu's keyring, TLS alone authenticates its mirror. */
+function ubuntuTrust(): string {
+  return existsSync(UBUNTU_KEYRING) ? `--keyring=${UBUNTU_KEYRING}` : '--no-check-gpg';
 }
 
 /** The same files as a later version, not compressed. */
@@ -135,6 +150,10 @@ echo 'Acme bridge 7' | sed 's/.*/#!\\/bin\\/sh\\necho "&"/' >opt/cni/bin/bridge
 `;
 
 check('lintian', () => run('lintian', '--allow-root', '--fail-on', 'error,warning', deb));
+check('rpmlint', () => {
+  const said = run('rpmlint', '-c', join(root, 'packaging/rpm/rpmlint.toml'), rpm);
+  assert.match(said, /0 errors, 0 warnings/, said);
+});
 check('rpm -qp, unpacked files', checkRpm);
-for (const suite of SUITES)
-  check(`${suite}: install, upgrade, disable, remove, purge`, () => checkSuite(suite));
+for (const [suite, source] of Object.entries(SUITES))
+  check(`${suite}: install, upgrade, disable, remove, purge`, () => checkSuite(suite, source));

@@ -35,14 +35,18 @@ export const PLUGINS = '/opt/plugins';
 export const LISTS = '/opt/lists';
 
 export function sh(command: string): string {
-  return execFileSync('sh', ['-ec', command], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:${OWN_PATH}` };
+  return execFileSync('sh', ['-ec', command], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], env });
 }
+
+/** Has `weft`, for remedies. */
+const OWN_PATH = '/opt/own-path';
 
 /** An uplink with a default route, plugins, and no allocation. */
 export function makeHost(): void {
   sh(`ip link add up0 type veth peer name up0peer; ip link set up0 up; ip link set up0peer up
     ip address add 192.0.2.2/24 dev up0; ip route add default via 192.0.2.1
-    mkdir -p ${LISTS} ${PLUGINS}`);
+    mkdir -p ${LISTS} ${PLUGINS} ${OWN_PATH}; ln -s ${executable('weft')} ${OWN_PATH}/weft`);
   for (const name of ['loopback', 'bridge', 'host-local', 'firewall', 'portmap'])
     script(`${PLUGINS}/${name}`, `echo "CNI ${name} plugin v1.9.1"`);
   script(`${PLUGINS}/consul-cni`, 'echo "CNI consul-cni plugin v2.1.0"');

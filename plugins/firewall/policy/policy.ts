@@ -80,6 +80,20 @@ export function checkPolicy(
   );
 }
 
+/** For doctor: how the table differs from the policy of the file; undefined if it does not. */
+export function policyDifference(policy: NodePolicy, bridges: readonly string[]): string | undefined {
+  if (!hasNftables()) return isPolicy(policy) ? 'this kernel has no nf_tables' : undefined;
+  return readNft((reader) => {
+    if (!isPolicy(policy))
+      return reader.hasTable(POLICY_TABLE)
+        ? 'the file has none, and table inet weft_policy is there'
+        : undefined;
+    return bridges
+      .map((bridge) => missingFromTable(reader, policy, [bridge]))
+      .find((one) => one !== undefined);
+  });
+}
+
 /**
  * For repair: the requests that complete the policy that an ADD of these containers has enforced. One that the file states only since then waits
  * for the next ADD.
