@@ -80,7 +80,10 @@ function notInstalled(type: string, file: string, cniPath: readonly string[]): F
     id: 'conflist-plugin',
     what: `plugin ${type} is not in ${cniPath.join(':')}`,
     where: file,
-    remedy: `install ${type}, or remove it from ${file}`,
+    remedy:
+      pluginNamed(type) === undefined
+        ? `install ${type}, or remove it from ${file}`
+        : `weft install --bin-dir ${cniPath[0] ?? ''}`,
   };
 }
 

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import {
   addAllocation,
@@ -8,7 +7,6 @@ import {
   sh,
   suiteOfFaults,
 } from '../../../support/doctor.ts';
-import { executable } from '../../../support/executables.ts';
 
 const NOMAD = new URL('../../../../conflist/nomad.conflist', import.meta.url).pathname;
 const RESULTS = '/var/lib/cni/results';
@@ -136,7 +134,6 @@ const test = suiteOfFaults('weft doctor: network and capacity', {
         make: "printf 'dead\\r\\neth0' > /run/cni/blue/10.71.0.99; touch -d '1 hour ago' /run/cni/blue/10.71.0.99",
         id: 'leases-stale',
         where: 'network blue: /var/run/cni/blue/10.71.0.99',
-        remedy: () => void execFileSync(executable('weft'), ['gc']),
         printed: /^weft gc$/,
       },
       {

@@ -23,10 +23,8 @@ test.before(() => {
   addAllocation(ID, NOMAD, '--port', '8080:80');
 });
 
-test('a healthy node with the real executables: nothing found, exit status 0, within 2 s', async () => {
-  const began = process.cpuUsage();
+test('a healthy node with the real executables: nothing found, exit status 0', async () => {
   const { status, text, stderr } = await runDoctor('--cni-path', binDir);
-  assert.ok(process.cpuUsage(began).user < 2_000_000);
   assert.is(
     text,
     `kernel         ok
@@ -44,6 +42,17 @@ no problem found by the checks that could run
 `,
   );
   assert.equal([status, stderr], [0, '']);
+});
+
+test('the check of a node takes less than 2 s of processor time, plugins included', () => {
+  const times =
+    sh(`${executable('weft')} doctor --cni-path ${binDir} >/dev/null; times`).split('\n')[1] ?? '';
+  const spent = [...times.matchAll(/(\d+)m([\d.]+)s/g)].map(
+    ([, minutes, seconds]) => Number(minutes) * 60 + Number(seconds),
+  );
+  assert.is(spent.length, 2, times);
+  const seconds = (spent[0] ?? 0) + (spent[1] ?? 0);
+  assert.ok(seconds > 0.05 && seconds < 2, times);
 });
 
 test('a warning: exit status 1', async () => {

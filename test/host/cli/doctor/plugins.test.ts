@@ -85,7 +85,11 @@ const lists: readonly Fault[] = [
 ];
 
 const test = suiteOfFaults('weft doctor: plugins', {
-  before: makeHost,
+  before: () => {
+    makeHost();
+    // weft install also installs the command.
+    sh('mount -t tmpfs tmpfs /usr/local/bin');
+  },
   doctor: ['--cni-path', `${PLUGINS}:${OTHER}`],
   rounds: [
     [
@@ -167,8 +171,15 @@ const test = suiteOfFaults('weft doctor: plugins', {
         make: `chmod 777 ${OTHER}`,
         id: 'plugin-writable',
         where: OTHER,
-        remedy: `chmod 755 ${OTHER}`,
-        printed: /^chmod go-w/,
+      },
+    ],
+    // Last: it replaces the prepared plugins by those of Weft.
+    [
+      {
+        fault: 'a plugin is missing, and the printed command installs it',
+        make: `rm ${PLUGINS}/loopback; rm -r ${OTHER}`,
+        id: 'plugin-missing',
+        where: `${PLUGINS}/loopback`,
       },
     ],
   ],
