@@ -41,9 +41,9 @@ const PACKAGES = [
 const MODULES = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4', '9pnet_virtio', '9p'];
 const MEMORY_MB = 3072;
 /** How much longer a test may take on an emulated processor. */
-const SLOWNESS = 6;
+const SLOWNESS = 12;
 /** For all test files of one kernel. */
-const TIMEOUT_MINUTES = 40;
+const TIMEOUT_MINUTES = 60;
 
 /**
  * @param {string} root the repository @param {string[]} args releases, and parts of paths of test files

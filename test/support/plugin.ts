@@ -1,3 +1,4 @@
+import { TIME_FACTOR } from './suite.ts';
 import { spawn, spawnSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import type { CniErrorJson } from '../../shared/cni/errors.ts';
@@ -27,7 +28,7 @@ export interface ProcessOutcome {
 }
 
 /** No call of a plugin may take longer unless the test says so; it is killed then, and `exitCode` is null. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 30_000 * TIME_FACTOR;
 
 /** One run of a plugin's executable, as a runtime starts it: nothing of this process's environment is inherited. */
 export function runPluginProcess(name: PluginName, call: ProcessCall): ProcessOutcome {

@@ -29,7 +29,7 @@ const dist = resolve(import.meta.dirname, '../../dist');
 /** What a blocked test gets on top of its own limit before the whole file is killed. */
 const GRACE_SECONDS = 5;
 /** A file between tests (importing, hooks) may not be silent for longer. */
-const SILENCE_SECONDS = 120;
+const SILENCE_SECONDS = 120 * Number(process.env['WEFT_TEST_TIME_FACTOR'] ?? 1);
 const SLOW_SECONDS = 2;
 
 /** Files of test/unit run as they are, as any user; all others need root and namespaces of their own. */
