@@ -83,6 +83,7 @@ export function desiredOf(
   return {
     iptables: parts.flatMap(({ iptables }) => iptables),
     nftables: parts.flatMap(({ nftables }) => nftables),
+    sharesPorts: parts.some(({ sharesPorts }) => sharesPorts === true),
     settings: parts.flatMap(({ settings }) => settings),
   };
 }

@@ -19,8 +19,17 @@ export function missingPieces(desired: Desired): string[] {
       return describeMissing(wanted, missingRules(state, wanted));
     }),
     ...missingObjects(desired),
-    ...desired.settings.flatMap((setting) => setting.missing()),
+    ...missingSettings(desired),
   ];
+}
+
+/** The same right after {@link restorePieces}, which throws if a transaction fails. */
+export function missingAfterRestoring(desired: Desired): string[] {
+  return [...(desired.sharesPorts === true ? missingObjects(desired) : []), ...missingSettings(desired)];
+}
+
+function missingSettings({ settings }: Desired): string[] {
+  return settings.flatMap((setting) => setting.missing());
 }
 
 /**
@@ -52,7 +61,16 @@ interface DrivenTable {
 }
 
 /** In the order in which ADD creates them. */
-function tablesOf({ iptables }: Desired): DrivenTable[] {
+function tablesOf(desired: Desired): DrivenTable[] {
+  const known = TABLES.get(desired) ?? computeTables(desired);
+  TABLES.set(desired, known);
+  return known;
+}
+
+/** One repair needs them several times. */
+const TABLES = new WeakMap<Desired, DrivenTable[]>();
+
+function computeTables({ iptables }: Desired): DrivenTable[] {
   const drivers = new Map<boolean, PacketFilterDriver>();
   const driverFor = (rawArgs: boolean): PacketFilterDriver => {
     const driver = drivers.get(rawArgs) ?? chooseDriver({ rawArgs });

@@ -6,7 +6,7 @@ import { isUndisturbed, MARKS_DIRECTORY } from '../../shared/cni/call-marks.ts';
 import { withCallScope } from '../../shared/kernel/call-scope.ts';
 import { withCallDeadline } from '../../shared/kernel/deadline.ts';
 import { desiredOf, repairables, type Repairable, type Role } from './calls.ts';
-import { missingPieces, restorePieces } from './host-rules.ts';
+import { missingAfterRestoring, missingPieces, restorePieces } from './host-rules.ts';
 import type { Desired } from '../../shared/packetfilter/desired.ts';
 
 export interface RepairReport {
@@ -38,22 +38,15 @@ function compareAndRestore(roles: readonly Role[], write: boolean): RepairReport
   const problems = new Set<string>();
   const problem = (line: string): void => void problems.add(line);
   const running = inventory({ searchNamespaces: false }).filter(({ state }) => state === 'running');
-  const attachments = repairables(roles, running, problem).filter(isAsAdded);
-  let desired = desiredOf(roles, attachments, problem);
-  let missing = missingPieces(desired);
+  const attachments = connected(repairables(roles, running, problem).filter(isAsAdded), problem);
+  const desired = desiredOf(roles, attachments, problem);
+  const missing = missingPieces(desired);
   let left = missing;
-  if (missing.length > 0) {
-    const connected = attachments.filter((one) => hasItsAddress(one, problem));
-    if (connected.length < attachments.length) {
-      desired = desiredOf(roles, connected, problem);
-      left = missing = missingPieces(desired);
-    }
-    for (let round = 1; write && left.length > 0 && round <= MOST_ROUNDS; round++) {
-      const before = left.length;
-      restorePieces(desired, () => stillValid(roles, connected, desired, problem));
-      left = missingPieces(stillValid(roles, connected, desired, problem));
-      if (left.length === before) break;
-    }
+  for (let round = 1; write && left.length > 0 && round <= MOST_ROUNDS; round++) {
+    const before = left.length;
+    restorePieces(desired, () => stillValid(roles, attachments, desired, problem));
+    left = missingAfterRestoring(stillValid(roles, attachments, desired, problem));
+    if (left.length === before) break;
   }
   return {
     attachments: attachments.length,
@@ -107,6 +100,28 @@ function isPresent({ entry: { cacheFile = '', addedAtMs, netns } }: Repairable):
   const cached = statSync(cacheFile, { throwIfNoEntry: false });
   return cached?.mtimeMs === addedAtMs && (netns === '' || existsSync(netns));
 }
+
+/**
+ * The attachments whose namespaces have one of their addresses. To look takes half a millisecond, so what was found in a namespace since the
+ * attachment's ADD is kept: an address that something removed since makes no rule wrong.
+ */
+function connected(
+  attachments: readonly Repairable[],
+  problem: (line: string) => void,
+): readonly Repairable[] {
+  const earlier = found;
+  found = new Map();
+  return attachments.filter((one) => {
+    const { cacheFile = '', addedAtMs, namespace } = one.entry;
+    const identity = `${addedAtMs} ${namespace?.dev}:${namespace?.ino}`;
+    if (earlier.get(cacheFile) !== identity && !hasItsAddress(one, problem)) return false;
+    if (namespace !== undefined) found.set(cacheFile, identity);
+    return true;
+  });
+}
+
+/** Cached result -> its time and the namespace that has the address. */
+let found = new Map<string, string>();
 
 function hasItsAddress({ entry }: Repairable, problem: (line: string) => void): boolean {
   const path = entry.netns;

@@ -27,8 +27,7 @@ export class RulesetEvents {
         if (this.#isPending && committer !== process.pid) found = true;
         this.#isPending = false;
       } else if (DELETIONS.has(message)) {
-        const table = attributeOf(attributes, 1);
-        if (table !== undefined && TABLES.has(textOf(table))) this.#isPending = true;
+        if (mayBeOurs(message, attributes)) this.#isPending = true;
       }
     });
     return found || !complete;
@@ -39,12 +38,37 @@ export class RulesetEvents {
   }
 }
 
+/** In iptables' tables, programs change chains of their own all the time. */
+function mayBeOurs(message: number, attributes: Buffer): boolean {
+  const table = textAt(attributes, TABLE_NAME);
+  if (!TABLES.has(table)) return false;
+  if (table !== 'filter' && table !== 'nat') return true;
+  const chain =
+    message === DELETE_RULE
+      ? textAt(attributes, RULE_CHAIN)
+      : message === DELETE_CHAIN
+        ? textAt(attributes, CHAIN_NAME)
+        : '';
+  return chain === '' || CHAINS.test(chain);
+}
+
+function textAt(attributes: Buffer, type: number): string {
+  const value = attributeOf(attributes, type);
+  return value === undefined ? '' : textOf(value);
+}
+
 const NETLINK_NETFILTER = 12;
 /** linux/netfilter/nfnetlink.h, nf_tables.h: NFT_MSG_NEWGEN, and NFT_MSG_DELTABLE, _DELCHAIN, _DELRULE, _DELSET, _DELSETELEM */
 const NFNLGRP_NFTABLES = 7;
 const NFNL_SUBSYS_NFTABLES = 10;
 const NEW_GENERATION = 15;
-const DELETIONS: ReadonlySet<number> = new Set([2, 5, 8, 11, 14]);
+const DELETE_CHAIN = 5;
+const DELETE_RULE = 8;
+const DELETIONS: ReadonlySet<number> = new Set([2, DELETE_CHAIN, DELETE_RULE, 11, 14]);
+/** NFTA_TABLE_NAME and NFTA_RULE_TABLE, _CHAIN; NFTA_CHAIN_NAME */
+const TABLE_NAME = 1;
+const RULE_CHAIN = 2;
+const CHAIN_NAME = 3;
 const GENERIC_HEADER = 4;
 /** iptables-nft's, this suite's own, and firewalld's: it forgets its sources when it loads its rules again. */
 const TABLES: ReadonlySet<string> = new Set([
@@ -56,3 +80,5 @@ const TABLES: ReadonlySet<string> = new Set([
   'cni_plugins_masquerade',
   'firewalld',
 ]);
+/** Chains of iptables' tables with rules of this suite. A jump to the operator's chain is deleted before that chain. */
+const CHAINS = /^(FORWARD|PREROUTING|OUTPUT|POSTROUTING|CNI-.*)$/;

@@ -79,6 +79,7 @@ export class Watcher {
     this.#fullLookAt = now + FULL_LOOK_MS;
     const { missing, left, problems, attachments, milliseconds } = this.#host.repair();
     this.counts.looks += 1;
+    this.#fullLookAt = now + Math.max(FULL_LOOK_MS, FULL_LOOK_COST_FACTOR * milliseconds);
     this.#notBefore = this.#host.now() + Math.max(PAUSE_MS, COST_FACTOR * milliseconds);
     for (const line of problems) this.#log('debug', `repair: ${line}`);
     if (missing.length === 0) {
@@ -159,6 +160,8 @@ const COST_FACTOR = 20;
 const FOLLOW_UP_MS = 2_000;
 const POLL_MS = 30_000;
 const FULL_LOOK_MS = 600_000;
+/** Full looks without a reason take 0.05 % of the time at most. */
+const FULL_LOOK_COST_FACTOR = 2_000;
 const MOST_ROUNDS = 5;
 const ROUNDS_WITHIN_MS = 30_000;
 const PAUSED_MS = 300_000;

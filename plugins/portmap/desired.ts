@@ -24,6 +24,7 @@ export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired 
       const own: PortForwarding[] = inTables.get(family) ?? [];
       return own.length === 0 ? [] : [(reader) => restoreRequests(reader, family, own)];
     }),
+    sharesPorts: mayShare([...inTables.values()].flat()),
     settings: [
       {
         missing: () => wrong(forwardings).map((path) => `${path.replaceAll('/', '.')} is not 1`),
@@ -33,6 +34,14 @@ export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired 
       },
     ],
   };
+}
+
+/** A range may contain any other port. */
+function mayShare(forwardings: readonly PortForwarding[]): boolean {
+  const ports = forwardings.flatMap(({ family, mappings }) =>
+    mappings.map(({ protocol, hostPort, range }) => (range > 1 ? '' : `${family} ${protocol} ${hostPort}`)),
+  );
+  return ports.includes('') || new Set(ports).size < ports.length;
 }
 
 function wrong(forwardings: readonly PortForwarding[]): string[] {

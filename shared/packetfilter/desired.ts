@@ -9,6 +9,8 @@ export interface Desired {
   readonly iptables: readonly DesiredChange[];
   /** Of nf_tables' own tables: the requests that complete them, none if they are complete. Pure, and all in one transaction. */
   readonly nftables: readonly ((reader: NftReader) => readonly NetlinkRequest[])[];
+  /** Containers share a port in them: those are completed one after the other, so several transactions may be needed. */
+  readonly sharesPorts?: boolean;
   /** Everything else: kernel parameters, sources of firewalld. */
   readonly settings: readonly HostSetting[];
 }

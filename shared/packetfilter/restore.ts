@@ -2,6 +2,7 @@ import { namedChains, tableAfter } from './changed-table.ts';
 import { isUnmanaged, sameRule } from './compare.ts';
 import { ruleText } from './iptables/render.ts';
 import type {
+  EnsuredRule,
   Family,
   InsertedRules,
   Rule,
@@ -10,7 +11,7 @@ import type {
   TableState,
   UnmanagedRule,
 } from './ruleset.ts';
-import type { Entry, Rules, Table } from './table.ts';
+import type { Table } from './table.ts';
 
 type Change = Omit<TableChange, 'family' | 'table'>;
 
@@ -34,18 +35,48 @@ export interface MissingRules {
   readonly inserted: readonly InsertedRules[];
 }
 
-/** @param changes in the order of the ADDs; without plans and removals */
+/** Takes time in proportion to the number of rules. @param changes in the order of the ADDs; without plans and removals */
 export function desiredTable(family: Family, table: TableName, changes: readonly Change[]): DesiredTable {
   const names = new Set(changes.flatMap(namedChains));
-  const empty: Table = { family, table, chains: new Map([...names].map((name) => [name, OTHER_PROGRAMS])) };
-  // As one change: each kind of rule has chains of its own, or a place of its own in a chain.
-  const together = tableAfter(empty, {
-    setChains: changes.flatMap(({ setChains = [] }) => setChains),
-    setJumps: changes.flatMap(({ setJumps = [] }) => setJumps),
-    ensureRules: changes.flatMap(({ ensureRules = [] }) => ensureRules),
+  const ensured = changes.flatMap(({ ensureRules = [] }) => ensureRules);
+  const heads = headsOf(
+    family,
+    table,
+    ensured.filter(({ at }) => at !== 'last'),
+  );
+  const tails = new Map<string, Map<string, readonly Rule[]>>();
+  const append = (chain: string, key: string, rules: readonly Rule[]): void => {
+    const tail = tails.get(chain) ?? new Map<string, readonly Rule[]>();
+    tails.set(chain, tail.set(key, rules));
+  };
+  // A later change of the same chain, or of the jumps to the same one, replaces the earlier one.
+  for (const { setChains = [] } of changes)
+    for (const { chain, rules } of setChains) append(chain, '', rules);
+  for (const { setJumps = [] } of changes)
+    for (const { chain, to, rules } of setJumps) append(chain, `-> ${to}`, rules);
+  for (const { chain, rule, at } of ensured) if (at === 'last') append(chain, ruleText(rule), [rule]);
+  const chains = [...names].map((name) => {
+    const tail = [...(tails.get(name)?.values() ?? [])].flat();
+    return [name, { head: heads.get(name) ?? [], tail }] as const;
   });
-  const chains = [...names].map((name) => [name, split([...(together.chains.get(name) ?? [])])] as const);
   return { family, table, chains: new Map(chains) };
+}
+
+/** Rules that every container's ADD puts at the head of a chain: few, however many containers there are. */
+function headsOf(
+  family: Family,
+  table: TableName,
+  ensured: readonly EnsuredRule[],
+): ReadonlyMap<string, readonly Rule[]> {
+  const distinct = new Map(ensured.map((one) => [`${one.chain} ${ruleText(one.rule)}`, one]));
+  const empty: Table = { family, table, chains: new Map() };
+  const { chains } = tableAfter(empty, { ensureRules: [...distinct.values()] });
+  return new Map(
+    [...chains].map(([name, rules]) => [
+      name,
+      [...rules].flatMap(({ rule }) => (isUnmanaged(rule) ? [] : [rule])),
+    ]),
+  );
 }
 
 /**
@@ -79,17 +110,6 @@ export function describeMissing(
       rules.map((rule) => `rule is missing from chain ${chain} of ${where}: ${ruleText(rule)}`),
     ),
   ];
-}
-
-/** Stands for the rules of other programs that a chain may have. */
-const OTHERS: Entry = { text: '', rule: { unmanaged: '' }, jumpsTo: () => false };
-const OTHER_PROGRAMS: Rules = [OTHERS];
-
-function split(entries: readonly Entry[]): DesiredChain {
-  const at = entries.indexOf(OTHERS);
-  const rulesOf = (some: readonly Entry[]): Rule[] =>
-    some.flatMap(({ rule }) => (isUnmanaged(rule) ? [] : [rule]));
-  return { head: rulesOf(entries.slice(0, Math.max(at, 0))), tail: rulesOf(entries.slice(at + 1)) };
 }
 
 type Find = (rule: Rule) => number;

@@ -5,6 +5,17 @@ import type { Match, Negatable, PortRange, Rule, Target } from '../ruleset.ts';
  * are, except for the order of matches (see compare.ts).
  */
 export function ruleText(rule: Rule): string {
+  const known = TEXTS.get(rule);
+  if (known !== undefined) return known;
+  const text = rendered(rule);
+  TEXTS.set(rule, text);
+  return text;
+}
+
+/** Rules never change, and their texts are compared again and again. */
+const TEXTS = new WeakMap<Rule, string>();
+
+function rendered(rule: Rule): string {
   const parts = [
     ...negatable('-s', rule.source),
     ...negatable('-d', rule.destination),

@@ -7,10 +7,11 @@ let agent: ChildProcess | undefined;
 
 export const hasLaunchers = existsSync(`${AGENT.binDir}/bridge`);
 
-/** Returns when it is warm. It looks for programs in the benchmark's PATH. */
-export function startAgent(): void {
-  agent = spawn(`${WEFT.binDir}/weft`, ['agent', '--log-level', 'error'], {
-    stdio: ['ignore', 'ignore', 'inherit'],
+/** Returns when it is warm. It looks for programs in the benchmark's PATH. @param log descriptor for its log: everything from warnings on */
+export function startAgent(log?: number): void {
+  const level = log === undefined ? 'error' : 'warning';
+  agent = spawn(`${WEFT.binDir}/weft`, ['agent', '--log-level', level], {
+    stdio: ['ignore', 'ignore', log ?? 'inherit'],
   });
   while (!existsSync('/run/weft/agent.sock')) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);

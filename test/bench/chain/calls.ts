@@ -72,7 +72,8 @@ export function stdinOf(
   });
 }
 
-function portMappings({ ports }: Allocation): unknown[] {
+/** The runtime's argument of this name. */
+export function portMappings({ ports }: Allocation): unknown[] {
   return ports.flatMap((port) =>
     ['tcp', 'udp'].map((Protocol) => ({ HostPort: port, ContainerPort: port, Protocol, HostIP: '' })),
   );

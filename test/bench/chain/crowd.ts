@@ -4,6 +4,7 @@
  */
 import { mkdirSync, writeFileSync, closeSync, openSync } from 'node:fs';
 import { checked, libc } from '../../../shared/kernel/libc.ts';
+import type { Allocation } from './calls.ts';
 import { chainInProcess } from './in-process.ts';
 import { sh } from './machine.ts';
 import type { List } from './suites.ts';
@@ -16,13 +17,23 @@ export interface CrowdMember {
   readonly netns: string;
 }
 
-/** Adds members until there are `size`. @returns all of them */
-export function growCrowd(list: List, present: readonly CrowdMember[], size: number): CrowdMember[] {
+/**
+ * Adds members until there are `size`.
+ * @param added called after each ADD with what a runtime would cache
+ * @returns all of them
+ */
+export function growCrowd(
+  list: List,
+  present: readonly CrowdMember[],
+  size: number,
+  added: (list: List, allocation: Allocation, result: unknown) => void = () => undefined,
+): CrowdMember[] {
   const members = [...present];
   for (let index = present.length; index < size; index++) {
     const member = { index, netns: makeNamespace(`crowd-${index}`) };
     const allocation = { id: `crowd-${index}`, netns: member.netns, ports: [20_000 + index] };
-    chainInProcess(networkOf(list, Math.floor(index / PER_BRIDGE)), 'ADD', allocation);
+    const network = networkOf(list, Math.floor(index / PER_BRIDGE));
+    added(network, allocation, chainInProcess(network, 'ADD', allocation));
     members.push(member);
   }
   return members;
