@@ -2,6 +2,7 @@ import { parseNetworkList } from '../../conflist/network-list.ts';
 import { configure } from '../../plugins/bridge/config.ts';
 import { configure as configureFirewall } from '../../plugins/firewall/config.ts';
 import { readAsset } from '../../shared/assets.ts';
+import { attempt } from '../../shared/kernel/files.ts';
 import { configureIpam } from '../../shared/ipam/config.ts';
 import type { RangeSet } from '../../shared/ipam/ranges.ts';
 import { formatCidr, networkOf, type Cidr } from '../../shared/net/address.ts';
@@ -104,13 +105,4 @@ function networkOfPlugins(
     adminChain: firewall !== undefined && 'settings' in firewall ? firewall.settings.adminChain : undefined,
     source,
   };
-}
-
-/** An invalid list is a finding of the plugins' checks. */
-function attempt<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch {
-    return undefined;
-  }
 }

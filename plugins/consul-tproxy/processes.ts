@@ -1,4 +1,6 @@
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { attempt } from '../../shared/kernel/files.ts';
+import { listeningSockets, socketInodesOf } from '../../shared/kernel/sockets.ts';
 import type { UidRange } from './request.ts';
 import { withOwner, type Owner } from './user-namespace.ts';
 
@@ -32,9 +34,10 @@ export function listenersOn(
   ports: readonly number[],
   processes: readonly NamespaceProcess[],
 ): NamespaceProcess[] {
-  const inodes = new Set(['tcp', 'tcp6'].flatMap((table) => listeningInodes(table, ports)));
-  if (inodes.size === 0) return [];
-  return processes.filter(({ pid }) => socketsOf(pid).some((inode) => inodes.has(inode)));
+  const listening = listeningSockets('tcp').filter(({ port }) => ports.includes(port));
+  if (listening.length === 0) return [];
+  const inodes = new Set(listening.map(({ inode }) => inode));
+  return processes.filter(({ pid }) => socketInodesOf(pid).some((inode) => inodes.has(inode)));
 }
 
 export interface ProxyIdentity {
@@ -125,33 +128,3 @@ function mappedUid(map: string, seen: number): number {
 }
 
 const OVERFLOW_UID = 65534;
-/** TCP_LISTEN of net/tcp_states.h as /proc/net/tcp prints it. */
-const LISTENING = '0A';
-
-/** /proc/net/tcp: number, local address:port in hex, remote, state, queues, timer, retransmits, uid, timeout, inode, … */
-function listeningInodes(table: string, ports: readonly number[]): string[] {
-  const lines = attempt(() => readFileSync(`/proc/thread-self/net/${table}`, 'latin1').split('\n')) ?? [];
-  return lines.flatMap((line) => {
-    const [, local = '', , state, , , , , , inode] = line.trim().split(/\s+/);
-    const port = Number.parseInt(local.split(':')[1] ?? '', 16);
-    return state === LISTENING && ports.includes(port) && inode !== undefined ? [inode] : [];
-  });
-}
-
-function socketsOf(pid: number): string[] {
-  const folder = `/proc/${pid}/fd`;
-  const fds = attempt(() => readdirSync(folder)) ?? [];
-  return fds.flatMap((fd) => {
-    const inode = /^socket:\[(\d+)\]$/.exec(attempt(() => readlinkSync(`${folder}/${fd}`)) ?? '')?.[1];
-    return inode === undefined ? [] : [inode];
-  });
-}
-
-/** Undefined where `read` throws: processes end while /proc is read, and some files are not readable. */
-function attempt<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch {
-    return undefined;
-  }
-}

@@ -19,6 +19,7 @@ import {
 } from '../net/address.ts';
 import { readIndex, removeIndex, writeIndex, type LeaseIndex } from './index-file.ts';
 import type { Interval } from './ranges.ts';
+import { attempt } from '../kernel/files.ts';
 import { LOCK_MODE, overwriteFile, placeFile, removeLeftovers, repairLock } from './store-files.ts';
 
 export interface Owner {
@@ -221,12 +222,3 @@ function lastReservedName(set: number): string {
 const KEEP_FROM = 32;
 /** More than any address has. */
 const MAX_ADDRESS_BYTES = 100;
-
-/** For steps whose failure costs time or order only. */
-function attempt<T>(work: () => T): T | undefined {
-  try {
-    return work();
-  } catch {
-    return undefined;
-  }
-}

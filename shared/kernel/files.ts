@@ -96,6 +96,15 @@ function readAtMost(fd: number, mostBytes: number): Buffer {
   return Buffer.concat(chunks);
 }
 
+/** Undefined where `read` throws, for what is only a help or may go away meanwhile, such as processes while /proc is read. */
+export function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
+
 function cannotRead(path: string, thrown: unknown): CniError {
   if (thrown instanceof CniError) return thrown;
   const reason = thrown instanceof Error ? thrown.message : String(thrown);

@@ -24,8 +24,6 @@ export class NetlinkSocket {
   readonly #closeFd: (fd: number) => void;
   #sequence = 1;
   #open = true;
-  #buffer: Buffer | undefined;
-  #arena: DatagramArena | undefined;
   /** Sender of the last datagram: struct sockaddr_nl, and its length as u32. */
   readonly #sender = { bytes: Buffer.alloc(SOCKADDR_NL), length: Buffer.alloc(4) };
 
@@ -64,16 +62,14 @@ export class NetlinkSocket {
   /**
    * The next messages of the kernel for this socket with a sequence number in [first, first + count). Anything else (another sender, an
    * answer to an earlier request) is dropped.
-   * @returns views that are valid until the next call
+   * @returns views that are valid until anything is received again, over whatever socket
    * @throws CniError 11 when nothing comes within the timeout; KernelError ENOBUFS when answers were lost
    */
   receive(first: number, count: number): ReceivedMessage[] {
     const wait = deadlineIn(this.#timeoutMs);
     do {
-      const buffer = (this.#buffer ??= Buffer.allocUnsafeSlow(LARGEST_ANSWER));
-      const length = this.#receiveInto(buffer, wait);
-      if (length === undefined) continue;
-      const datagram = buffer.subarray(0, length);
+      const datagram = this.#receive(wait);
+      if (datagram === undefined) continue;
       const ours = decodeMessages(datagram).filter(
         ({ sequence, port }) => port === this.port && sequence >= first && sequence < first + count,
       );
@@ -85,18 +81,16 @@ export class NetlinkSocket {
   /**
    * The next datagram of the kernel that answers the request with this sequence number; others are dropped. All messages of a datagram
    * belong to one request, so only the first one is checked.
-   * @returns memory that is not reused
+   * @returns memory of its own, at an address that is a multiple of 4
    * @throws as {@link receive}
    */
   receiveDatagram(sequence: number): Buffer {
-    const arena = (this.#arena ??= new DatagramArena(LARGEST_ANSWER));
     const wait = deadlineIn(this.#timeoutMs);
     do {
-      const buffer = arena.next();
-      const length = this.#receiveInto(buffer, wait) ?? 0;
-      const isOurs =
-        length >= HEADER && buffer.readUInt32LE(8) === sequence && buffer.readUInt32LE(12) === this.port;
-      if (isOurs) return arena.keep(length);
+      const datagram = this.#receive(wait);
+      if (datagram === undefined || datagram.length < HEADER) continue;
+      if (datagram.readUInt32LE(8) === sequence && datagram.readUInt32LE(12) === this.port)
+        return Buffer.from(datagram);
     } while (!wait.passed());
     throw noAnswer(wait);
   }
@@ -120,8 +114,9 @@ export class NetlinkSocket {
     this.close();
   }
 
-  /** @returns undefined for a datagram that is not the kernel's, after a signal, and after the timeout */
-  #receiveInto(buffer: Buffer, wait: Deadline): number | undefined {
+  /** @returns a view of {@link received}; undefined for a datagram that is not the kernel's, after a signal, and after the timeout */
+  #receive(wait: Deadline): Buffer | undefined {
+    const buffer = (received ??= Buffer.allocUnsafeSlow(LARGEST_ANSWER));
     // The socket's own timeout is enough until the call's deadline is nearer.
     if (wait.remainingMs() < this.#timeoutMs - 1) setReceiveTimeout(this.fd, wait.remainingMs());
     const { bytes: sender, length: senderLength } = this.#sender;
@@ -138,9 +133,15 @@ export class NetlinkSocket {
     }
     if (sender.readUInt32LE(4) !== 0) return undefined;
     if (length > buffer.length) throw new KernelError('recv', 90, { detail: `an answer of ${length} bytes` });
-    return length;
+    return buffer.subarray(0, length);
   }
 }
+
+/**
+ * One for all sockets: a buffer for each is memory outside V8's heap, and a process that serves many calls then runs a full garbage
+ * collection every few of them.
+ */
+let received: Buffer | undefined;
 
 /** bits/socket.h, linux/netlink.h */
 const AF_NETLINK = 16;
@@ -226,40 +227,6 @@ function noAnswer(wait: Deadline): Error {
     cause: new KernelError('recv', 110),
   });
 }
-
-/**
- * Memory for datagrams that are kept: they follow each other in large blocks, each at a multiple of 4, so that they can be read as numbers of
- * 32 bits. The kernel provides a page only when it is written to.
- */
-export class DatagramArena {
-  readonly #maxBytes: number;
-  #block: Buffer = Buffer.alloc(0);
-  #used = 0;
-
-  /** @param maxBytes of one datagram */
-  constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes;
-  }
-
-  /** A buffer for the next datagram; the same one until `keep` is called. */
-  next(): Buffer {
-    if (this.#block.length - this.#used < this.#maxBytes) {
-      this.#block = Buffer.allocUnsafeSlow(this.#maxBytes * BLOCK_DATAGRAMS);
-      this.#used = 0;
-    }
-    return this.#block.subarray(this.#used, this.#used + this.#maxBytes);
-  }
-
-  /** The first bytes of that buffer, which are not handed out again. */
-  keep(length: number): Buffer {
-    const start = this.#used;
-    this.#used += (length + 3) & ~3;
-    return this.#block.subarray(start, start + length);
-  }
-}
-
-/** Datagrams of the largest size in one block. */
-const BLOCK_DATAGRAMS = 16;
 
 /**
  * Closes a netfilter socket after the call's answer: while deletions in nf_tables are pending, the last close of one waits for an RCU grace
