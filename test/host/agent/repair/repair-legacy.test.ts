@@ -1,3 +1,3 @@
 import { repairCases } from './repair.cases.ts';
 
-repairCases('iptables-legacy', 'legacy', ['iptables']);
+repairCases('legacy');

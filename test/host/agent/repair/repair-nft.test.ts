@@ -1,3 +1,3 @@
 import { repairCases } from './repair.cases.ts';
 
-repairCases('iptables-nft', 'nft', ['iptables']);
+repairCases('nft');

@@ -1,10 +1,14 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import { parsePortMapping, type Attachment } from '../../../../conflist/attachment.ts';
 import { parseNetworkList, type NetworkList } from '../../../../conflist/network-list.ts';
 import { DEFAULT_CACHE_DIR } from '../../../../conflist/result-cache.ts';
 import { addNetwork, deleteNetwork, type Runtime } from '../../../../conflist/runtime.ts';
-import { sh } from '../../../e2e/support/client-host.ts';
+import { HOST, OUTSIDE, sh } from '../../../e2e/support/client-host.ts';
+import { loadRoles } from '../../../../agent/repair/calls.ts';
+import { repair } from '../../../../agent/repair/repair.ts';
+import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { binDir } from '../../../support/executables.ts';
 
 /** A host with running containers on networks of Nomad's shape. */
@@ -47,6 +51,7 @@ export interface Container {
   readonly id: string;
   readonly list: NetworkList;
   readonly attachment: Attachment;
+  readonly hostPort: number;
 }
 
 /** @param number of the container on its network; decides its ports 20000 + number (published) and 80 (its own) */
@@ -62,7 +67,7 @@ export function addContainer(list: NetworkList, number: number): Container {
     capabilityArgs: { portMappings: parsePortMapping(`${hostPort}:80`) },
   };
   addNetwork(runtime, list, attachment);
-  return { id, list, attachment };
+  return { id, list, attachment, hostPort };
 }
 
 export function removeContainer({ id, list, attachment }: Container): void {
@@ -105,6 +110,44 @@ export function addForeignRules(): void {
       }
     }
 END`);
+}
+
+/** Listens on port 80 of namespaces, in this process: without an address, Node does so at once. The kernel completes connections also while this process waits for another one. */
+export function listenIn(...namespaces: string[]): Server[] {
+  return namespaces.map((name) =>
+    inNamespace(`/run/netns/${name}`, () => createServer((peer) => peer.destroy()).listen(80)),
+  );
+}
+
+/**
+ * Connects over both families from outside to each container's published port, and from the last two containers to the outside, which has no route to
+ * containers (makeClientHost). @returns the connections that fail
+ */
+export function brokenTraffic(containers: readonly Container[]): string[] {
+  const published = containers.map(({ hostPort }) => hostPort);
+  return [
+    ...brokenFrom(OUTSIDE.name, [HOST.ipv4, HOST.ipv6], published),
+    ...containers.slice(-2).flatMap(({ id }) => brokenFrom(id, [OUTSIDE.ipv4, OUTSIDE.ipv6], [80])),
+  ];
+}
+
+/** All at once: one that gets no answer takes a second. */
+function brokenFrom(namespace: string, addresses: readonly string[], ports: readonly number[]): string[] {
+  const targets = addresses.flatMap((address) => ports.map((port) => `${address}/${port}`));
+  const attempt = `timeout 1 bash -c "exec 3<>/dev/tcp/$target" 2>/dev/null || echo "${namespace} -> $target"`;
+  const script = `for target in ${targets.join(' ')}; do { ${attempt}; } & done; wait`;
+  const failed = execFileSync('ip', ['netns', 'exec', namespace, 'bash', '-c', script], { encoding: 'utf8' });
+  return failed.split('\n').filter((line) => line !== '');
+}
+
+/** Without tables and built-in chains that are empty: iptables-nft creates and lists them as it likes. */
+export function comparable(text: string): string {
+  return text.replaceAll(/^:[A-Z]+ ACCEPT\n/gm, '').replaceAll(/^\*\w+\nCOMMIT\n/gm, '');
+}
+
+/** What `weft repair --dry-run` finds, without its process. */
+export async function missingHere(): Promise<readonly string[]> {
+  return repair(await loadRoles(), { write: false }).missing;
 }
 
 /** A configuration of the service nftables: what `systemctl reload nftables` loads. */

@@ -1,3 +1,0 @@
-import { repairCases } from './repair.cases.ts';
-
-repairCases('nftables', 'nft', ['nftables']);
