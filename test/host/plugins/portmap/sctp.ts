@@ -46,21 +46,25 @@ export function missingForSctp(): string | undefined {
   }
 }
 
-/** A server that sends back what it gets. */
+/** A server that answers a line with `heard LINE`. */
 export function listenSctp(namespace: string, port: number): ChildProcess {
-  return spawn('ip', ['netns', 'exec', namespace, 'socat', `SCTP4-LISTEN:${port},fork`, 'EXEC:cat']);
+  const answer = 'SYSTEM:read line; echo "heard $line"';
+  return spawn('ip', ['netns', 'exec', namespace, 'socat', `SCTP4-LISTEN:${port},fork`, answer]);
 }
 
-/** @returns what the server sends back within 2 s for each try; '' without an association. The server may still be starting */
+/**
+ * @returns what the server answers to a line; '' without an association. The server may still be starting. `ignoreeof`: SCTP has no half-closed
+ * associations, and the end of the input would end this one.
+ */
 export function askSctp(namespace: string, address: string, port: number, text: string): string {
-  const words = ['netns', 'exec', namespace, 'socat', '-t', '5', '-', `SCTP4:${address}:${port}`];
+  const words = ['netns', 'exec', namespace, 'socat', '-t', '1', '-,ignoreeof', `SCTP4:${address}:${port}`];
   for (let tries = 0; tries < 5; tries++) {
     const { stdout } = spawnSync('ip', words, {
-      input: text,
+      input: `${text}\n`,
       encoding: 'utf8',
       timeout: 2_000 * TIME_FACTOR,
     });
-    if (stdout !== '') return stdout;
+    if (stdout !== '') return stdout.trim();
   }
   return '';
 }

@@ -38,7 +38,7 @@ export function trafficCases(filter: Filter): void {
       add(s.c1, [{ hostPort: 9002, containerPort: 8080, protocol: 'sctp' }]);
       const server = listenSctp('c1', 8080);
       try {
-        assert.is(askSctp('outside', HOST.ipv4, 9002, 'hello'), 'hello');
+        assert.is(askSctp('outside', HOST.ipv4, 9002, 'hello'), 'heard hello');
         assert.is(askSctp('outside', HOST.ipv4, 9001, 'hello'), '');
       } finally {
         server.kill();
