@@ -20,7 +20,10 @@ import { SetupError } from './setup.mjs';
 export const RELEASES = ['bullseye', 'bookworm', 'trixie'];
 
 /** What features of kernels matter to: run where no file is named. */
-const DEFAULT_PARTS = ['test/host/plugins/bridge/vlan', 'rtnetlink/bridge-ports', 'test/host/kernels/'];
+const DEFAULT_PARTS = [
+  ...['test/host/plugins/bridge/vlan', 'rtnetlink/bridge-ports', 'test/host/kernels/'],
+  ...['iptables-nft/encode-rule', 'portmap/traffic-nft.'],
+];
 
 /** @type {readonly import('./setup.mjs').Tool[]} */
 export const VM_TOOLS = [
