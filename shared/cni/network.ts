@@ -16,10 +16,11 @@ export interface Network {
 
 const UNREADABLE = 'error unmarshall network config';
 
+const Name = z.object({ name: z._default(z.string(), '') });
+
 /** Throws CniError 6 for what is no JSON object or has a name that is no string, 7 for a name that is missing or not allowed. */
 export function readNetwork(text: string): Network {
   const raw = parseJson(text, UNREADABLE) ?? {};
-  const Name = z.object({ name: z._default(z.string(), '') });
   const { name } = decodeAs(Name, raw, CniCode.DecodingFailure, UNREADABLE);
   checkNetworkName(name);
   return { name, raw: raw as Record<string, unknown> };
@@ -27,6 +28,8 @@ export function readNetwork(text: string): Network {
 
 /** The oldest cniVersion of a configuration with which a verb may be called. */
 const SINCE: Readonly<Record<string, CniVersion>> = { CHECK: '0.4.0', GC: '1.1.0', STATUS: '1.1.0' };
+
+const Version = z.object({ cniVersion: z._default(z.string(), '') });
 
 /**
  * The configuration's version; none means 0.1.0. Throws CniError 1 when the verb is newer than the version, the version
@@ -37,7 +40,6 @@ export function readVersion(
   { raw }: Network,
   { supportedVersions }: Pick<Plugin<unknown>, 'supportedVersions'>,
 ): CniVersion {
-  const Version = z.object({ cniVersion: z._default(z.string(), '') });
   const { cniVersion } = decodeAs(
     Version,
     raw,
@@ -67,9 +69,10 @@ function checkVerb(command: string, since: string, version: string, supported: r
   }
 }
 
+const Previous = z.object({ prevResult: z.optional(z.unknown()) });
+
 /** The result of the plugins before this one, in a version of the configuration's class. Throws CniError 6. */
 export function readPrevResult({ raw }: Network, version: CniVersion): CniResult | undefined {
-  const Previous = z.object({ prevResult: z.optional(z.unknown()) });
   const { prevResult } = decodeAs(Previous, raw, CniCode.DecodingFailure, UNREADABLE);
   return prevResult === undefined ? undefined : parseResult(version, prevResult, 'prevResult');
 }
@@ -79,6 +82,7 @@ const Attachments = z.optional(
     z.object({ containerID: z.string().check(z.minLength(1)), ifname: z.string().check(z.minLength(1)) }),
   ),
 );
+const Lists = z.object({ 'cni.dev/valid-attachments': Attachments, 'cni.dev/attachments': Attachments });
 
 /**
  * The attachments that GC must keep, under the specification's key or the one older runtimes send; undefined when there is
@@ -87,7 +91,6 @@ const Attachments = z.optional(
 export function readValidAttachments({
   raw,
 }: Network): { containerID: string; ifname: string }[] | undefined {
-  const Lists = z.object({ 'cni.dev/valid-attachments': Attachments, 'cni.dev/attachments': Attachments });
   const lists = decodeConfig(Lists, raw, 'network config');
   return lists['cni.dev/valid-attachments'] ?? lists['cni.dev/attachments'];
 }

@@ -52,6 +52,8 @@ export interface CniResult {
   unknown?: Readonly<Record<string, unknown>>;
 }
 
+const Versioned = z.looseObject({ cniVersion: z._default(z.string(), '') });
+
 /**
  * A result of any version of `version`'s class, in the suite's own shape: addresses in canonical text, empty members left
  * out, and `ips[].interface` only where it is the index of an interface (the Nomad agent panics on any other, should a chained
@@ -61,7 +63,7 @@ export interface CniResult {
  * @param what names it in the message
  */
 export function parseResult(version: CniVersion, json: unknown, what = 'result'): CniResult {
-  const { cniVersion } = decode(z.looseObject({ cniVersion: z._default(z.string(), '') }), json, what);
+  const { cniVersion } = decode(Versioned, json, what);
   const readable = versionClass(version);
   if (cniVersion !== '' && !(readable as readonly string[]).includes(cniVersion)) {
     throw new CniError(
