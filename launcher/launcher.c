@@ -57,10 +57,10 @@ static bool ready(int fd, short event, int64_t deadline) {
   return found > 0 ? true : (errno = ETIMEDOUT, false);
 }
 
-/* Space for `more` bytes at the end; NULL beyond the limit or without memory. */
+/* Space for `more` bytes (also none) at the end; NULL beyond the limit or without memory. */
 static char *grow(struct buffer *buffer, size_t more, size_t limit) {
   if (more > limit || buffer->length > limit - more) return NULL;
-  if (buffer->length + more > buffer->capacity) {
+  if (buffer->data == NULL || buffer->length + more > buffer->capacity) {
     size_t capacity = 2 * (buffer->length + more) + 4096;
     char *data = realloc(buffer->data, capacity);
     if (data == NULL) return NULL;

@@ -57,6 +57,11 @@ export const BENCH_TOOLS = [
   { command: '/usr/bin/time', debian: 'time', why: 'reports the peak memory of a program' },
 ];
 
+/** @type {readonly Tool[]} used by `npm run fuzz -- --launcher` */
+export const LAUNCHER_FUZZ_TOOLS = [
+  { command: 'clang', debian: 'clang', why: "compiles the launcher's parser with libFuzzer" },
+];
+
 /** @type {readonly Tool[]} used by `npm run package` */
 export const PACKAGE_TOOLS = [
   { command: 'dpkg-deb', debian: 'dpkg', why: 'writes the .deb' },

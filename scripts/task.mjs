@@ -14,6 +14,7 @@ import {
   BENCH_TOOLS,
   BUILD_TOOLS,
   isInstalled,
+  LAUNCHER_FUZZ_TOOLS,
   PACKAGE_TEST_TOOLS,
   PACKAGE_TOOLS,
   SetupError,
@@ -226,8 +227,9 @@ async function soak(options) {
   return longTest('test/soak/main.ts', options);
 }
 
-/** Hostile calls of the executables: test/fuzz/main.ts. @param {string[]} options */
+/** Hostile calls of the executables, or hostile answers to the launcher: test/fuzz/main.ts. @param {string[]} options */
 async function fuzz(options) {
+  if (options.includes('--launcher')) setUp(root, LAUNCHER_FUZZ_TOOLS);
   return longTest('test/fuzz/main.ts', options);
 }
 

@@ -1,4 +1,5 @@
 /**
+ * npm run fuzz -- --launcher [--seconds 60]: see launcher.ts.
  * npm run fuzz [-- --cases 5000] [--seed S] [--first N] [--parallel 2] [--bin dist/bin | --bin dist/agent | --in-process] [--thorough]
  * Hostile calls of every plugin's executable: mutated configurations, variables and arguments, beside hostile files in the places that plugins
  * read. Each must end with one JSON error or with success, within 5 s and 400 MiB, and change nothing that is not the plugin's. Cases run in groups,
@@ -10,6 +11,7 @@ import { parseArgs } from 'node:util';
 import { binDir } from '../support/executables.ts';
 import { agentFor, ON_OWN_HOST } from '../support/own-host.ts';
 import { runGroup } from './group.ts';
+import { fuzzLauncher } from './launcher.ts';
 
 const { values } = parseArgs({
   options: {
@@ -21,6 +23,8 @@ const { values } = parseArgs({
     'in-process': { type: 'boolean', default: false },
     thorough: { type: 'boolean', default: false },
     'on-own-host': { type: 'boolean', default: false },
+    launcher: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '60' },
   },
 });
 const seed = Number(values.seed);
@@ -37,7 +41,8 @@ interface Totals {
   failed: number;
 }
 
-if (values['on-own-host']) await here();
+if (values.launcher) process.exitCode = fuzzLauncher(Number(values.seconds));
+else if (values['on-own-host']) await here();
 else await elsewhere();
 
 async function here(): Promise<void> {

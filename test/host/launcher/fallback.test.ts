@@ -248,6 +248,7 @@ function addTests(): void {
       (connection) => {
         connection.setNoDelay(true);
         const frames = [
+          outputFrame(Frame.stdout, ''),
           outputFrame(Frame.stderr, 'one\n'),
           queuedFrame(),
           outputFrame(Frame.stdout, '{"a":1}'),
