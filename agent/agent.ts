@@ -1,6 +1,6 @@
 import { readRelease } from '../shared/assets.ts';
 import { readNodeConfig } from '../shared/config/node-config.ts';
-import { readOptions, UsageError } from '../shared/config/command-line.ts';
+import { readOptions, runSubCommand, UsageError } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { sendDatagram } from '../shared/kernel/unix-socket.ts';
 import { toCniError } from '../shared/cni/errors.ts';
@@ -19,6 +19,8 @@ agent takes its place. A launcher uses an agent of its own build only; without o
 
   --log-level LEVEL   error, warning, info (default: one line per call) or debug
   --warm-up ROUNDS    plugin calls run in a scratch network namespace before the agent reports ready (default 40; 0: none)
+
+Exit status: 0 ended by SIGTERM or SIGINT; 1 the agent cannot serve, and stderr says why; 2 wrong usage
 `;
 
 const OPTIONS = {
@@ -28,7 +30,11 @@ const OPTIONS = {
 } as const;
 
 /** `weft agent`. Resolves when the agent has stopped. @returns the exit code */
-export async function agent(argv: readonly string[]): Promise<number> {
+export function agent(argv: readonly string[]): Promise<number> {
+  return runSubCommand('agent', () => runAgent(argv));
+}
+
+async function runAgent(argv: readonly string[]): Promise<number> {
   const { values } = readOptions(argv, OPTIONS);
   if (values.help) {
     writeAll(1, HELP);

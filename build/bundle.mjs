@@ -13,6 +13,7 @@ const ASSETS = [
   'conflist/*.conflist',
   'examples/**/*.{html,css,svg,txt,hcl}',
   'packaging/systemd/weft-agent.service',
+  'docs/reference/configuration.md',
 ];
 
 /**

@@ -6,7 +6,7 @@ import { removeLeak } from '../agent/collect/remove.ts';
 import { toCniError } from '../shared/cni/errors.ts';
 import { readOptions } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
-import { formatAge } from './terminal.ts';
+import { formatAge, Progress } from './terminal.ts';
 
 const HELP = `usage: weft gc [--dry-run] [--json]
 
@@ -66,7 +66,9 @@ async function collect(isDryRun: boolean): Promise<Report> {
   const { leaks, doubts } = look(roles);
   const warnings: string[] = [];
   const errors = new Map<Leak, string>();
-  for (const leak of isDryRun ? [] : leaks) {
+  const progress = new Progress();
+  for (const [at, leak] of (isDryRun ? [] : leaks).entries()) {
+    progress.step(`removing ${at + 1} of ${leaks.length}: ${leak.network}/${leak.containerId}`);
     try {
       if (!removeLeak(leak, plugins, (line) => void warnings.push(line)))
         errors.set(leak, 'its list has "disableGC", or it was added again');
@@ -74,6 +76,7 @@ async function collect(isDryRun: boolean): Promise<Report> {
       errors.set(leak, toCniError(thrown).message);
     }
   }
+  progress.done();
   const left = isDryRun || leaks.length === 0 ? [] : look(roles).leaks;
   return {
     leaks: leaks.map((leak) => {

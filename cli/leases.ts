@@ -1,5 +1,6 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import * as z from 'zod/mini';
 import { KnownAttachments, namespaceNamedAfter, USUAL_DATA_DIRS } from '../shared/attachments/attachments.ts';
 import { inventory } from '../shared/attachments/inventory.ts';
 import { poolsOf } from '../shared/ipam/pools.ts';
@@ -75,8 +76,23 @@ function poolLines(wanted: string | undefined): string {
   return rows.length === 0 ? '' : `\n${formatTable(['NETWORK', 'SUBNET', 'USED', 'FREE'], rows)}`;
 }
 
-/** Absent values are null, so that every entry has the same keys. */
-function asJson(lease: LeaseState): object {
+/** Of `weft leases --json`. Absent values are null, so that every entry has the same keys. */
+export const leasesSchema = z.array(
+  z.strictObject({
+    network: z.string(),
+    address: z.string(),
+    container: z.nullable(z.string()),
+    interface: z.nullable(z.string()),
+    leasedAt: z.string(),
+    ageSeconds: z.int(),
+    state: z.enum(['live', 'no address', 'gone', 'not a lease']),
+    namespace: z.nullable(z.string()),
+    hostInterfaces: z.array(z.strictObject({ name: z.string(), exists: z.boolean() })),
+    file: z.string(),
+  }),
+);
+
+function asJson(lease: LeaseState): z.output<typeof leasesSchema>[number] {
   const {
     network,
     address,
@@ -98,7 +114,7 @@ function asJson(lease: LeaseState): object {
     ageSeconds,
     state,
     namespace: namespace ?? null,
-    hostInterfaces,
+    hostInterfaces: [...hostInterfaces],
     file,
   };
 }

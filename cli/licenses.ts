@@ -6,6 +6,8 @@ import { writeAll } from '../shared/kernel/stdio.ts';
 const HELP = `usage: weft licenses
 
 Prints the licenses of the third-party software in this executable: Node.js and the bundled npm packages.
+
+Exit status: 0 printed; 1 run from source, where no notices exist; 2 wrong usage
 `;
 
 /** The asset's name in the executable; build.mjs writes the same text beside it, as dist/THIRD-PARTY-NOTICES.txt. */

@@ -22,6 +22,8 @@ Prints the rules that consul-tproxy would add to an allocation's namespace. Chan
   --dns-capture consul|all
 
 Defaults come from /etc/weft/weft.json, then from the plugin.
+
+Exit status: 0 the rules are on stdout; 1 invalid configuration; 2 wrong usage
 `;
 
 const OPTIONS = {

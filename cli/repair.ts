@@ -3,6 +3,7 @@ import { loadRoles } from '../agent/repair/calls.ts';
 import { createMarks, repair, type RepairReport } from '../agent/repair/repair.ts';
 import { readOptions } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
+import { Progress } from './terminal.ts';
 
 const HELP = `usage: weft repair [--dry-run] [--json]
 
@@ -44,7 +45,12 @@ export async function repairCommand(argv: readonly string[]): Promise<number> {
   }
   const roles = await loadRoles();
   const write = !values['dry-run'];
-  if (write && createMarks()) await new Promise((resolve) => setTimeout(resolve, CALLS_END_MS));
+  const progress = new Progress(0);
+  if (write && createMarks()) {
+    progress.step('waiting for plugin calls that have begun');
+    await new Promise((resolve) => setTimeout(resolve, CALLS_END_MS));
+  }
+  progress.done();
   const report = repair(roles, { write });
   writeAll(1, values.json ? `${JSON.stringify(report)}\n` : text(report, write));
   return report.left.length === 0 ? 0 : 1;
@@ -55,7 +61,11 @@ function text({ attachments, missing, left, problems }: RepairReport, write: boo
   const lines = [
     ...(write ? left : missing),
     ...problems,
-    `${attachments} running attachments: ${missing.length} pieces missing${write && missing.length > 0 ? `, ${restored} restored` : ''}`,
+    `${counted(attachments, 'running attachment')}: ${counted(missing.length, 'piece')} missing${write && missing.length > 0 ? `, ${restored} restored` : ''}`,
   ];
   return lines.map((line) => `${line}\n`).join('');
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }

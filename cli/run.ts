@@ -37,6 +37,8 @@ Runs the plugins of a network list, as libcni and Nomad do.
   --cache-dir DIR     cached results (default ${DEFAULT_CACHE_DIR})
   --valid ID[/IFNAME] gc: an attachment to keep, repeatable
   --valid-present     gc: keep the attachments whose container may be running
+
+Exit status: 0 done; 1 a plugin failed, and its error is on stdout, or the call is impossible; 2 wrong usage
 `;
 
 const OPTIONS = {

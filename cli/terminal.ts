@@ -87,13 +87,21 @@ const UNITS: readonly (readonly [string, number])[] = [
   ['s', 1],
 ];
 
+const QUIET_MS = 500;
+
 /** One line on stderr that says what takes long, removed at the end; nothing during the first half second, or when stderr is no terminal. */
 export class Progress {
   readonly #began = Date.now();
+  readonly #quietMs: number;
   #shown = false;
 
+  /** @param quietMs 0 for what is known to take long */
+  constructor(quietMs = QUIET_MS) {
+    this.#quietMs = quietMs;
+  }
+
   step(text: string): void {
-    if (!isatty(2) || Date.now() - this.#began < QUIET_MS) return;
+    if (!isatty(2) || Date.now() - this.#began < this.#quietMs) return;
     this.#shown = true;
     writeAll(2, `\r\x1b[K${text}`);
   }
@@ -102,5 +110,3 @@ export class Progress {
     if (this.#shown) writeAll(2, '\r\x1b[K');
   }
 }
-
-const QUIET_MS = 500;

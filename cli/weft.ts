@@ -94,36 +94,52 @@ export async function weft(argv: readonly string[]): Promise<number> {
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') return help(rest[0]);
   if (name === 'version' || name === '--version') return print(`weft ${manifest.version}\n`);
   const command = SUB_COMMANDS.find((one) => one.name === name);
-  if (command === undefined) return refuse(unknownCommand(name));
+  if (command === undefined) {
+    const known = [...shownCommands().map((one) => one.name), 'version', 'help'];
+    return refuse(unknownName('sub-command', name, known, 'weft'));
+  }
   return runSubCommand(command.name, async () => (await command.load())(rest));
 }
 
 async function help(about: string | undefined): Promise<number> {
   const command = SUB_COMMANDS.find(({ name, hidden }) => name === about && hidden === undefined);
   if (command !== undefined) return (await command.load())(['--help']);
-  if (about === 'version') return print('usage: weft version\n\nPrints the version of this executable.\n');
-  if (about !== undefined) return refuse(unknownCommand(about));
-  const shown = SUB_COMMANDS.filter(({ hidden }) => hidden === undefined);
+  if (about === 'version')
+    return print('usage: weft version\n\nPrints the version of this executable.\n\nExit status: 0\n');
+  const { TOPICS } = await import('./help-topics.ts');
+  const topic = TOPICS.find(({ name }) => name === about);
+  if (topic !== undefined) return print(topic.text());
+  if (about !== undefined)
+    return refuse(
+      unknownName(
+        'topic',
+        about,
+        [...shownCommands().map(({ name }) => name), ...TOPICS.map(({ name }) => name), 'version'],
+        'weft help',
+      ),
+    );
+  const shown = shownCommands();
   const width = Math.max(...shown.map(({ name }) => name.length));
   const lines = shown.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
+  const topics = TOPICS.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`);
   return print(
-    `weft ${manifest.version}: CNI plugins for Nomad clients\n\nusage: weft <sub-command> [options]\n\n${lines.join('\n')}\n\nRun "weft help <sub-command>" for its options and exit status: everywhere 0 is success, 1 a failure or finding, 2 wrong usage.\n`,
+    `weft ${manifest.version}: CNI plugins for Nomad clients\n\nusage: weft <sub-command> [options]\n\n${lines.join('\n')}\n\nRun "weft help <sub-command>" for its options and exit status, "weft help <topic>" for:\n\n${topics.join('\n')}\n`,
   );
 }
 
+function shownCommands(): SubCommand[] {
+  return SUB_COMMANDS.filter(({ hidden }) => hidden === undefined);
+}
+
 /** With the name that the fewest edits make of it, if that is likely meant. */
-function unknownCommand(name: string): string {
-  const known = [
-    ...SUB_COMMANDS.filter(({ hidden }) => hidden === undefined).map((one) => one.name),
-    'version',
-    'help',
-  ];
+function unknownName(what: string, name: string, known: readonly string[], command: string): string {
   const [closest] = known
     .map((one) => ({ one, distance: one.startsWith(name) ? 1 : editDistance(name, one) }))
     .filter(({ one, distance }) => distance <= Math.max(1, Math.floor(one.length / 3)))
     .sort((a, b) => a.distance - b.distance);
-  const hint = closest === undefined ? 'run "weft help" for the list' : `did you mean "weft ${closest.one}"?`;
-  return `unknown sub-command "${name}"; ${hint}`;
+  const hint =
+    closest === undefined ? 'run "weft help" for the list' : `did you mean "${command} ${closest.one}"?`;
+  return `unknown ${what} "${name}"; ${hint}`;
 }
 
 /** Of Levenshtein: insertions, deletions and replacements that make one text of the other. */

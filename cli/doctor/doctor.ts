@@ -17,6 +17,7 @@ import { MESH_CHECKS } from './mesh.ts';
 import { NETWORK_CHECKS } from './network.ts';
 import { PACKET_FILTER_CHECKS } from './packet-filter.ts';
 import { PLUGIN_CHECKS } from './plugins.ts';
+import { Progress } from '../terminal.ts';
 import { reportText } from './print.ts';
 
 const HELP = `usage: weft doctor [options] [ALLOC]
@@ -99,7 +100,14 @@ interface Outcome {
 }
 
 async function examine(host: Host): Promise<Outcome> {
-  const results = await Promise.allSettled(CHECKS.map((check) => begin(check, host)));
+  const progress = new Progress();
+  const results = await Promise.allSettled(
+    CHECKS.map((check) => {
+      progress.step(`checking ${check.name}`);
+      return begin(check, host);
+    }),
+  );
+  progress.done();
   const notChecked = results.flatMap((result, at): NotChecked[] => {
     const check = CHECKS[at];
     if (check === undefined || result.status === 'fulfilled') return [];

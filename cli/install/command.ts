@@ -5,7 +5,9 @@ import { readOptions, UsageError } from '../../shared/config/command-line.ts';
 import { withLock } from '../../shared/kernel/locks.ts';
 import { writeAll } from '../../shared/kernel/stdio.ts';
 import { Installer, type FileReport, type Report } from './install.ts';
+import { Progress } from '../terminal.ts';
 import { isPackaged, targetOf, UNIT, type Places } from './target.ts';
+import { pluginRunner } from './verify.ts';
 
 const PLACES_HELP = `  --bin-dir DIR   directory of the plugins, as in Nomad's cni_path (default /opt/cni/bin)
   --root DIR      install into the file system mounted at DIR, e.g. an image; the plugins run there by chroot (default /)
@@ -70,10 +72,8 @@ export function install(argv: readonly string[]): number {
   const { rollback, agent, 'dry-run': dryRun } = values;
   if (rollback && (agent || dryRun)) throw new UsageError('--rollback takes neither --agent nor --dry-run');
   const places = placesOf(values);
-  const report = exclusively(() =>
-    rollback
-      ? new Installer(places).rollback()
-      : new Installer(places).install(targetOf(places, agent), dryRun),
+  const report = exclusively(places, (installer) =>
+    rollback ? installer.rollback() : installer.install(targetOf(places, agent), dryRun),
   );
   return show(report, places, values.json, dryRun);
 }
@@ -84,16 +84,29 @@ export function uninstall(argv: readonly string[]): number {
   if (values.help) return print(UNINSTALL_HELP);
   const places = placesOf(values);
   return show(
-    exclusively(() => new Installer(places).uninstall()),
+    exclusively(places, (installer) => installer.uninstall()),
     places,
     values.json,
     false,
   );
 }
 
-function exclusively<T>(work: () => T): T {
+function exclusively(places: Places, work: (installer: Installer) => Report): Report {
   process.umask(0o022);
-  return withLock('install', work);
+  const progress = new Progress();
+  const run = pluginRunner(places.root);
+  try {
+    return withLock('install', () =>
+      work(
+        new Installer(places, (path, timeoutMs) => {
+          progress.step(`running ${path}`);
+          return run(path, timeoutMs);
+        }),
+      ),
+    );
+  } finally {
+    progress.done();
+  }
 }
 
 function placesOf(values: { root: string; 'bin-dir': string }): Places {

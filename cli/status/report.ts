@@ -8,6 +8,7 @@ import { toCniError } from '../../shared/cni/errors.ts';
 import { readNodeConfig } from '../../shared/config/node-config.ts';
 import { healthOf } from '../attachments/health.ts';
 import { poolsOf } from '../../shared/ipam/pools.ts';
+import { missingOnHost } from '../attachments/missing.ts';
 import { viewOf } from '../attachments/view.ts';
 import type { Progress } from '../terminal.ts';
 
@@ -63,6 +64,8 @@ export const statusSchema = z.strictObject({
     state: z.enum(['running', 'not running', 'other release']),
     release: z.nullable(z.string()),
   }),
+  /** What the running attachments need and the host lacks, as `weft repair` sees it; null with --no-check. */
+  drift: z.nullable(z.array(z.string())),
   /** What concerns the node as a whole. */
   problems: z.array(z.string()),
 });
@@ -92,8 +95,10 @@ export async function readStatus({
       warnings: [...warnings],
     });
   }
+  progress.step('comparing the rules of the host');
+  const drift = check ? await missingOnHost(entries, { settings: true }) : undefined;
   progress.done();
-  const problems: string[] = [];
+  const problems: string[] = [...(drift?.problems ?? [])];
   return {
     version: manifest.version,
     time: new Date().toISOString(),
@@ -101,6 +106,7 @@ export async function readStatus({
     attachments,
     policy: policyOf(problems),
     agent: await agentStatus(),
+    drift: drift === undefined ? null : [...drift.pieces],
     problems,
   };
 }

@@ -6,8 +6,9 @@ import { statusText } from './text.ts';
 
 const HELP = `usage: weft status [options]
 
-The node on one screen: agent, policy, networks with used and free addresses, and each attachment with its job, group, address,
-ports, back end, age and health. Health is the answer of CHECK, which Nomad asks when its agent restarts. Changes nothing.
+The node on one screen: agent, policy, drift, networks with used and free addresses, and each attachment with its job, group, address,
+ports, back end, age and health. Health is the answer of CHECK, which Nomad asks when its agent restarts; drift is what
+"weft repair" would restore. Changes nothing.
 
   --watch        again every two seconds, until interrupted
   --no-check     do not run CHECK
@@ -19,7 +20,7 @@ health  ok         works as it was set up
         unchecked  the runtime cached no configuration
         gone       the container has no network namespace any more
 
-exit status  0 no attachment failed, 1 one failed or the status cannot be read, 2 wrong usage
+exit status  0 no attachment failed and nothing is missing, 1 otherwise, or the status cannot be read, 2 wrong usage
 `;
 
 const OPTIONS = {
@@ -53,6 +54,10 @@ export async function status(argv: readonly string[]): Promise<number> {
 
 const WATCH_MS = 2000;
 
-function exitCodeOf({ attachments, problems }: Status): number {
-  return problems.length > 0 || attachments.some(({ health }) => health === 'failed') ? 1 : 0;
+function exitCodeOf({ attachments, problems, drift }: Status): number {
+  return problems.length > 0 ||
+    (drift ?? []).length > 0 ||
+    attachments.some(({ health }) => health === 'failed')
+    ? 1
+    : 0;
 }

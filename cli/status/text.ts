@@ -13,16 +13,23 @@ export function statusText(status: Status, paint: Paint, width: number | undefin
   return sections.filter((text) => text !== '').join('\n');
 }
 
-function nodeLines({ version, agent, policy }: Status, paint: Paint): string {
+function nodeLines({ version, agent, policy, drift }: Status, paint: Paint): string {
   const release =
     agent.state === 'other release' ? `running, of another release (${agent.release})` : agent.state;
   const deny =
     policy === null || policy.deny.length === 0 ? 'unrestricted' : `not to ${policy.deny.join(', ')}`;
   const except = policy === null || policy.allow.length === 0 ? '' : `, except ${policy.allow.join(', ')}`;
+  const missing =
+    drift === null
+      ? 'unchecked'
+      : drift.length === 0
+        ? 'none'
+        : `${drift.length} ${drift.length === 1 ? 'piece' : 'pieces'} missing; restore with: weft repair`;
   return [
     `Weft     ${version}`,
     `Agent    ${paint(release, agent.state === 'running' ? 'green' : agent.state === 'other release' ? 'yellow' : undefined)}`,
     policy === null ? 'Policy   unknown' : `Policy   isolation ${policy.isolation}, egress ${deny}${except}`,
+    `Drift    ${paint(missing, drift === null ? undefined : drift.length === 0 ? 'green' : 'red')}`,
     '',
   ].join('\n');
 }
@@ -75,9 +82,10 @@ function attachmentTable({ attachments }: Status, paint: Paint, width: number | 
   });
 }
 
-function findings({ attachments, problems }: Status, paint: Paint): string {
+function findings({ attachments, problems, drift }: Status, paint: Paint): string {
   const lines = [
     ...problems.map((problem) => `${paint('error', 'red')}  ${problem}`),
+    ...(drift ?? []).slice(0, MOST_MISSING).map((piece) => `${paint('missing', 'red')}  ${piece}`),
     ...attachments.flatMap(({ container, state, problems: failed, warnings, reason }) => [
       ...failed.map((problem) => `${paint('error', 'red')}  ${container}: ${problem}`),
       ...(state === 'running' ? warnings : [reason]).map(
@@ -87,6 +95,9 @@ function findings({ attachments, problems }: Status, paint: Paint): string {
   ];
   return lines.length === 0 ? '' : `${lines.join('\n')}\n`;
 }
+
+/** `weft repair --dry-run` lists all. */
+const MOST_MISSING = 5;
 
 /** Ids as Nomad shortens them, unless two begin alike. */
 function shortestIds(ids: readonly string[]): (id: string) => string {

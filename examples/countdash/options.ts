@@ -16,6 +16,8 @@ Prints the page's URL, runs until Ctrl-C, and then removes everything.
   --backend NAME   iptables or nftables, for masquerading, port mappings and transparent proxy (default: the node's)
   --port NUMBER    port of the page on this host (default 9002)
   --bin-dir FOLDER directory of the plugins (default: this executable's folder, else ${USUAL_FOLDER})
+
+Exit status: 0 the demo ended, with --once every step as asserted; 1 a step failed, or the host lacks something; 2 wrong usage
 `;
 
 export type Backend = 'iptables' | 'nftables';

@@ -180,7 +180,7 @@ function exhausted(store: Store, { sets, at }: Request, stale: number): CniError
     stale === 0
       ? `${counted(leases)} leased, all to containers that may be running; widen the range`
       : `${counted(leases)} leased, ${counted(stale)} of them to containers that no longer exist; ` +
-          'run "weft run gc --valid-present" or DEL for those, or widen the range',
+          'run "weft gc", or widen the range',
   );
 }
 

@@ -116,8 +116,8 @@ const mistakes: [args: string[], message: RegExp][] = [
   [['run', 'add', '--nonsense'], /--nonsense/],
   [['nonsense'], /unknown sub-command "nonsense"/],
   [['statsu'], /unknown sub-command "statsu"; did you mean "weft status"\?/],
-  [['help', 'lease'], /did you mean "weft leases"\?/],
-  [['help', 'nonsense'], /unknown sub-command "nonsense"/],
+  [['help', 'lease'], /did you mean "weft help leases"\?/],
+  [['help', 'nonsense'], /unknown topic "nonsense"/],
   [['countdash', '--port', '0'], /--port must be 1 to 65535/],
 ];
 for (const [args, message] of mistakes) {

@@ -64,6 +64,7 @@ const STATUS: Status = {
   ],
   policy: { isolation: 'allocation', deny: ['169.254.169.254/32'], allow: [] },
   agent: { state: 'not running', release: null },
+  drift: [],
   problems: [],
 };
 
@@ -73,6 +74,7 @@ test('one screen', () => {
     `Weft     2.0.0
 Agent    not running
 Policy   isolation allocation, egress not to 169.254.169.254/32
+Drift    none
 
 NETWORK  BRIDGE  ATTACHMENTS  SUBNET          USED  FREE
 nomad    nomad   3            172.26.64.0/20  3     4090
@@ -90,7 +92,7 @@ warning  box: network namespace /run/netns/box does not exist
 });
 
 test('the table fits the terminal; addresses, ages and health are never cut', () => {
-  const table = statusText(STATUS, plain, 80).split('\n').slice(8, 12);
+  const table = statusText(STATUS, plain, 80).split('\n').slice(9, 13);
   assert.ok(
     table.every((line) => line.length <= 80),
     table.join('\n'),
@@ -116,7 +118,7 @@ test('nothing on the node', () => {
   };
   assert.match(
     statusText(empty, plain, 40),
-    /Policy   unknown\n\nno attachments\n\nerror  weft\.json: unknown key "x"\n$/,
+    /Policy   unknown\nDrift    none\n\nno attachments\n\nerror  weft\.json: unknown key "x"\n$/,
   );
 });
 

@@ -160,7 +160,7 @@ test('a lease whose container may be alive stays: named namespace, cached result
     assert.equal(call.warnings, []);
     assert.is(
       error.details,
-      '5 leased, 1 of them to containers that no longer exist; run "weft run gc --valid-present" or DEL for those, or widen the range',
+      '5 leased, 1 of them to containers that no longer exist; run "weft gc", or widen the range',
     );
   } finally {
     for (const holder of holders) holder.kill('SIGKILL');
