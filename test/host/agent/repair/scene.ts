@@ -20,7 +20,11 @@ export const runtime: Runtime = {
 };
 
 /** @param number of the network, 0 to 99: decides subnet, bridge and ports */
-export function networkList(backend: 'iptables' | 'nftables', number = 0): NetworkList {
+export function networkList(
+  backend: 'iptables' | 'nftables',
+  number = 0,
+  firewall: 'iptables' | 'nftables' | 'firewalld' = backend,
+): NetworkList {
   return parseNetworkList(
     JSON.stringify({
       cniVersion: '1.0.0',
@@ -39,7 +43,12 @@ export function networkList(backend: 'iptables' | 'nftables', number = 0): Netwo
             routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
           },
         },
-        { type: 'firewall', backend, iptablesAdminChainName: 'NOMAD-ADMIN', ingressPolicy: 'same-bridge' },
+        {
+          type: 'firewall',
+          backend: firewall,
+          iptablesAdminChainName: 'NOMAD-ADMIN',
+          ingressPolicy: 'same-bridge',
+        },
         { type: 'portmap', backend, snat: true, capabilities: { portMappings: true } },
       ],
     }),

@@ -1,30 +1,41 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
+import type { Server } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
-import { sh } from '../../../e2e/support/client-host.ts';
+import { makeClientHost, OUTSIDE, sh } from '../../../e2e/support/client-host.ts';
 import { NodeAgent } from '../../../support/node-agent.ts';
 import { suite } from '../../../support/suite.ts';
 import { useVariant } from '../../../support/variants.ts';
-import { addContainer, networkList, removeContainer, rules, type Container } from './scene.ts';
+import {
+  addContainer,
+  brokenTraffic,
+  comparable,
+  listenIn,
+  networkList,
+  removeContainer,
+  rules,
+  type Container,
+} from './scene.ts';
 
 const test = suite('the agent restores rules', { limit: 60 });
 const containers: Container[] = [];
 let before = '';
+let servers: Server[] = [];
 
 test.before(() => {
   useVariant('nft');
+  makeClientHost();
   const lists = [networkList('iptables', 0), networkList('nftables', 1)];
   for (const list of lists)
     for (let number = 1; number <= 2; number++) containers.push(addContainer(list, number));
   before = rules();
+  servers = listenIn(OUTSIDE.name, ...containers.map(({ id }) => id));
 });
 
-test.after(() => NodeAgent.killAll());
-
-/** Built-in chains and tables that are empty, iptables-nft lists as it likes. */
-function comparable(text: string): string {
-  return text.replaceAll(/^:[A-Z]+ ACCEPT\n/gm, '').replaceAll(/^\*\w+\nCOMMIT\n/gm, '');
-}
+test.after(() => {
+  NodeAgent.killAll();
+  servers.forEach((server) => server.close());
+});
 
 async function until(isTrue: () => boolean, what: string): Promise<void> {
   const end = Date.now() + 15_000;
@@ -35,14 +46,19 @@ async function until(isTrue: () => boolean, what: string): Promise<void> {
   assert.unreachable(what);
 }
 
-test('after nft flush ruleset, within moments and without being asked', async () => {
+test('after nft flush ruleset and iptables -F, within moments and without being asked', async () => {
   const agent = await NodeAgent.start();
-  sh('nft flush ruleset');
-  await until(() => comparable(rules()) === comparable(before), `not restored: ${agent.log}`);
+  await until(() => brokenTraffic(containers).length === 0, 'no connections');
+  for (const damage of ['nft flush ruleset', 'iptables -t nat -F; ip6tables -F']) {
+    sh(damage);
+    await until(() => comparable(rules()) === comparable(before), `not restored: ${agent.log}`);
+    await until(
+      () => brokenTraffic(containers).length === 0,
+      `broken: ${brokenTraffic(containers).join(', ')}`,
+    );
+  }
   await until(() => agent.log.includes('repair: restored'), `not logged: ${agent.log}`);
   assert.match(agent.log, /repair: restored=\d+ missing=\d+ attachments=4 ms=\d+: /);
-  sh('iptables -t nat -F; ip6tables -F');
-  await until(() => comparable(rules()) === comparable(before), `not restored: ${agent.log}`);
 });
 
 test('no rule of a container that is deleted meanwhile returns', async () => {
