@@ -1,6 +1,15 @@
 import { addressFromBytes, formatAddress } from '../../../shared/net/address.ts';
-import { attributeOf, attributesOf, textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
-import { MetaKey, PayloadBase, VerdictCode } from '../../../shared/packetfilter/nftables/expressions.ts';
+import {
+  decodeExpressions,
+  type DecodedExpression,
+} from '../../../shared/packetfilter/nftables/decode-expressions.ts';
+import {
+  CompareOp,
+  MetaKey,
+  PayloadBase,
+  VerdictCode,
+} from '../../../shared/packetfilter/nftables/expressions.ts';
+import { textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
 import type { Family, Match, Rule, Target } from '../../../shared/packetfilter/ruleset.ts';
 
 /** A rule of the nftables backend as read from the kernel. */
@@ -18,33 +27,22 @@ export interface DecodedRule {
  * @returns undefined for any other rule
  */
 export function decodeNftRule(list: Buffer): DecodedRule | undefined {
-  return new Reader(attributesOf(list).map(([, element]) => parse(element))).read();
-}
-
-/** NFTA_LIST_ELEM { NFTA_EXPR_NAME (1), NFTA_EXPR_DATA (2) } */
-interface Expression {
-  readonly name: string;
-  readonly data: Buffer;
-}
-
-const NONE = Buffer.alloc(0);
-
-function parse(element: Buffer): Expression {
-  return { name: textOf(attributeOf(element, 1) ?? NONE), data: attributeOf(element, 2) ?? NONE };
+  return new Reader(decodeExpressions(list)).read();
 }
 
 type Draft = { -readonly [Key in keyof Rule]?: Rule[Key] };
+type Of<Kind extends DecodedExpression['kind']> = DecodedExpression & { kind: Kind };
 
 /** Walks the expressions of one rule from left to right; each step consumes the expressions of one condition and returns whether it can decode them. */
 class Reader {
-  readonly #rest: Expression[];
+  readonly #rest: DecodedExpression[];
   readonly #draft: Draft = {};
   readonly #matches: Match[] = [];
   #guard: Family | undefined;
   #packets = 0n;
   #bytes = 0n;
 
-  constructor(expressions: Expression[]) {
+  constructor(expressions: DecodedExpression[]) {
     this.#rest = expressions;
   }
 
@@ -65,27 +63,32 @@ class Reader {
   }
 
   #atTarget(): boolean {
-    return ['immediate', 'reject', undefined].includes(this.#rest[0]?.name);
+    return ['immediate', 'verdict', 'reject', undefined].includes(this.#rest[0]?.kind);
   }
 
-  #condition({ name, data }: Expression): boolean {
-    switch (name) {
+  /** The next expression, if it is of this kind. */
+  #next<Kind extends DecodedExpression['kind']>(kind: Kind): Of<Kind> | undefined {
+    return this.#rest[0]?.kind === kind ? (this.#rest.shift() as Of<Kind>) : undefined;
+  }
+
+  #condition(expression: DecodedExpression): boolean {
+    switch (expression.kind) {
       case 'counter':
-        this.#bytes = attributeOf(data, 1)?.readBigUInt64BE() ?? 0n;
-        this.#packets = attributeOf(data, 2)?.readBigUInt64BE() ?? 0n;
+        this.#bytes = expression.bytes;
+        this.#packets = expression.packets;
         return true;
       case 'meta':
-        return this.#meta(numberAt(data, 2));
+        return this.#meta(expression.key);
       case 'payload':
-        return this.#payload(numberAt(data, 2), numberAt(data, 3), numberAt(data, 4));
+        return this.#payload(expression);
       case 'ct':
-        return numberAt(data, 2) === CT_STATE && this.#states();
+        return expression.key === CT_STATE && this.#states();
       default:
         return false;
     }
   }
 
-  #meta(key: number | undefined): boolean {
+  #meta(key: number): boolean {
     if (key === MetaKey.skuid) return this.#user();
     const value = this.#equals();
     if (value === undefined) return false;
@@ -103,26 +106,25 @@ class Reader {
   }
 
   #user(): boolean {
-    const ordered = this.#rest[0]?.name === 'byteorder';
-    if (ordered) this.#rest.shift();
-    const bounds = this.#between((value) => (ordered ? value.readUInt32BE() : value.readUInt32LE()));
-    if (bounds !== undefined) this.#matches.push({ kind: 'owner', uid: bounds });
-    return bounds !== undefined;
+    const ordered = this.#next('byteorder') !== undefined;
+    const uid = this.#between(4, (value) => (ordered ? value.readUInt32BE() : value.readUInt32LE()));
+    if (uid !== undefined) this.#matches.push({ kind: 'owner', uid });
+    return uid !== undefined;
   }
 
-  #payload(base: number | undefined, offset: number | undefined, length: number | undefined): boolean {
+  #payload({ base, offset, length }: Of<'payload'>): boolean {
     if (base === PayloadBase.transport && offset === 2 && length === 2) {
-      const destinationPort = this.#between((value) => value.readUInt16BE());
+      const destinationPort = this.#between(2, (value) => value.readUInt16BE());
       if (destinationPort !== undefined) this.#matches.push({ kind: 'port', destinationPort });
       return destinationPort !== undefined;
     }
-    const size = base === PayloadBase.network ? DESTINATION_SIZES.get(offset ?? 0) : undefined;
-    return size !== undefined && length !== undefined && this.#destination(size, length);
+    const size = base === PayloadBase.network ? DESTINATION_SIZES.get(offset) : undefined;
+    return size !== undefined && this.#destination(size, length);
   }
 
   /** A prefix of whole bytes is loaded and compared as such, any other one masked. */
   #destination(size: number, length: number): boolean {
-    const mask = this.#rest[0]?.name === 'bitwise' ? valueAt(this.#rest.shift()?.data, 4) : undefined;
+    const mask = this.#next('bitwise')?.mask;
     const value = this.#equals();
     if (value === undefined || value.length > size) return false;
     const address = addressFromBytes(Buffer.concat([value, Buffer.alloc(size - value.length)]));
@@ -133,48 +135,46 @@ class Reader {
   }
 
   #states(): boolean {
-    const mask = valueAt(this.#rest.shift()?.data, 4);
-    const compared = this.#rest.shift();
-    if (mask === undefined || compared?.name !== 'cmp' || numberAt(compared.data, 2) !== NOT_EQUAL)
-      return false;
+    const mask = this.#next('bitwise')?.mask;
+    const compared = this.#next('cmp');
+    if (mask?.length !== 4 || compared?.op !== CompareOp.neq) return false;
     const bits = mask.readUInt32LE();
     this.#matches.push({ kind: 'conntrack', states: STATES.filter((_, at) => (bits & (1 << at)) !== 0) });
     return true;
   }
 
   #equals(): Buffer | undefined {
-    const test = this.#rest.shift();
-    return test?.name === 'cmp' && numberAt(test.data, 2) === EQUAL ? valueAt(test.data, 3) : undefined;
+    const test = this.#next('cmp');
+    return test?.op === CompareOp.eq ? test.value : undefined;
   }
 
-  /** One value, or a test for the lower and one for the upper bound. */
-  #between(read: (value: Buffer) => number): { first: number; last: number } | undefined {
-    const test = this.#rest.shift();
-    if (test?.name === 'range') return bounds(valueAt(test.data, 3), valueAt(test.data, 4), read);
-    if (test?.name !== 'cmp') return undefined;
-    const value = valueAt(test.data, 3);
-    if (numberAt(test.data, 2) === EQUAL) return bounds(value, value, read);
-    if (numberAt(test.data, 2) !== AT_LEAST || this.#rest[0]?.name !== 'cmp') return undefined;
-    const upper = this.#rest.shift();
-    return numberAt(upper?.data, 2) === AT_MOST ? bounds(value, valueAt(upper?.data, 3), read) : undefined;
+  /** One value of so many bytes, or a test for the lower and one for the upper bound. */
+  #between(size: number, read: (value: Buffer) => number): { first: number; last: number } | undefined {
+    const [from, to] = this.#bounds();
+    return from?.length === size && to?.length === size ? { first: read(from), last: read(to) } : undefined;
+  }
+
+  #bounds(): readonly Buffer[] {
+    const range = this.#next('range');
+    if (range !== undefined) return [range.from, range.to];
+    const test = this.#next('cmp');
+    if (test?.op === CompareOp.eq) return [test.value, test.value];
+    const upper = test?.op === CompareOp.gte ? this.#next('cmp') : undefined;
+    return test !== undefined && upper?.op === CompareOp.lte ? [test.value, upper.value] : [];
   }
 
   #target(): Target | undefined {
-    const first = this.#rest.shift();
-    if (first?.name === 'reject') return rejectOf(numberAt(first.data, 1), this.#draft.protocol);
-    if (first?.name !== 'immediate') return undefined;
-    const verdict = attributeOf(attributeOf(first.data, 2) ?? NONE, 2);
+    const reject = this.#next('reject');
+    if (reject !== undefined) return rejectOf(reject.type, this.#draft.protocol);
+    const verdict = this.#next('verdict');
     if (verdict !== undefined) return verdictOf(verdict);
-    const values = [valueAt(first.data, 2) ?? NONE];
-    while (this.#rest[0]?.name === 'immediate') values.push(valueAt(this.#rest.shift()?.data, 2) ?? NONE);
-    return natOf(this.#rest.shift()?.name, values);
+    const values: Buffer[] = [];
+    for (let one = this.#next('immediate'); one !== undefined; one = this.#next('immediate'))
+      values.push(one.value);
+    return natOf(this.#next('other')?.name, values);
   }
 }
 
-const EQUAL = 0;
-const NOT_EQUAL = 1;
-const AT_MOST = 3;
-const AT_LEAST = 5;
 /** NFT_CT_STATE; bit numbers of the states. */
 const CT_STATE = 0;
 const STATES = ['INVALID', 'ESTABLISHED', 'RELATED', 'NEW'] as const;
@@ -193,47 +193,27 @@ const DESTINATION_SIZES: ReadonlyMap<number, number> = new Map([
   [24, 16],
 ]);
 
-function rejectOf(type: number | undefined, protocol: Rule['protocol']): Target | undefined {
+function rejectOf(type: number, protocol: Rule['protocol']): Target | undefined {
   if (type === 1) return { kind: 'reject', with: 'tcp-reset' };
   return protocol === 'udp' ? { kind: 'reject', with: 'icmp-port-unreachable' } : undefined;
 }
 
-/** NFTA_VERDICT_CODE (1), NFTA_VERDICT_CHAIN (2) */
-function verdictOf(verdict: Buffer): Target | undefined {
-  const code = attributeOf(verdict, 1)?.readInt32BE();
-  const chain = attributeOf(verdict, 2);
-  if (code === VerdictCode.jump && chain !== undefined) return { kind: 'jump', chain: textOf(chain) };
+function verdictOf({ code, chain }: Of<'verdict'>): Target | undefined {
+  if (code === VerdictCode.jump && chain !== undefined) return { kind: 'jump', chain };
   const kind = (['accept', 'drop', 'return'] as const).find((name) => VerdictCode[name] === code);
   return kind === undefined ? undefined : { kind };
 }
 
 /** redir takes a port; nat an address and perhaps a port. */
 function natOf(name: string | undefined, values: readonly Buffer[]): Target | undefined {
-  const [first = NONE, second] = values;
+  const [first = Buffer.alloc(0), second] = values;
   if (name === 'redir' && first.length >= 2) return { kind: 'redirect', port: first.readUInt16BE() };
   const address = name === 'nat' ? addressFromBytes(first) : undefined;
   if (address === undefined) return undefined;
   const text = formatAddress(address);
   if (second === undefined) return { kind: 'dnat', to: text };
+  if (second.length < 2) return undefined;
   return { kind: 'dnat', to: `${address.family === 'ipv6' ? `[${text}]` : text}:${second.readUInt16BE()}` };
-}
-
-function bounds(
-  from: Buffer | undefined,
-  to: Buffer | undefined,
-  read: (value: Buffer) => number,
-): { first: number; last: number } | undefined {
-  return from === undefined || to === undefined ? undefined : { first: read(from), last: read(to) };
-}
-
-function numberAt(data: Buffer | undefined, type: number): number | undefined {
-  return data === undefined ? undefined : attributeOf(data, type)?.readUInt32BE();
-}
-
-/** NFTA_DATA_VALUE (1) in an attribute. */
-function valueAt(data: Buffer | undefined, type: number): Buffer | undefined {
-  const nested = data === undefined ? undefined : attributeOf(data, type);
-  return nested === undefined ? undefined : attributeOf(nested, 1);
 }
 
 function onesOf(mask: Buffer): number {
