@@ -33,7 +33,28 @@ function statusOf(...args: string[]): Status & { exitCode: number | null } {
   return { ...statusSchema.parse(JSON.parse(stdout)), exitCode: status };
 }
 
+/** Of a packet that the host's neighbour sends to a published port. */
+const HEADER = '^iif "up0" ip saddr 192\\.0\\.2\\.9 ip daddr 192\\.0\\.2\\.1 .* tcp dport 900\\d .*\\n';
+const DNAT_BY_IPTABLES =
+  '( {2}ip nat PREROUTING .*\\n)( {2}ip nat CNI-HOSTPORT-DNAT .*\\n) {2}ip nat CNI-DN-\\w+ .* dnat to 172\\.26\\.64\\.2:80 ';
+
+/** What `weft show --trace` prints while another host opens connections: only the first packet of one passes the nat chains. */
+function traceOf(target: string, port: number): string {
+  const connect = `for i in $(seq 60); do timeout 1 bash -c 'exec 3<>/dev/tcp/192.0.2.1/${port}'; sleep 0.2; done`;
+  const connecting = spawn('ip', ['netns', 'exec', 'neighbour', 'sh', '-c', connect], { stdio: 'ignore' });
+  const { status, stdout } = weft('show', target, '--trace');
+  connecting.kill();
+  assert.is(status, 0);
+  return stdout;
+}
+
 test.before(() => {
+  sh('ip netns add neighbour');
+  sh('ip link add up0 type veth peer name eth0 netns neighbour');
+  sh('ip link set up0 up');
+  sh('ip address add 192.0.2.1/24 dev up0');
+  sh('ip -n neighbour address add 192.0.2.9/24 dev eth0');
+  sh('ip -n neighbour link set eth0 up');
   mkdirSync('/etc/weft', { recursive: true });
   writeFileSync('/etc/weft/weft.json', '{"isolation": "network", "egress": {"deny": ["169.254.169.254"]}}');
   sh(`ip netns add ${ALLOC}`);
@@ -109,17 +130,20 @@ test('show --svg draws the same; --trace prints the verdict of each packet and l
   const svg = readFileSync('/run/path.svg', 'utf8');
   assert.is([...svg.matchAll(/<g>/g)].length, 15);
   assert.match(svg, />DNAT<.*>ports 9002/);
-  // Each ping is a connection of its own: only the first packet of one passes the nat chains.
-  const pinging = 'for i in $(seq 40); do ping -c 1 -W 1 172.26.64.1; sleep 0.2; done';
-  const pings = spawn('ip', ['netns', 'exec', ALLOC, 'sh', '-c', pinging], { stdio: 'ignore' });
-  const { status, stdout } = weft('show', ALLOC, '--trace');
-  pings.kill();
-  assert.is(status, 0);
-  assert.match(
-    stdout,
-    /^iif "nomad" ip saddr 172\.26\.64\.2 ip daddr 172\.26\.64\.1 ip protocol icmp .*\n( {2}ip nat PREROUTING .*\n)+/m,
-  );
+  assert.match(traceOf(ALLOC, 9002), new RegExp(`${HEADER}${DNAT_BY_IPTABLES}`, 'm'));
   assert.not.match(nft('list tables'), /weft_trace/);
+});
+
+test('show --trace on nftables', () => {
+  const [other, file] = ['nftables-1', '/etc/weft/weft.json'];
+  const before = readFileSync(file, 'utf8');
+  writeFileSync(file, before.replace('{', '{"backend": "nftables", '));
+  sh(`ip netns add ${other}`);
+  const options = ['--conflist', LIST, '--netns', other, '--id', other];
+  assert.is(weft('run', 'add', ...options, '--port', '9003:80').status, 0);
+  assert.match(traceOf(other, 9003), new RegExp(`${HEADER}( {2}ip weft_hostports .*\\n)+`, 'm'));
+  assert.is(weft('run', 'del', ...options).status, 0);
+  writeFileSync(file, before);
 });
 
 test('damage: exit status 1, what is missing, and the same attachment unchecked', () => {
