@@ -6,6 +6,7 @@ import { isErrno } from '../../shared/kernel/errno.ts';
 import { formatAddress, isGlobalUnicast, parseAddress, parseCidr } from '../../shared/net/address.ts';
 import { canDrive, findTools } from '../../shared/packetfilter/iptables/tools.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
+import { legacyTablesInUse } from '../../shared/packetfilter/tables-in-use.ts';
 import type { Backend } from './backend.ts';
 import type { TproxyOptions } from './config.ts';
 import { iptablesBackend } from './iptables/backend.ts';
@@ -37,7 +38,13 @@ export function withBackends<T>(
     const nftables = nftablesBackend();
     // A host may have one variant for IPv4 and the other for IPv6.
     const otherVariants = (['nft', 'legacy'] as const).flatMap((variant) => {
-      const families = FAMILIES.filter((family, at) => variants[at] !== variant && canDrive(family, variant));
+      const families = FAMILIES.filter(
+        (family, at) =>
+          variants[at] !== variant &&
+          // Without tables there is no need to search its programs.
+          (variant === 'nft' || legacyTablesInUse(family)?.length !== 0) &&
+          canDrive(family, variant),
+      );
       return families.length === 0
         ? []
         : [iptablesBackend({ commandPrefix: prefixes[variant], onlyPrograms, warn, variant, families })];

@@ -88,8 +88,9 @@ export function otherDrivers(options: Omit<DriverOptions, 'variant'> = {}): Pack
     const families = (['ipv4', 'ipv6'] as const).filter(
       (family) =>
         findTools(family)?.variant !== variant &&
-        canDrive(family, variant) &&
-        variantHasTables(variant, family),
+        variantHasTables(variant, family) &&
+        // Searches programs in all of PATH: last.
+        canDrive(family, variant),
     );
     if (families.length === 0) return [];
     const { read, apply } = chooseDriver({ ...options, variant });
