@@ -1,4 +1,4 @@
-import { readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import type { Server } from 'node:net';
 import * as assert from 'uvu/assert';
 import { makeClientHost, OUTSIDE, sh } from '../../../e2e/support/client-host.ts';
@@ -19,7 +19,11 @@ import {
   type Container,
 } from './scene.ts';
 
-/** A host with both back ends: two containers on a network of iptables, two on one of nftables. @param variant of iptables */
+function setAddedAt({ list, id }: Container, seconds: number): void {
+  utimesSync(`/var/lib/cni/results/${list.name}-${id}-eth0`, seconds, seconds);
+}
+
+/** A host with both back ends: two containers on a network of iptables, two on one of nftables, and a policy of the node. @param variant of iptables */
 export function repairCases(variant: Variant): void {
   const test = suite(`weft repair, iptables-${variant} beside nftables`, { limit: 60 });
   const containers: Container[] = [];
@@ -32,10 +36,16 @@ export function repairCases(variant: Variant): void {
     makeClientHost();
     addForeignRules();
     oldSave = sh('for tool in iptables ip6tables; do $tool-save > /run/$tool.save; done; echo saved');
+    mkdirSync('/etc/weft', { recursive: true });
+    const policy = { isolation: 'network', egress: { deny: ['203.0.113.1'] } };
+    writeFileSync('/etc/weft/weft.json', JSON.stringify(policy));
     const lists = [networkList('iptables', 0), networkList('nftables', 1)];
     for (let number = 1; number <= 2; number++)
       for (const list of lists) containers.push(addContainer(list, number));
+    // The policy counts as that of the ADDs if the file is a minute older.
+    containers.forEach((one) => setAddedAt(one, Date.now() / 1000 + 120));
     before = rules();
+    assert.match(before, 'table inet weft_policy {');
     servers.push(...listenIn(OUTSIDE.name, ...containers.map(({ id }) => id)));
     // An address of IPv6 is not used until it is known to be unique.
     for (const end = Date.now() + 10_000; brokenTraffic(containers).length > 0 && Date.now() < end;);
@@ -140,6 +150,7 @@ export function repairCases(variant: Variant): void {
     // As after portmap's DEL, before those of the other plugins.
     const [deleting] = containers;
     assert.ok(deleting);
+    setAddedAt(deleting, Date.now() / 1000);
     const { portmap } = { portmap: deleting.list.plugins.at(-1)?.raw };
     const config = { ...portmap, name: deleting.list.name, cniVersion: '1.0.0' };
     writeFileSync('/run/portmap.json', JSON.stringify(config));
