@@ -1,5 +1,6 @@
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
-import type { Desired } from '../../shared/packetfilter/desired.ts';
+import { missingFrom } from '../../shared/packetfilter/compare.ts';
+import type { Desired, DesiredChange } from '../../shared/packetfilter/desired.ts';
 import { changeNft, hasNftables, readNft } from '../../shared/packetfilter/nftables/change.ts';
 import {
   describeMissing,
@@ -7,8 +8,8 @@ import {
   missingRules,
   type DesiredTable,
 } from '../../shared/packetfilter/restore.ts';
-import type { PacketFilterDriver, PlannedChange } from '../../shared/packetfilter/ruleset.ts';
-import { chooseDriver } from '../../shared/packetfilter/select.ts';
+import type { PacketFilterDriver, PlannedChange, TableState } from '../../shared/packetfilter/ruleset.ts';
+import { chooseDriver, otherDrivers } from '../../shared/packetfilter/select.ts';
 
 /** What the host lacks, one phrase for each piece. Changes nothing. */
 export function missingPieces(desired: Desired): string[] {
@@ -77,7 +78,10 @@ function computeTables({ iptables }: Desired): DrivenTable[] {
     drivers.set(rawArgs, driver);
     return driver;
   };
-  const groups = Map.groupBy(iptables, ({ family, table }) => `${family} ${table}`);
+  const groups = Map.groupBy(
+    iptables.filter(isIncompleteElsewhere()),
+    ({ family, table }) => `${family} ${table}`,
+  );
   return [...groups.values()].flatMap((changes) => {
     const [first] = changes;
     if (first === undefined) return [];
@@ -89,6 +93,20 @@ function computeTables({ iptables }: Desired): DrivenTable[] {
     );
     return [{ driver: driverFor(rawArgs), wanted }];
   });
+}
+
+/** Rules that are complete in the other variant of iptables stay there: the host's `iptables` was switched since ADD. */
+function isIncompleteElsewhere(): (change: DesiredChange) => boolean {
+  const others = otherDrivers();
+  const states = new Map<string, TableState>();
+  return ({ family, table, change }) =>
+    !others.some((driver) => {
+      if (!driver.supports(family)) return false;
+      const key = `${driver.name} ${family} ${table}`;
+      const state = states.get(key) ?? driver.read(family, table);
+      states.set(key, state);
+      return missingFrom(state, change).length === 0;
+    });
 }
 
 function restoration(wanted: DesiredTable, current: () => DesiredTable | undefined): PlannedChange {

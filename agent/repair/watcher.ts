@@ -21,7 +21,7 @@ export interface WatchedHost {
 /**
  * Decides when to compare the host with what its containers need: soon after another program has deleted rules, and again a little later,
  * because programs reload in several steps; every {@link POLL_MS} if the fingerprint has changed; every {@link FULL_LOOK_MS} in any case. While
- * other programs change rules all the time, looks take at most a twentieth of the time. If rules are missing again after each of
+ * other programs change rules all the time, looks that find nothing missing take at most 4 % of the time. If rules are missing again after each of
  * {@link MOST_ROUNDS} repairs, repair pauses.
  */
 export class Watcher {
@@ -30,6 +30,9 @@ export class Watcher {
   readonly #write: boolean;
   #dueAt: number;
   #notBefore = 0;
+  /** Time that looks took, less what the time since allows. */
+  #spentMs = 0;
+  #spentAt = 0;
   #pollAt: number;
   #fullLookAt: number;
   #fingerprint: string | undefined;
@@ -80,15 +83,15 @@ export class Watcher {
     const { missing, left, problems, attachments, milliseconds } = this.#host.repair();
     this.counts.looks += 1;
     this.#fullLookAt = now + Math.max(FULL_LOOK_MS, FULL_LOOK_COST_FACTOR * milliseconds);
-    this.#notBefore = this.#host.now() + Math.max(PAUSE_MS, COST_FACTOR * milliseconds);
     for (const line of problems) this.#log('debug', `repair: ${line}`);
+    this.#notBefore = this.#host.now() + PAUSE_MS;
     if (missing.length === 0) {
       this.#reported = '';
+      this.#notBefore += Math.max(0, this.#spend(milliseconds));
       return;
     }
     // Programs such as firewalld go on after their first transaction.
     this.#dueAt = this.#host.now() + FOLLOW_UP_MS;
-    this.#notBefore = this.#host.now() + PAUSE_MS;
     if (!this.#write) {
       this.#report(missing);
       return;
@@ -104,6 +107,14 @@ export class Watcher {
     for (const line of left) this.#log('error', `repair: cannot restore: ${line}`);
     if (left.length > 0) this.#dueAt = this.#host.now() + POLL_MS;
     this.#pauseAfterTooMany(missing);
+  }
+
+  /** @returns how long to wait until the share of the time that looks may take allows another one */
+  #spend(milliseconds: number): number {
+    const now = this.#host.now();
+    this.#spentMs = Math.max(0, this.#spentMs - (now - this.#spentAt) / COST_FACTOR) + milliseconds;
+    this.#spentAt = now;
+    return COST_FACTOR * (this.#spentMs - BURST_MS);
   }
 
   #report(missing: readonly string[]): void {
@@ -156,7 +167,10 @@ export function hostFingerprint(): string {
 const SETTLE_MS = 100;
 /** Between looks. */
 const PAUSE_MS = 1_000;
-const COST_FACTOR = 20;
+/** Looks take 4 % of the time at most, ... */
+const COST_FACTOR = 25;
+/** ... after this much that is free: rules that are deleted now and then come back at once. */
+const BURST_MS = 3_000;
 const FOLLOW_UP_MS = 2_000;
 const POLL_MS = 30_000;
 const FULL_LOOK_MS = 600_000;

@@ -1,6 +1,8 @@
+import { mayHaveChangedSinceAdd } from '../../shared/attachments/node-config-of-add.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { runAll } from '../../shared/cni/undo.ts';
+import { backendWithRules } from '../../shared/packetfilter/desired.ts';
 import { chooseBackend, type Backend } from '../../shared/packetfilter/select.ts';
 import type { BridgeConfig } from './config.ts';
 import type { Attachment } from './identity.ts';
@@ -63,6 +65,15 @@ export function missingMasquerade(call: Call, addresses: Masqueraded): string | 
     }
   }
   return missing;
+}
+
+/** For repair: the back end that has the rules, else the one that ADD would use. @param addresses of the interface */
+export function masqueradeBackendOf(call: Call, addresses: readonly string[]): Backend {
+  const chosen = chooseBackend(call.config.ipMasqBackend);
+  if (call.config.ipMasqBackend !== undefined || !mayHaveChangedSinceAdd(call)) return chosen;
+  return backendWithRules(chosen, ['iptables', 'nftables'], (name) =>
+    BACKENDS[name].missing(call, { addresses, keep: [] }),
+  );
 }
 
 /** Whether any part of the rules exists in any back end; false when that cannot be read. */

@@ -3,7 +3,7 @@ import type { CniResult } from '../../shared/cni/results.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { parseCidr, type AddressFamily } from '../../shared/net/address.ts';
 import type { Desired, DesiredChange } from '../../shared/packetfilter/desired.ts';
-import { chooseBackend } from '../../shared/packetfilter/select.ts';
+import { masqueradeBackendOf } from './backend.ts';
 import type { BridgeConfig } from './config.ts';
 import { enableForwarding, missingForwarding } from './gateway.ts';
 import { desiredMasquerade } from './iptables/masquerade.ts';
@@ -16,7 +16,7 @@ type Call = Invocation<BridgeConfig>;
 export function desired(calls: readonly Call[]): Desired {
   const masqueraded = Map.groupBy(
     calls.filter(({ config }) => config.ipMasq),
-    ({ config }) => chooseBackend(config.ipMasqBackend),
+    (call) => masqueradeBackendOf(call, ownAddresses(call)),
   );
   const inNftables = masqueraded.get('nftables') ?? [];
   const spoofChecks = calls.flatMap((call) => {

@@ -1,6 +1,7 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import type { Desired } from '../../shared/packetfilter/desired.ts';
-import { chosenBackend, type BackendName } from './backends.ts';
+import { mayHaveChangedSinceAdd } from '../../shared/attachments/node-config-of-add.ts';
+import { backendWithRules, type Desired } from '../../shared/packetfilter/desired.ts';
+import { BACKENDS, chosenBackend, possibleBackends, type BackendName } from './backends.ts';
 import type { FirewallSettings } from './config.ts';
 import { missingSources } from './firewalld/backend.ts';
 import { firewallChange } from './iptables/rules.ts';
@@ -16,7 +17,8 @@ export function desired(calls: readonly Invocation<FirewallSettings>[]): Desired
   const plans = calls.map((call) => {
     const backend = backends.get(call.config.backend) ?? chosenBackend(call.config);
     backends.set(call.config.backend, backend);
-    return { call, backend, plan: planFirewall(call, call.config) };
+    const plan = planFirewall(call, call.config);
+    return { call, plan, backend: backendOf(call, plan, backend) };
   });
   const of = (name: BackendName): FirewallPlan[] =>
     plans.flatMap(({ backend, plan }) => (backend === name ? [plan] : []));
@@ -51,4 +53,11 @@ export function desired(calls: readonly Invocation<FirewallSettings>[]): Desired
             },
           ],
   };
+}
+
+function backendOf(call: Invocation<FirewallSettings>, plan: FirewallPlan, chosen: BackendName): BackendName {
+  if (Object.hasOwn(BACKENDS, call.config.backend) || !mayHaveChangedSinceAdd(call)) return chosen;
+  return backendWithRules(chosen, possibleBackends(call.config), (name) =>
+    BACKENDS[name].missing(plan, () => undefined),
+  );
 }

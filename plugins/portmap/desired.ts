@@ -1,20 +1,28 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { readSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
-import type { Desired } from '../../shared/packetfilter/desired.ts';
+import { mayHaveChangedSinceAdd } from '../../shared/attachments/node-config-of-add.ts';
+import { backendWithRules, type Desired } from '../../shared/packetfilter/desired.ts';
+import type { Backend } from '../../shared/packetfilter/select.ts';
 import type { PortForwarding } from './backend.ts';
 import { backendName, type PortmapSettings } from './config.ts';
 import { hasRawArgs } from './iptables/backend.ts';
 import { portmapChange } from './iptables/plan.ts';
 import { localhostSysctls } from './localhost.ts';
 import { restoreRequests } from './nftables/requests.ts';
+import { BACKENDS } from './plugin.ts';
 import { FAMILIES, planOf, requirePrevResult } from './plan.ts';
 
 export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired {
-  const forwardings = calls.flatMap((call) => planOf(call, call.config, requirePrevResult(call)).forwardings);
-  const byBackend = Map.groupBy(forwardings, ({ settings }) => backendName(settings));
-  const inTables = Map.groupBy(byBackend.get('nftables') ?? [], ({ family }) => family);
+  const perCall = calls.map((call) => {
+    const { forwardings } = planOf(call, call.config, requirePrevResult(call));
+    return { forwardings, backend: backendOf(call, forwardings) };
+  });
+  const forwardings = perCall.flatMap((one) => one.forwardings);
+  const inBackend = (name: Backend): PortForwarding[] =>
+    perCall.flatMap((one) => (one.backend === name ? one.forwardings : []));
+  const inTables = Map.groupBy(inBackend('nftables'), ({ family }) => family);
   return {
-    iptables: (byBackend.get('iptables') ?? []).map((forwarding) => ({
+    iptables: inBackend('iptables').map((forwarding) => ({
       family: forwarding.family,
       table: 'nat',
       change: portmapChange(forwarding),
@@ -34,6 +42,16 @@ export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired 
       },
     ],
   };
+}
+
+function backendOf(call: Invocation<PortmapSettings>, forwardings: readonly PortForwarding[]): Backend {
+  const { config } = call;
+  const chosen = backendName(config);
+  const isNamed = (config.backend ?? config.implied) !== undefined;
+  if (isNamed || forwardings.length === 0 || !mayHaveChangedSinceAdd(call)) return chosen;
+  return backendWithRules(chosen, ['iptables', 'nftables'], (name) =>
+    BACKENDS[name].missing(forwardings, new Set()),
+  );
 }
 
 /** A range may contain any other port. */

@@ -176,4 +176,4 @@ function backendOf(settings: PortmapSettings, node?: NodeConfig): PortmapBackend
   return BACKENDS[backendName(settings, node)];
 }
 
-const BACKENDS = { iptables: iptablesBackend, nftables: nftablesBackend } as const;
+export const BACKENDS = { iptables: iptablesBackend, nftables: nftablesBackend } as const;

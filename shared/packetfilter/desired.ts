@@ -35,3 +35,22 @@ export interface DesiredRole {
   /** @param calls a CHECK for each running attachment, in the order of their ADDs */
   desired(calls: readonly Invocation<unknown>[]): Desired;
 }
+
+/**
+ * The back end that has a container's rules: the chosen one, unless another one alone is complete, because the node was moved since its ADD.
+ * @param missing what a back end lacks, undefined when it is complete; throws if this host cannot use it
+ */
+export function backendWithRules<Name extends string>(
+  chosen: Name,
+  all: readonly Name[],
+  missing: (name: Name) => unknown,
+): Name {
+  const isComplete = (name: Name): boolean => {
+    try {
+      return missing(name) === undefined;
+    } catch {
+      return false;
+    }
+  };
+  return [chosen, ...all].find(isComplete) ?? chosen;
+}

@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import { checked, isErrno, libc } from '../libc.ts';
+import { isReadable } from '../unix-socket.ts';
 import { decodeMessages, type ReceivedMessage } from './message.ts';
 
 /** Receives the notifications of one netlink multicast group of the network namespace that it is opened in. Never waits. */
@@ -38,6 +39,8 @@ export class NetlinkNotifications {
    * @returns false if the kernel has dropped some because they were not read in time
    */
   drain(visit: (message: ReceivedMessage) => void): boolean {
+    // Nearly always there is nothing, and an error for that would cost more than this question.
+    if (!isReadable(this.#fd, 0)) return true;
     let complete = true;
     for (let read = 0; read < MOST_DATAGRAMS; read++) {
       try {

@@ -21,9 +21,9 @@ export const runtime: Runtime = {
 
 /** @param number of the network, 0 to 99: decides subnet, bridge and ports */
 export function networkList(
-  backend: 'iptables' | 'nftables',
+  backend: 'iptables' | 'nftables' | undefined,
   number = 0,
-  firewall: 'iptables' | 'nftables' | 'firewalld' = backend,
+  firewall: 'iptables' | 'nftables' | 'firewalld' | undefined = backend,
 ): NetworkList {
   return parseNetworkList(
     JSON.stringify({
