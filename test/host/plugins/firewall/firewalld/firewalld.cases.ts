@@ -211,6 +211,23 @@ export function firewalldCases(): void {
     run('nft', 'delete table inet weft_firewall');
   });
 
+  test('the policy of the node holds on firewalld as well: what its zone accepts is still rejected', () => {
+    mkdirSync('/etc/weft', { recursive: true });
+    const egress = { deny: [`${OUTSIDE.ipv4}/32`, `${OUTSIDE.ipv6}/128`] };
+    call('ADD', c1);
+    assert.match(ask('c1', 'tcp', OUTSIDE.ipv4, 80), /^out/);
+    writeFileSync('/etc/weft/weft.json', JSON.stringify({ isolation: 'network', egress }));
+    for (const container of [c1, c2, far]) call('ADD', container);
+    for (const address of [OUTSIDE.ipv4, OUTSIDE.ipv6, far.ipv4])
+      assert.is(ask('c1', 'tcp', address, 80, { patience: 2_500 }), 'ECONNREFUSED', address);
+    assert.match(ask('c1', 'tcp', c2.ipv4, 80), /^two/);
+    firewallCmd('--reload');
+    assert.is(ask('c1', 'tcp', OUTSIDE.ipv4, 80, { patience: 2_500 }), 'ECONNREFUSED', 'after a reload');
+    rmSync('/etc/weft/weft.json');
+    for (const container of [c1, c2, far]) call('ADD', container);
+    assert.match(ask('c1', 'tcp', OUTSIDE.ipv4, 80), /^out/);
+  });
+
   test('ten at once', async () => {
     const starts = Array.from({ length: 10 }, (_, at) =>
       startPluginProcess('firewall', {
