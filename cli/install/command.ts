@@ -152,7 +152,7 @@ function textOf(report: Report, places: Places, dryRun: boolean): string {
     lines.push(`  ${nameOf(path, places).padEnd(width)}  ${what}${was === undefined ? '' : ` ${was}`}`);
   }
   if (savedIn !== undefined && files.some(({ action }) => action === 'replace' || action === 'remove'))
-    lines.push(`replaced files: ${savedIn}`);
+    lines.push(`${dryRun ? 'keep replaced files in' : 'replaced files'}: ${savedIn}`);
   lines.push(...warnings.map((warning) => `warning: ${warning}`));
   if (!dryRun && (result === 'installed' || result === 'restored')) lines.push(...nextSteps(result, report));
   return `${lines.join('\n')}\n`;
