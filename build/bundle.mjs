@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path';
  * need is not in it, because every start restores the whole snapshot: it is a file inside the executable, evaluated on first use.
  */
 
-/** Files that `readAsset` (shared/assets.ts) finds in the executable under the same path. */
+/** Files that `readAsset` (shared/assets.ts) finds in the executable under the same path; also sources in stamp.mjs. */
 const ASSETS = [
   'conflist/*.conflist',
   'examples/**/*.{html,css,svg,txt,hcl}',
@@ -104,7 +104,11 @@ export async function bundle(root, folder, entry = 'build/entry.ts') {
 
 /** @param {string} root @returns {Record<string, string>} path from the repository's root -> absolute file */
 export function textAssets(root) {
-  const files = ASSETS.flatMap((pattern) => globSync(pattern, { cwd: root })).sort();
+  const files = ASSETS.flatMap((pattern) => {
+    const found = globSync(pattern, { cwd: root });
+    if (found.length === 0) throw new Error(`no file matches ${pattern}, which the executable contains`);
+    return found;
+  }).sort();
   return Object.fromEntries(files.map((file) => [file, resolve(root, file)]));
 }
 

@@ -3,29 +3,13 @@ import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
-import { isUpToDate } from '../../../build/stamp.mjs';
+import { isUpToDate, SOURCES } from '../../../build/stamp.mjs';
 import { suite } from '../../support/suite.ts';
 
 const test = suite('build: reproducible', { limit: 400 });
 
 const ROOT = resolve(import.meta.dirname, '../../..');
 const NOBODY = 65534;
-const SOURCES = [
-  'build.mjs',
-  'package.json',
-  'package-lock.json',
-  'tsconfig.json',
-  'build',
-  'agent',
-  'launcher',
-  'cli',
-  'conflist',
-  'examples',
-  'packaging',
-  'plugins',
-  'shared',
-];
-
 test('the same sources give the same bytes in another folder, environment, user and hour', () => {
   // The runner has built dist/bin, unless the sources changed since.
   assert.ok(isUpToDate(ROOT), 'dist/bin is older than its sources; run "npm run build"');
