@@ -45,6 +45,7 @@ export const TEST_TOOLS = [
   { command: 'ping', debian: 'iputils-ping', why: 'sends ICMP through the networks made' },
   { command: 'curl', debian: 'curl', why: 'opens the page of the example' },
   { command: 'strace', debian: 'strace', why: 'counts the programs that a plugin starts' },
+  { command: 'socat', debian: 'socat', why: 'opens SCTP associations, where the kernel has SCTP' },
   {
     command: '/usr/lib/cni/bridge',
     debian: 'containernetworking-plugins',

@@ -37,13 +37,12 @@ export function arrivals(namespace: string, port: number): number {
 
 /** Why there can be no SCTP sockets here; undefined where there can. */
 export function missingForSctp(): string | undefined {
-  if (findProgram('socat') === undefined) return 'socat is not installed';
   try {
     closeSync(checked('socket', libc().socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP)));
-    return undefined;
   } catch {
     return 'this kernel has no SCTP sockets';
   }
+  return findProgram('socat') === undefined ? 'socat is not installed' : undefined;
 }
 
 /** A server that answers a line with `heard LINE`. */
