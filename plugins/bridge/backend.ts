@@ -7,7 +7,7 @@ import { chooseBackend, type Backend } from '../../shared/packetfilter/select.ts
 import type { BridgeConfig } from './config.ts';
 import type { Attachment } from './identity.ts';
 import { iptables } from './iptables/masquerade.ts';
-import { nftables } from './nftables/masquerade.ts';
+import { nftables, TABLE } from './nftables/masquerade.ts';
 import type { Masqueraded } from './plan.ts';
 
 /** Masquerading of what containers send to destinations outside their own subnets. */
@@ -71,7 +71,7 @@ export function missingMasquerade(call: Call, addresses: Masqueraded): string | 
 export function masqueradeBackendOf(call: Call, addresses: readonly string[]): Backend {
   const chosen = chooseBackend(call.config.ipMasqBackend);
   if (call.config.ipMasqBackend !== undefined || !mayHaveChangedSinceAdd(call)) return chosen;
-  return backendWithRules(chosen, ['iptables', 'nftables'], (name) =>
+  return backendWithRules(chosen, ['iptables', 'nftables'], [TABLE], (name) =>
     BACKENDS[name].missing(call, { addresses, keep: [] }),
   );
 }

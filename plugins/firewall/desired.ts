@@ -7,6 +7,7 @@ import { missingSources } from './firewalld/backend.ts';
 import { firewallChange } from './iptables/rules.ts';
 import { withoutAddresses } from './nftables/backend.ts';
 import { missingRequests } from './nftables/difference.ts';
+import { TABLE } from './nftables/objects.ts';
 import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import { restorePolicy } from './policy/policy.ts';
 import { FAMILIES, planFirewall, type FirewallPlan } from './plan.ts';
@@ -57,7 +58,7 @@ export function desired(calls: readonly Invocation<FirewallSettings>[]): Desired
 
 function backendOf(call: Invocation<FirewallSettings>, plan: FirewallPlan, chosen: BackendName): BackendName {
   if (Object.hasOwn(BACKENDS, call.config.backend) || !mayHaveChangedSinceAdd(call)) return chosen;
-  return backendWithRules(chosen, possibleBackends(call.config), (name) =>
+  return backendWithRules(chosen, possibleBackends(call.config), [TABLE], (name) =>
     BACKENDS[name].missing(plan, () => undefined),
   );
 }

@@ -8,6 +8,7 @@ import { backendName, type PortmapSettings } from './config.ts';
 import { hasRawArgs } from './iptables/backend.ts';
 import { portmapChange } from './iptables/plan.ts';
 import { localhostSysctls } from './localhost.ts';
+import { tableOf } from './nftables/plan.ts';
 import { restoreRequests } from './nftables/requests.ts';
 import { BACKENDS } from './plugin.ts';
 import { FAMILIES, planOf, requirePrevResult } from './plan.ts';
@@ -49,7 +50,7 @@ function backendOf(call: Invocation<PortmapSettings>, forwardings: readonly Port
   const chosen = backendName(config);
   const isNamed = (config.backend ?? config.implied) !== undefined;
   if (isNamed || forwardings.length === 0 || !mayHaveChangedSinceAdd(call)) return chosen;
-  return backendWithRules(chosen, ['iptables', 'nftables'], (name) =>
+  return backendWithRules(chosen, ['iptables', 'nftables'], FAMILIES.map(tableOf), (name) =>
     BACKENDS[name].missing(forwardings, new Set()),
   );
 }

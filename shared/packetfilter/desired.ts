@@ -1,7 +1,10 @@
 import type { Invocation } from '../cni/plugin.ts';
 import type { NetlinkRequest } from '../kernel/netlink/message.ts';
+import { CallCache } from '../kernel/call-scope.ts';
+import type { NftTable } from './nftables/model.ts';
 import type { NftReader } from './nftables/reader.ts';
 import type { Family, TableChange, TableName } from './ruleset.ts';
+import { nftTablesInUse, variantHasTables } from './tables-in-use.ts';
 
 /** What the ADDs of running containers set up on the host, for repair. Each part can be compared with the host, and completed. */
 export interface Desired {
@@ -38,13 +41,17 @@ export interface DesiredRole {
 
 /**
  * The back end that has a container's rules: the chosen one, unless another one alone is complete, because the node was moved since its ADD.
+ * @param own the plugin's tables in nf_tables: without them, and without tables of iptables, other back ends need no look at each container
  * @param missing what a back end lacks, undefined when it is complete; throws if this host cannot use it
  */
 export function backendWithRules<Name extends string>(
   chosen: Name,
   all: readonly Name[],
+  own: readonly NftTable[],
   missing: (name: Name) => unknown,
 ): Name {
+  const others = all.filter((name) => name !== chosen && hasTables(name, own));
+  if (others.length === 0) return chosen;
   const isComplete = (name: Name): boolean => {
     try {
       return missing(name) === undefined;
@@ -52,5 +59,20 @@ export function backendWithRules<Name extends string>(
       return false;
     }
   };
-  return [chosen, ...all].find(isComplete) ?? chosen;
+  return [chosen, ...others].find(isComplete) ?? chosen;
+}
+
+/** Whether a back end has tables on this host; asked once in a repair. */
+function hasTables(backend: string, own: readonly NftTable[]): boolean {
+  if (backend === 'nftables')
+    return inUse.get(own.map(({ name }) => name).join(' '), () => nftTablesInUse(own).length > 0);
+  return backend !== 'iptables' || inUse.get(backend, hasIptablesTables);
+}
+
+const inUse = new CallCache<boolean>();
+
+function hasIptablesTables(): boolean {
+  return (['nft', 'legacy'] as const).some((variant) =>
+    (['ipv4', 'ipv6'] as const).some((family) => variantHasTables(variant, family)),
+  );
 }

@@ -134,7 +134,7 @@ export function noNftables(key: string): CniError {
   });
 }
 
-const TABLE: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
+export const TABLE: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
 const CHECKS: NftChain = { table: TABLE, name: 'masq_checks' };
 const POSTROUTING: NftChain = {
   table: TABLE,
