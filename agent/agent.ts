@@ -61,7 +61,9 @@ async function serve(level: Level, rounds: number): Promise<number> {
   server.onServed = (call) => metrics?.observe(call);
   notify('READY=1\nSTATUS=serving');
   while (!stopping && !server.isReplaced()) {
-    server.serve(metrics?.isBusy());
+    const { milliseconds, fd } = upkeep.wait();
+    const longest = metrics === undefined ? milliseconds : Math.min(milliseconds, REQUEST_DELAY_MS);
+    server.serve({ milliseconds: longest, fd, isBusy: metrics?.isBusy() === true });
     upkeep.step();
     notify('WATCHDOG=1');
     // Signals are handled in the event loop.
@@ -107,3 +109,5 @@ function notify(state: string): void {
 }
 
 let lastNotified = 0;
+/** A request for metrics may wait so long for the event loop. */
+const REQUEST_DELAY_MS = 200;

@@ -7,6 +7,7 @@ import {
   acceptUnix,
   isHungUp,
   isReadable,
+  isReadableBefore,
   listenUnix,
   peerUid,
   receiveAll,
@@ -25,6 +26,7 @@ import {
   queuedFrame,
 } from './wire.ts';
 import type { ServedCall } from './metrics/registry.ts';
+import type { UpkeepWait } from './upkeep.ts';
 import type { Request } from './wire.ts';
 
 export const SOCKET_PATH = '/run/weft/agent.sock';
@@ -40,6 +42,8 @@ export class Server {
   readonly #log: Log;
   readonly #plugins: LoadedPlugins;
   #callsSinceRelease = 0;
+  /** No call since the last wait. */
+  #isTidy = false;
   /** Called after each call. */
   onServed: (call: ServedCall) => void = () => undefined;
 
@@ -55,18 +59,24 @@ export class Server {
   }
 
   /**
-   * Serves a call that waits, or waits for one. Returns after {@link IDLE_MS} without a call.
+   * Serves a call that waits, or waits for one. Returns without a call after {@link IDLE_MS}, at first after {@link TIDY_MS}.
    * @param isBusy the event loop has work: returns soon
+   * @param milliseconds longest wait @param fd ends the wait, too, when it is readable
    */
-  serve(isBusy = false): void {
-    if (!isReadable(this.#listener, isBusy ? BUSY_MS : IDLE_MS)) {
+  serve({ isBusy, milliseconds, fd }: UpkeepWait & { readonly isBusy: boolean }): void {
+    const longest = isBusy ? BUSY_MS : Math.min(milliseconds, this.#isTidy ? IDLE_MS : TIDY_MS);
+    const hasCall =
+      fd === undefined ? isReadable(this.#listener, longest) : isReadableBefore(this.#listener, fd, longest);
+    if (!hasCall) {
       if (isBusy) return;
       closePending();
+      this.#isTidy = true;
       if (this.#callsSinceRelease >= IDLE_RELEASE_CALLS) this.#releaseMemory();
       return;
     }
     if (this.#callsSinceRelease >= RELEASE_CALLS) this.#releaseMemory();
     const connection = acceptUnix(this.#listener);
+    this.#isTidy = false;
     if (connection === undefined) return;
     this.#showProgress();
     try {
@@ -184,8 +194,10 @@ function isOwnNetwork({ netns }: Request): boolean {
 
 /** While a request for metrics is answered. */
 const BUSY_MS = 1;
-/** Without a call for so long, the agent tidies up and looks at signals. */
-const IDLE_MS = 200;
+/** Without a call for so long, the agent tidies up. */
+const TIDY_MS = 200;
+/** Then it looks at its socket and tells systemd that it works; signals end a wait. */
+const IDLE_MS = 1_000;
 /** A call leaves some 10 KiB that only {@link releaseMemory} frees: after so many it runs when the agent is idle, ... */
 const IDLE_RELEASE_CALLS = 100;
 /** ... and after so many between two calls. */

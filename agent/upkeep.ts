@@ -7,15 +7,22 @@ import { removeLeak } from './collect/remove.ts';
 import type { Log } from './log.ts';
 import { loadRoles } from './repair/calls.ts';
 import { createMarks, removeOldMarks, repair } from './repair/repair.ts';
-import { RulesetEvents } from './repair/ruleset-events.ts';
+import { LONGEST_DELAY_MS, RulesetEvents } from './repair/ruleset-events.ts';
 import { hostFingerprint, Watcher } from './repair/watcher.ts';
 
 /** What the agent does between calls. */
 export interface Upkeep {
   step(): void;
   close(): void;
+  /** How long the agent may wait for a call before the next {@link step}, and the descriptor that ends the wait when it is readable. */
+  wait(): UpkeepWait;
   /** What it has done since the agent started, for the metrics. */
   counts(): UpkeepCounts;
+}
+
+export interface UpkeepWait {
+  readonly milliseconds: number;
+  readonly fd?: number | undefined;
 }
 
 /** A part that is off has none. */
@@ -36,6 +43,13 @@ export async function startUpkeep(plugins: LoadedPlugins, log: Log): Promise<Upk
     },
     close: () => {
       for (const part of parts) part.close();
+    },
+    wait: () => {
+      const waits = parts.map((part) => part.wait());
+      return {
+        milliseconds: Math.min(...waits.map(({ milliseconds }) => milliseconds)),
+        fd: waits.find(({ fd }) => fd !== undefined)?.fd,
+      };
     },
     counts: () => Object.assign({}, ...parts.map((part) => part.counts())) as UpkeepCounts,
   };
@@ -70,6 +84,13 @@ async function startRepair(log: Log): Promise<Upkeep> {
   return {
     step: () => watcher.step(),
     close: () => events.close(),
+    wait: () => {
+      const fd = events.wakeFd();
+      const milliseconds = Math.max(0, watcher.untilNextMs());
+      return fd === undefined
+        ? { milliseconds: Math.min(milliseconds, LONGEST_DELAY_MS) }
+        : { milliseconds, fd };
+    },
     counts: () => ({ repairs: watcher.counts }),
   };
 }
@@ -88,8 +109,14 @@ async function startCollection(plugins: LoadedPlugins, log: Log): Promise<Upkeep
   return {
     step: () => collector.step(),
     close: () => undefined,
+    wait: () => ({ milliseconds: Number.POSITIVE_INFINITY }),
     counts: () => ({ collections: collector.counts }),
   };
 }
 
-const NONE: Upkeep = { step: () => undefined, close: () => undefined, counts: () => ({}) };
+const NONE: Upkeep = {
+  step: () => undefined,
+  close: () => undefined,
+  wait: () => ({ milliseconds: Number.POSITIVE_INFINITY }),
+  counts: () => ({}),
+};

@@ -9,6 +9,7 @@ export class RulesetEvents {
   readonly #notifications: NetlinkNotifications;
   /** Something of the commit that is being read was deleted. */
   #isPending = false;
+  #readAt = Number.NEGATIVE_INFINITY;
 
   /** @throws KernelError on a kernel without nf_tables */
   constructor() {
@@ -19,6 +20,7 @@ export class RulesetEvents {
   hasDeletions(): boolean {
     let found = false;
     const complete = this.#notifications.drain(({ type, body }) => {
+      this.#readAt = performance.now();
       const message = type & 0xff;
       if (type >> 8 !== NFNL_SUBSYS_NFTABLES) return;
       const attributes = body.subarray(GENERIC_HEADER);
@@ -31,6 +33,11 @@ export class RulesetEvents {
       }
     });
     return found || !complete;
+  }
+
+  /** To wait for the next notification; undefined right after one, since a program that never stops must not wake the agent each time. */
+  wakeFd(): number | undefined {
+    return performance.now() - this.#readAt < LONGEST_DELAY_MS ? undefined : this.#notifications.fd;
   }
 
   close(): void {
@@ -56,6 +63,9 @@ function textAt(attributes: Buffer, type: number): string {
   const value = attributeOf(attributes, type);
   return value === undefined ? '' : textOf(value);
 }
+
+/** Between two looks at notifications while they come without end. */
+export const LONGEST_DELAY_MS = 200;
 
 const NETLINK_NETFILTER = 12;
 /** linux/netfilter/nfnetlink.h, nf_tables.h: NFT_MSG_NEWGEN, and NFT_MSG_DELTABLE, _DELCHAIN, _DELRULE, _DELSET, _DELSETELEM */

@@ -70,6 +70,12 @@ export class Watcher {
     }
   }
 
+  /** Milliseconds until {@link step} has something to do, unless rules are deleted before; 0 or less: now. */
+  untilNextMs(): number {
+    const look = Math.max(Math.min(this.#dueAt, this.#fullLookAt), this.#notBefore, this.#pausedUntil);
+    return Math.min(look, this.#pollAt) - this.#host.now();
+  }
+
   #poll(now: number): void {
     this.#pollAt = now + POLL_MS;
     const fingerprint = this.#host.fingerprint();

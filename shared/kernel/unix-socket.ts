@@ -51,6 +51,13 @@ export function isReadable(fd: number, milliseconds: number): boolean {
   return poll(fd, POLLIN, milliseconds);
 }
 
+/** As {@link isReadable} for `fd`, but also returns when there is something to read from `other`. */
+export function isReadableBefore(fd: number, other: number, milliseconds: number): boolean {
+  const requests = Buffer.concat([pollRequest(fd, POLLIN), pollRequest(other, POLLIN)]);
+  const count = libc().poll(requests, 2, Math.ceil(milliseconds));
+  return count > 0 && requests.readInt16LE(REVENTS) !== 0;
+}
+
 /** Whether at least PIPE_BUF bytes can be written without blocking. */
 export function isWritable(fd: number): boolean {
   return poll(fd, POLLOUT, 0);
@@ -161,13 +168,19 @@ function unlessGone<T>(call: () => T): T | 'gone' {
   }
 }
 
-/** struct pollfd { i32 fd, i16 events, i16 revents } */
 function poll(fd: number, event: number, milliseconds: number): boolean {
+  return libc().poll(pollRequest(fd, event), 1, Math.ceil(milliseconds)) > 0;
+}
+
+/** struct pollfd { i32 fd, i16 events, i16 revents } */
+function pollRequest(fd: number, event: number): Buffer {
   const request = Buffer.alloc(8);
   request.writeInt32LE(fd, 0);
   request.writeInt16LE(event, 4);
-  return libc().poll(request, 1, Math.ceil(milliseconds)) > 0;
+  return request;
 }
+
+const REVENTS = 6;
 
 /**
  *    struct msghdr (64 bits)                                                                  struct cmsghdr

@@ -5,7 +5,8 @@ import { decodeMessages, type ReceivedMessage } from './message.ts';
 
 /** Receives the notifications of one netlink multicast group of the network namespace that it is opened in. Never waits. */
 export class NetlinkNotifications {
-  readonly #fd: number;
+  /** Readable when something has arrived. */
+  readonly fd: number;
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
 
   /** @param protocol NETLINK_* @param group number of the group, from 1 */
@@ -31,7 +32,7 @@ export class NetlinkNotifications {
 
   /** Use {@link NetlinkNotifications.open}. */
   private constructor(fd: number) {
-    this.#fd = fd;
+    this.fd = fd;
   }
 
   /**
@@ -40,14 +41,11 @@ export class NetlinkNotifications {
    */
   drain(visit: (message: ReceivedMessage) => void): boolean {
     // Nearly always there is nothing, and an error for that would cost more than this question.
-    if (!isReadable(this.#fd, 0)) return true;
+    if (!isReadable(this.fd, 0)) return true;
     let complete = true;
     for (let read = 0; read < MOST_DATAGRAMS; read++) {
       try {
-        const length = checked(
-          'recv',
-          libc().recv(this.#fd, this.#buffer, this.#buffer.length, MSG_DONTWAIT),
-        );
+        const length = checked('recv', libc().recv(this.fd, this.#buffer, this.#buffer.length, MSG_DONTWAIT));
         decodeMessages(this.#buffer.subarray(0, length)).forEach(visit);
       } catch (thrown) {
         if (isErrno(thrown, 'EAGAIN', 'EINTR')) return complete;
@@ -59,7 +57,7 @@ export class NetlinkNotifications {
   }
 
   close(): void {
-    closeSync(this.#fd);
+    closeSync(this.fd);
   }
 }
 
