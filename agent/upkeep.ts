@@ -109,7 +109,7 @@ async function startCollection(plugins: LoadedPlugins, log: Log): Promise<Upkeep
   return {
     step: () => collector.step(),
     close: () => undefined,
-    wait: () => ({ milliseconds: Number.POSITIVE_INFINITY }),
+    wait: () => ({ milliseconds: Math.max(0, collector.untilNextMs()) }),
     counts: () => ({ collections: collector.counts }),
   };
 }

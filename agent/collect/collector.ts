@@ -37,6 +37,11 @@ export class Collector {
     else if (this.#host.now() >= this.#lookAt) this.#look();
   }
 
+  /** Milliseconds until {@link step} has something to do; 0 or less: now. */
+  untilNextMs(): number {
+    return this.#queue.length > 0 ? REMOVAL_PAUSE_MS : this.#lookAt - this.#host.now();
+  }
+
   #look(): void {
     this.#lookAt = this.#host.now() + PERIOD_MS;
     this.counts.looks += 1;
@@ -83,4 +88,6 @@ function shown(pieces: readonly string[]): string {
 }
 
 const PERIOD_MS = 600_000;
+/** Between two removals, when no call comes. */
+const REMOVAL_PAUSE_MS = 200;
 const MOST_SHOWN = 6;
