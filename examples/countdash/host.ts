@@ -1,4 +1,5 @@
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { listeningSockets, processesWithSockets } from '../../shared/kernel/sockets.ts';
 import { linesOf, tool, toolIfThere } from './tool.ts';
 
 export interface HostFacts {
@@ -61,26 +62,25 @@ function read(file: string): string {
   }
 }
 
-const LISTEN = '0A';
-const UNCONNECTED = '07';
-
 /**
  * Who holds a port of this network namespace: a sentence for each socket that listens there, by tcp or udp, on any address.
  * Empty when the port is free.
  */
 export function portHolders(port: number): string[] {
-  const tables = [
-    { protocol: 'tcp', state: LISTEN, file: 'tcp' },
-    { protocol: 'tcp', state: LISTEN, file: 'tcp6' },
-    { protocol: 'udp', state: UNCONNECTED, file: 'udp' },
-    { protocol: 'udp', state: UNCONNECTED, file: 'udp6' },
-  ];
-  const found = tables.flatMap(({ protocol, state, file }) =>
-    socketsOf(read(`/proc/self/net/${file}`), port, state).map(
-      (inode) => `${protocol} port ${port} is held by ${ownerOf(inode)}`,
-    ),
-  );
-  return [...new Set(found)];
+  const sockets = (['tcp', 'udp'] as const)
+    .flatMap(listeningSockets)
+    .filter((socket) => socket.port === port);
+  if (sockets.length === 0) return [];
+  const processes = processesWithSockets(new Set(sockets.map(({ inode }) => inode)));
+  const holders = sockets.map(({ protocol, inode }) => {
+    const found = processes.get(inode);
+    const holder =
+      found === undefined
+        ? 'a process of another container or of the kernel'
+        : `process ${found.pid} (${found.name})`;
+    return `${protocol} port ${port} is held by ${holder}`;
+  });
+  return [...new Set(holders)];
 }
 
 /**
@@ -91,42 +91,4 @@ export function portRedirections(rules: readonly string[], port: number): string
   const here = new RegExp(`(--dports?|--destination-ports?|\\bdport) [{\\s\\d,:-]*\\b${port}\\b`);
   const away = /-j (DNAT|REDIRECT)\b|-j CNI-DN-|\b(dnat|redirect)\b/;
   return rules.filter((rule) => here.test(rule) && away.test(rule)).map((rule) => rule.trim());
-}
-
-/**
- * Inodes of the sockets at `port`. A line of /proc/net/tcp is, counted in columns:
- * `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`, the local port in hexadecimal behind a colon.
- */
-function socketsOf(table: string, port: number, state: string): string[] {
-  return linesOf(table)
-    .slice(1)
-    .map((line) => line.trim().split(/\s+/))
-    .filter((columns) => columns[3] === state && parseInt(columns[1]?.split(':')[1] ?? '', 16) === port)
-    .map((columns) => columns[9] ?? '');
-}
-
-/** Searches the descriptors of every process, as `ss -p` does; processes that end in the meantime are skipped. */
-function ownerOf(inode: string): string {
-  const wanted = `socket:[${inode}]`;
-  for (const pid of list('/proc').filter((name) => /^\d+$/.test(name))) {
-    const holds = list(`/proc/${pid}/fd`).some((fd) => link(`/proc/${pid}/fd/${fd}`) === wanted);
-    if (holds) return `process ${pid} (${read(`/proc/${pid}/comm`).trim()})`;
-  }
-  return 'a process of another container or of the kernel';
-}
-
-function list(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function link(file: string): string {
-  try {
-    return readlinkSync(file);
-  } catch {
-    return '';
-  }
 }

@@ -1,7 +1,5 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { toCniError } from '../../shared/cni/errors.ts';
-import { attempt } from '../../shared/kernel/files.ts';
-import { listeningSockets, socketInodesOf, type ListeningSocket } from '../../shared/kernel/sockets.ts';
+import { listeningSockets, processesWithSockets, type ListeningSocket } from '../../shared/kernel/sockets.ts';
 import type { PortForwarding } from './backend.ts';
 import { HostPortIndex, hostPortsOf } from './mapping.ts';
 
@@ -13,10 +11,12 @@ export function warnOfListeners(forwardings: readonly PortForwarding[], warn: (l
   try {
     const sockets = socketsBehind(forwardings);
     if (sockets.length === 0) return;
-    const processes = processesOf(new Set(sockets.map(({ inode }) => inode)));
+    const processes = processesWithSockets(new Set(sockets.map(({ inode }) => inode)));
     const lines = sockets.map(({ protocol, address, port, inode }) => {
       const host = address.includes(':') ? `[${address}]` : address;
-      const listener = processes.get(inode) ?? 'a program on the host';
+      const found = processes.get(inode);
+      const listener =
+        found === undefined ? 'a program on the host' : `process ${found.name} (pid ${found.pid})`;
       return `${listener} listens on ${host}:${port}/${protocol}`;
     });
     for (const line of [...new Set(lines)].slice(0, MOST_WARNINGS)) {
@@ -50,23 +50,4 @@ function socketsBehind(forwardings: readonly PortForwarding[]): ListeningSocket[
     .filter((protocol) => used.has(protocol))
     .flatMap(listeningSockets)
     .filter(isShadowed);
-}
-
-/** `process nginx (pid 123)` by the inode of its socket. Processes end while they are looked at. */
-function processesOf(inodes: ReadonlySet<number>): Map<number, string> {
-  const found = new Map<number, string>();
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    if (found.size === inodes.size) break;
-    for (const inode of socketInodesOf(pid)) {
-      if (!inodes.has(inode) || found.has(inode)) continue;
-      const name = attempt(() => readFileSync(`/proc/${pid}/comm`, 'latin1').trim()) ?? '?';
-      found.set(inode, `process ${printable(name)} (pid ${pid})`);
-    }
-  }
-  return found;
-}
-
-/** A process can give itself any name; a warning is one line. */
-function printable(name: string): string {
-  return name.replaceAll(/[^\x20-\x7e]/g, '?');
 }

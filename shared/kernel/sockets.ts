@@ -47,7 +47,24 @@ export function socketInodesOf(pid: number | string): number[] {
   });
 }
 
-/** The same from /proc/net; without {@link ListeningSocket.ipv6Only}. */
+/** The processes that have these sockets, by inode. Searches /proc; processes end while they are looked at. */
+export function processesWithSockets(
+  inodes: ReadonlySet<number>,
+): Map<number, { readonly pid: number; readonly name: string }> {
+  const found = new Map<number, { pid: number; name: string }>();
+  for (const pid of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
+    if (found.size === inodes.size) break;
+    for (const inode of socketInodesOf(pid)) {
+      if (!inodes.has(inode) || found.has(inode)) continue;
+      const name = attempt(() => readFileSync(`/proc/${pid}/comm`, 'latin1').trim()) ?? '?';
+      // A process can give itself any name; a warning is one line.
+      found.set(inode, { pid: Number(pid), name: name.replaceAll(/[^\x20-\x7e]/g, '?') });
+    }
+  }
+  return found;
+}
+
+/** The same as {@link listeningSockets} from /proc/net; without {@link ListeningSocket.ipv6Only}. */
 export function listeningInProc(protocol: 'tcp' | 'udp'): ListeningSocket[] {
   return ['', '6'].flatMap((suffix) => {
     // Without IPv6 in the kernel the second file is missing.
