@@ -1,5 +1,4 @@
 /** Every sub-command of `weft` as a new user meets it: help, wrong usage, and its output on a host with one healthy attachment. */
-import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
@@ -10,9 +9,9 @@ import { ReportSchema as installSchema } from '../../../cli/install/command.ts';
 import { leasesSchema } from '../../../cli/leases.ts';
 import { reportSchema as repairSchema } from '../../../cli/repair.ts';
 import { statusSchema } from '../../../cli/status/report.ts';
-import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 import { sh } from '../../support/variants.ts';
+import { weft, type WeftOutcome } from '../../support/weft.ts';
 
 const test = suite('weft: every sub-command', { limit: 60 });
 const ALLOC = '9a8e1b52-0b0a-4d5e-8c53-5d1f3c6c1b11';
@@ -21,23 +20,8 @@ const NAMES = [...weft('help').stdout.matchAll(/^ {2}([a-z]\S*) {2,}\S/gm)].map(
 
 const helpOf = new Map<string, string>();
 
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function weft(...args: string[]): Outcome {
-  const { status, stdout, stderr } = spawnSync(executable('weft'), args, {
-    encoding: 'utf8',
-    timeout: 30_000,
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-  });
-  return { status, stdout, stderr };
-}
-
 /** Names, times and counters that differ from run to run. */
-function golden({ stdout }: Outcome): string {
+function golden({ stdout }: WeftOutcome): string {
   return stdout
     .replace(/^Weft .*/, 'Weft VERSION')
     .replaceAll(/veth\w+/g, 'VETH')

@@ -1,32 +1,18 @@
 /** `weft status` and `weft show` on a host with Nomad's list, as a new user runs them. */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { statusSchema, type Status } from '../../../cli/status/report.ts';
-import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 import { nft } from '../../support/port-host.ts';
 import { sh } from '../../support/variants.ts';
+import { weft } from '../../support/weft.ts';
 
 const test = suite('weft status, weft show', { limit: 60 });
 const ALLOC = '9a8e1b52-0b0a-4d5e-8c53-5d1f3c6c1b11';
 const LIST = resolve(import.meta.dirname, '../../../conflist/nomad.conflist');
 const CNI_ARGS = `IgnoreUnknown=true;NOMAD_JOB_ID=countdash;NOMAD_GROUP_NAME=dashboard;NOMAD_ALLOC_ID=${ALLOC}`;
-
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function weft(...args: string[]): Outcome {
-  const { status, stdout, stderr } = spawnSync(executable('weft'), args, {
-    encoding: 'utf8',
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-  });
-  return { status, stdout, stderr };
-}
 
 function statusOf(...args: string[]): Status & { exitCode: number | null } {
   const { status, stdout } = weft('status', '--json', ...args);
