@@ -1,5 +1,5 @@
 import { NetlinkNotifications } from '../../shared/kernel/netlink/notifications.ts';
-import { attributeOf, textOf } from '../../shared/packetfilter/nftables/nlattr.ts';
+import { attributeOf, textAt } from '../../shared/packetfilter/nftables/nlattr.ts';
 
 /**
  * Tells whether another program has deleted something from the tables that this suite writes to, by the notifications of nf_tables. Added
@@ -57,11 +57,6 @@ function mayBeOurs(message: number, attributes: Buffer): boolean {
         ? textAt(attributes, CHAIN_NAME)
         : '';
   return chain === '' || CHAINS.test(chain);
-}
-
-function textAt(attributes: Buffer, type: number): string {
-  const value = attributeOf(attributes, type);
-  return value === undefined ? '' : textOf(value);
 }
 
 /** Between two looks at notifications while they come without end. */

@@ -1,7 +1,7 @@
 import type { NftConnection } from '../../../shared/packetfilter/nftables/connection.ts';
 import { Message, request } from '../../../shared/packetfilter/nftables/messages.ts';
 import { ruleText } from '../../../shared/packetfilter/nftables/text.ts';
-import { attributeOf, textOf } from '../../../shared/packetfilter/nftables/nlattr.ts';
+import { attributeOf, textAt } from '../../../shared/packetfilter/nftables/nlattr.ts';
 import type { Family, UnmanagedRule, Rule, TableName } from '../../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from '../backend.ts';
 import { CHAINS_OF, HOOKS_OF } from '../names.ts';
@@ -132,8 +132,4 @@ function listed(decoded: DecodedRule | undefined): string {
     statements: statementsOf(rule, rule.destination === undefined ? guard : undefined),
   });
   return text.replace(/\bcounter\b/, `counter packets ${packets} bytes ${bytes}`);
-}
-
-function textAt(bytes: Buffer, type: number): string {
-  return textOf(attributeOf(bytes, type) ?? Buffer.alloc(0));
 }

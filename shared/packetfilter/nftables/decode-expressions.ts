@@ -20,7 +20,7 @@ import {
   VERDICT,
   XTABLES,
 } from './expressions.ts';
-import { attributeOf, attributesOf, textOf } from './nlattr.ts';
+import { attributeOf, attributesOf, textAt, textOf } from './nlattr.ts';
 
 export type DecodedExpression =
   /** `register` is undefined for an expression that stores into the packet (`meta mark set`, `payload set`, `ct mark set`). */
@@ -173,7 +173,7 @@ const DECODERS: Readonly<Record<string, (data: Buffer) => DecodedExpression>> = 
   },
   lookup: (data) => ({
     kind: 'lookup',
-    set: string(data, LOOKUP.set),
+    set: textAt(data, LOOKUP.set),
     register: u32(data, LOOKUP.sreg),
     destination: register(data, LOOKUP.dreg),
     inverted: (u32(data, LOOKUP.flags) & 1) === 1,
@@ -190,7 +190,7 @@ const DECODERS: Readonly<Record<string, (data: Buffer) => DecodedExpression>> = 
 
 function extension(data: Buffer): { name: string; revision: number; info: Buffer } {
   return {
-    name: string(data, XTABLES.name),
+    name: textAt(data, XTABLES.name),
     revision: u32(data, XTABLES.rev),
     info: attributeOf(data, XTABLES.info) ?? EMPTY,
   };
@@ -208,10 +208,6 @@ function u64(data: Buffer, attribute: number): bigint {
   return attributeOf(data, attribute)?.readBigUInt64BE() ?? 0n;
 }
 
-function string(data: Buffer, attribute: number): string {
-  return textOf(attributeOf(data, attribute) ?? EMPTY);
-}
-
 /** The bytes of `attribute { NFTA_DATA_VALUE }`. */
 function value(data: Buffer, attribute: number): Buffer {
   return attributeOf(attributeOf(data, attribute) ?? EMPTY, DATA.value) ?? EMPTY;
@@ -224,7 +220,7 @@ interface SplitExpression {
 
 function splitExpression(element: Buffer): SplitExpression {
   return {
-    name: string(element, EXPR.name),
+    name: textAt(element, EXPR.name),
     data: attributeOf(element, EXPR.data) ?? EMPTY,
   };
 }

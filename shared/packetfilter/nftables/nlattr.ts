@@ -65,6 +65,12 @@ export function textOf(bytes: Buffer): string {
   return bytes.toString('utf8', 0, end < 0 ? bytes.length : end);
 }
 
+/** The string in the first attribute of a type; empty without one. */
+export function textAt(bytes: Buffer, type: number): string {
+  const value = attributeOf(bytes, type);
+  return value === undefined ? '' : textOf(value);
+}
+
 const HEADER = 4;
 const NESTED = 0x8000;
 const TYPE_MASK = 0x3fff;

@@ -6,7 +6,7 @@ import { encodeKey, encodeStatements } from './encode.ts';
 import { Message, deleteRule, getElement, request } from './messages.ts';
 import type { NftChain, NftElement, NftRule, NftSet, NftTable } from './model.ts';
 import { sameExpressions } from './decode-expressions.ts';
-import { attributeOf, attributesOf, encodeTree, textOf, type AttributeNode } from './nlattr.ts';
+import { attributeOf, attributesOf, encodeTree, textAt, textOf, type AttributeNode } from './nlattr.ts';
 
 export class NftReader {
   readonly #connection: NftConnection;
@@ -289,8 +289,4 @@ function chainNodes(table: NftTable, name: string): AttributeNode[] {
     [1, table.name],
     [3, name],
   ];
-}
-
-function textAt(body: Buffer, type: number): string {
-  return textOf(attributeOf(body, type) ?? Buffer.alloc(0));
 }
