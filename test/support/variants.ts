@@ -23,6 +23,12 @@ export function run(file: string, ...args: string[]): string {
   return execFileSync(file, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
+/** Runs nft(8) with a script in a file: version 0.9.8 opens /dev/stdin for `-f -`, which fails on Node's pipes, because they are sockets. */
+export function nftScript(lines: readonly string[]): void {
+  writeFileSync('/run/script.nft', `${lines.join('\n')}\n`);
+  run('nft', '-f', '/run/script.nft');
+}
+
 /** One shell-like line: words split at blanks. */
 export function sh(line: string): string {
   const [file, ...args] = line.split(' ');

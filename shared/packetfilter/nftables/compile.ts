@@ -43,9 +43,9 @@ function compile(family: NftFamily, args: readonly string[], what: string): Expr
       `add table ${family} x`,
       `add chain ${family} x x`,
       `add rule ${family} x x ${args.join(' ')}`,
-      '',
-    ].join('\n');
-    const { exitCode, stderr } = runProgram(nft, ['-f', '-'], { input: script });
+    ].join('; ');
+    // As an argument: nft 0.9.8 (Debian 11) opens /dev/stdin for `-f -`, which fails because Node's pipes are sockets.
+    const { exitCode, stderr } = runProgram(nft, [script]);
     if (exitCode !== 0) throw refused(what, args, stderr.trim());
     using connection = NftConnection.open();
     const [rule] = connection.dump('read the condition back', Message.getRule, family, [[1, 'x']]);

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { parseCidr } from '../../../../shared/net/address.ts';
 import type { PortForwarding } from '../../../../plugins/portmap/backend.ts';
@@ -7,6 +6,7 @@ import { nftablesBackend } from '../../../../plugins/portmap/nftables/backend.ts
 import { requireSettings } from '../../../../shared/config/decode.ts';
 import { NftConnection } from '../../../../shared/packetfilter/nftables/connection.ts';
 import { suite } from '../../../support/suite.ts';
+import { nftScript } from '../../../support/variants.ts';
 
 /** What ADD, CHECK and DEL read of the kernel, with few and with many mapped ports: messages and bytes, not time. */
 const test = suite('portmap on nftables: at any scale', { limit: 60 });
@@ -76,18 +76,15 @@ test('a container costs the same with one and with ten thousand mapped ports, an
   nftablesBackend.add(forwarding('first', 8002), warn);
   const few = life('few');
   const many = Array.from({ length: 10_000 }, (_, at) => at);
-  execFileSync('nft', ['-f', '-'], {
-    input: [
-      ...many.map(
-        (at) => `add chain ip weft_hostports CNI-DN-${at} { comment "name: net1 id: crowd-${at}" ; }`,
-      ),
-      `add element ip weft_hostports ports { ${many.map((at) => `tcp . ${20_000 + at} comment "name: net1 id: crowd-${at}" : jump CNI-DN-${at}`).join(', ')} }`,
-      ...many.map(
-        (at) => `add rule ip weft_hostports CNI-DN-${at} tcp dport ${20_000 + at} dnat to 10.88.0.9:80`,
-      ),
-      '',
-    ].join('\n'),
-  });
+  nftScript([
+    ...many.map(
+      (at) => `add chain ip weft_hostports CNI-DN-${at} { comment "name: net1 id: crowd-${at}" ; }`,
+    ),
+    `add element ip weft_hostports ports { ${many.map((at) => `tcp . ${20_000 + at} comment "name: net1 id: crowd-${at}" : jump CNI-DN-${at}`).join(', ')} }`,
+    ...many.map(
+      (at) => `add rule ip weft_hostports CNI-DN-${at} tcp dport ${20_000 + at} dnat to 10.88.0.9:80`,
+    ),
+  ]);
   const crowded = life('many');
   for (const step of ['add', 'again', 'check', 'del', 'gone'] as const) {
     const asked = (all: readonly Read[]): string[] => all.map((read) => read.asked);

@@ -1,10 +1,9 @@
-import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { nftablesBackend } from '../../../../../plugins/firewall/nftables/backend.ts';
 import { hostsByFamily, type FirewallPlan } from '../../../../../plugins/firewall/plan.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { suite } from '../../../../support/suite.ts';
-import { run } from '../../../../support/variants.ts';
+import { nftScript, run } from '../../../../support/variants.ts';
 
 /** What ADD, CHECK and DEL read of the kernel, with few and with many containers: messages and bytes, not time. */
 const test = suite('firewall on nftables: at any scale', { limit: 60 });
@@ -91,7 +90,7 @@ test('a container costs the same with one and with five thousand others, and not
   const many = Array.from({ length: 5_000 }, (_, at) => 100 + at);
   const list = (write: (number: number) => string): string =>
     many.map((number) => `${write(number)} comment "name: net1 id: container-${number}"`).join(', ');
-  load([
+  nftScript([
     `add element inet weft_firewall containers4 { ${list((number) => `10.0.${number >> 8}.${number & 255}`)} }`,
     `add element inet weft_firewall containers6 { ${list((number) => `fd00::${number.toString(16)}`)} }`,
     'add table ip weft_hostports',
@@ -116,9 +115,5 @@ test('a container costs the same with one and with five thousand others, and not
   );
   assert.equal(warnings, []);
 });
-
-function load(lines: readonly string[]): void {
-  execFileSync('nft', ['-f', '-'], { input: `${lines.join('\n')}\n` });
-}
 
 test.run();

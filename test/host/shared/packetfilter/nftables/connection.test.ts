@@ -16,6 +16,7 @@ import {
 import type { NftChain, NftTable } from '../../../../../shared/packetfilter/nftables/model.ts';
 import { NftReader } from '../../../../../shared/packetfilter/nftables/reader.ts';
 import { suite } from '../../../../support/suite.ts';
+import { nftScript } from '../../../../support/variants.ts';
 
 const test = suite('connection to nf_tables');
 
@@ -148,8 +149,8 @@ function fillChain(): void {
     { length: 3000 },
     (_, at) => `add rule ip sample own ip saddr 10.0.0.1 counter # ${at}`,
   );
-  const lines = ['add table ip sample', 'add chain ip sample own', 'add chain ip sample other', ...rules, ''];
-  execFileSync('nft', ['-f', '-'], { input: lines.join('\n') });
+  const lines = ['add table ip sample', 'add chain ip sample own', 'add chain ip sample other', ...rules];
+  nftScript(lines);
 }
 
 function listOwn(connection: NftConnection): Listing {

@@ -12,6 +12,7 @@ import {
 } from '../../../../../shared/packetfilter/nftables/text.ts';
 import { attributeOf } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
 import { suite } from '../../../../support/suite.ts';
+import { nftScript } from '../../../../support/variants.ts';
 import { requestsOf, SAMPLES, type Sample } from '../../../../support/packetfilter/samples.ts';
 
 const test = suite('nf_tables encoder', { limit: 30 });
@@ -24,7 +25,7 @@ function writeAsText({ table, chains, sets, elements, rules }: Sample): void {
     ...elements.map(elementCommand),
     ...rules.map(ruleCommand),
   ];
-  execFileSync('nft', ['-f', '-'], { input: `${commands.join('\n')}\n` });
+  nftScript(commands);
 }
 
 /** The expressions and comment of every rule, as bytes. */
