@@ -45,18 +45,15 @@ export class RulesetEvents {
   }
 }
 
-/** In iptables' tables, programs change chains of their own all the time. */
+/** In iptables' tables, programs change chains of their own, and their own rules in built-in chains, all the time. */
 function mayBeOurs(message: number, attributes: Buffer): boolean {
   const table = textAt(attributes, TABLE_NAME);
   if (!TABLES.has(table)) return false;
   if (table !== 'filter' && table !== 'nat') return true;
-  const chain =
-    message === DELETE_RULE
-      ? textAt(attributes, RULE_CHAIN)
-      : message === DELETE_CHAIN
-        ? textAt(attributes, CHAIN_NAME)
-        : '';
-  return chain === '' || CHAINS.test(chain);
+  if (message === DELETE_RULE)
+    // The name of the rule's chain, or of the one that it jumps to.
+    return CHAIN_PREFIXES.some((prefix) => attributes.includes(prefix));
+  return message !== DELETE_CHAIN || CHAINS.test(textAt(attributes, CHAIN_NAME));
 }
 
 /** Between two looks at notifications while they come without end. */
@@ -70,9 +67,8 @@ const NEW_GENERATION = 15;
 const DELETE_CHAIN = 5;
 const DELETE_RULE = 8;
 const DELETIONS: ReadonlySet<number> = new Set([2, DELETE_CHAIN, DELETE_RULE, 11, 14]);
-/** NFTA_TABLE_NAME and NFTA_RULE_TABLE, _CHAIN; NFTA_CHAIN_NAME */
+/** NFTA_TABLE_NAME, as NFTA_RULE_TABLE and others; NFTA_CHAIN_NAME */
 const TABLE_NAME = 1;
-const RULE_CHAIN = 2;
 const CHAIN_NAME = 3;
 const GENERIC_HEADER = 4;
 /** iptables-nft's, this suite's own, and firewalld's: it forgets its sources when it loads its rules again. */
@@ -85,5 +81,7 @@ const TABLES: ReadonlySet<string> = new Set([
   'cni_plugins_masquerade',
   'firewalld',
 ]);
-/** Chains of iptables' tables with rules of this suite. A jump to the operator's chain is deleted before that chain. */
-const CHAINS = /^(FORWARD|PREROUTING|OUTPUT|POSTROUTING|CNI-.*)$/;
+/** Of the chains of this suite, to which each of its rules in a built-in chain jumps; the second in table `nat` of bridges. */
+const CHAIN_PREFIXES = ['CNI-', 'cni-br-iface-'];
+/** Chains with rules of this suite. A jump to the operator's chain is deleted before that chain. */
+const CHAINS = /^(FORWARD|PREROUTING|OUTPUT|POSTROUTING|CNI-.*|cni-br-iface-.*)$/;

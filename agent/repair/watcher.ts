@@ -21,16 +21,18 @@ export interface WatchedHost {
 /**
  * Decides when to compare the host with what its containers need: soon after another program has deleted rules, and again a little later,
  * because programs reload in several steps; every {@link POLL_MS} if the fingerprint has changed; every {@link FULL_LOOK_MS} in any case. While
- * other programs change rules all the time, looks that find nothing missing take at most 4 % of the time. If rules are missing again after each of
- * {@link MOST_ROUNDS} repairs, repair pauses.
+ * another program deletes rules and adds them again all the time, looks because of deletions that find nothing missing take at most 4 % of the
+ * time. If rules are missing again after each of {@link MOST_ROUNDS} repairs, repair pauses.
  */
 export class Watcher {
   readonly #host: WatchedHost;
   readonly #log: Log;
   readonly #write: boolean;
+  /** When to look because of deletions, but not before the other; and for another reason. */
+  #urgentAt = Infinity;
+  #urgentNotBefore = 0;
   #dueAt: number;
-  #notBefore = 0;
-  /** Time that looks took, less what the time since allows. */
+  /** Time that looks took which deletions had caused in vain, less what the time since allows. */
   #spentMs = 0;
   #spentAt = 0;
   #pollAt: number;
@@ -58,12 +60,13 @@ export class Watcher {
   /** Called between plugin calls. Nearly always takes microseconds. */
   step(): void {
     const now = this.#host.now();
-    if (this.#host.hasDeletions()) this.#dueAt = Math.min(this.#dueAt, now + SETTLE_MS);
+    if (this.#host.hasDeletions()) this.#urgentAt = Math.min(this.#urgentAt, now + SETTLE_MS);
     if (now >= this.#pollAt) this.#poll(now);
     if (now >= this.#fullLookAt) this.#dueAt = Math.min(this.#dueAt, now);
-    if (now < this.#dueAt || now < this.#notBefore || now < this.#pausedUntil) return;
+    const isUrgent = now >= this.#urgentDueAt();
+    if (now < this.#pausedUntil || (!isUrgent && now < this.#dueAt)) return;
     try {
-      this.#look(now);
+      this.#look(now, isUrgent);
     } catch (thrown) {
       this.#log('error', `repair: failed: ${toCniError(thrown).message}`);
       this.#dueAt = this.#host.now() + POLL_MS;
@@ -72,8 +75,12 @@ export class Watcher {
 
   /** Milliseconds until {@link step} has something to do, unless rules are deleted before; 0 or less: now. */
   untilNextMs(): number {
-    const look = Math.max(Math.min(this.#dueAt, this.#fullLookAt), this.#notBefore, this.#pausedUntil);
+    const look = Math.max(Math.min(this.#urgentDueAt(), this.#dueAt, this.#fullLookAt), this.#pausedUntil);
     return Math.min(look, this.#pollAt) - this.#host.now();
+  }
+
+  #urgentDueAt(): number {
+    return Math.max(this.#urgentAt, this.#urgentNotBefore);
   }
 
   #poll(now: number): void {
@@ -83,17 +90,18 @@ export class Watcher {
     this.#fingerprint = fingerprint;
   }
 
-  #look(now: number): void {
+  #look(now: number, isUrgent: boolean): void {
+    this.#urgentAt = Infinity;
     this.#dueAt = Infinity;
     this.#fullLookAt = now + FULL_LOOK_MS;
     const { missing, left, problems, attachments, milliseconds } = this.#host.repair();
     this.counts.looks += 1;
     this.#fullLookAt = now + Math.max(FULL_LOOK_MS, FULL_LOOK_COST_FACTOR * milliseconds);
     for (const line of problems) this.#log('debug', `repair: ${line}`);
-    this.#notBefore = this.#host.now() + PAUSE_MS;
+    if (isUrgent) this.#urgentNotBefore = this.#host.now() + PAUSE_MS;
     if (missing.length === 0) {
       this.#reported = '';
-      this.#notBefore += Math.max(0, this.#spend(milliseconds));
+      if (isUrgent) this.#urgentNotBefore += Math.max(0, this.#spend(milliseconds));
       return;
     }
     // Programs such as firewalld go on after their first transaction.
@@ -115,7 +123,7 @@ export class Watcher {
     this.#pauseAfterTooMany(missing);
   }
 
-  /** @returns how long to wait until the share of the time that looks may take allows another one */
+  /** @returns how long to wait until the share of the time that looks in vain may take allows another one */
   #spend(milliseconds: number): number {
     const now = this.#host.now();
     this.#spentMs = Math.max(0, this.#spentMs - (now - this.#spentAt) / COST_FACTOR) + milliseconds;
@@ -171,11 +179,11 @@ export function hostFingerprint(): string {
 
 /** A program's transactions come in bursts. */
 const SETTLE_MS = 100;
-/** Between looks. */
+/** Between looks because of deletions. */
 const PAUSE_MS = 1_000;
-/** Looks take 4 % of the time at most, ... */
+/** Those in vain take 4 % of the time at most, ... */
 const COST_FACTOR = 25;
-/** ... after this much that is free: rules that are deleted now and then come back at once. */
+/** ... after this much that is free: a program may delete rules and add them again now and then. */
 const BURST_MS = 3_000;
 const FOLLOW_UP_MS = 2_000;
 const POLL_MS = 30_000;

@@ -90,6 +90,23 @@ test('while another program deletes rules all the time, looks take 4 % of the ti
   assert.ok(host.looks.length > 15 && host.looks.length <= 21, String(host.looks.length));
 });
 
+test('a look after a deletion never waits because of earlier looks that had another reason, or found rules missing', () => {
+  const host = new FakeHost();
+  // As with 1,000 containers on a slow machine.
+  host.milliseconds = 1_500;
+  for (let round = 1; round <= 12; round++) {
+    host.print = `kernel parameters ${round}`;
+    host.pass(9_900);
+    const began = host.clock;
+    host.deletions = true;
+    host.missing = ['a rule'];
+    host.looks = [];
+    host.pass(300);
+    assert.equal(host.looks, [began + 100], `round ${round}`);
+  }
+  assert.is(host.watcher.counts.repairs, 12);
+});
+
 test('repair pauses when rules are missing again after each of five repairs, and goes on later', () => {
   const host = new FakeHost();
   const damage = (): void => {
