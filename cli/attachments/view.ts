@@ -1,24 +1,35 @@
+import * as z from 'zod/mini';
 import { publishedPorts, type PublishedPort } from '../../plugins/portmap/published.ts';
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
 
 /** What operators call an attachment by, and what it has: for `weft status` and `weft show`. */
-export interface AttachmentView {
-  readonly network: string;
-  readonly container: string;
-  readonly interface: string | null;
+export const viewSchema = z.strictObject({
+  network: z.string(),
+  container: z.string(),
+  interface: z.nullable(z.string()),
   /** From Nomad's CNI_ARGS; null for other runtimes. */
-  readonly job: string | null;
-  readonly group: string | null;
-  readonly addresses: readonly string[];
-  readonly ports: readonly PublishedPort[];
+  job: z.nullable(z.string()),
+  group: z.nullable(z.string()),
+  addresses: z.array(z.string()),
+  ports: z.array(
+    z.strictObject({
+      protocol: z.string(),
+      host: z.int(),
+      container: z.int(),
+      range: z.int(),
+      address: z.string(),
+    }),
+  ),
   /** `iptables`, `nftables` or `firewalld`; several if the plugins of the list name different ones. */
-  readonly backend: string;
-  readonly addedAt: string;
-  readonly ageSeconds: number;
-  readonly state: InventoryEntry['state'];
-  readonly reason: string;
-}
+  backend: z.string(),
+  addedAt: z.string(),
+  ageSeconds: z.int(),
+  state: z.enum(['running', 'gone', 'unknown']),
+  reason: z.string(),
+});
+
+export type AttachmentView = z.output<typeof viewSchema>;
 
 export function viewOf(entry: InventoryEntry): AttachmentView {
   const args = new Map(entry.args);

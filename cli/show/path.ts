@@ -1,3 +1,4 @@
+import * as z from 'zod/mini';
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
 import { inNamespace, isNetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
@@ -5,35 +6,40 @@ import { linkByName, type LinkInfo } from '../../shared/kernel/rtnetlink/links.t
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { masqueradeChain, portmapChain } from '../../shared/packetfilter/names.ts';
 import { healthOf } from '../attachments/health.ts';
-import { portsText, viewOf, type AttachmentView } from '../attachments/view.ts';
+import { portsText, viewOf, viewSchema } from '../attachments/view.ts';
 import { hostRules, type HostRule } from './host-rules.ts';
 import { transparentProxySections } from './tproxy.ts';
 
-/** One station of a packet. */
-export interface Station {
-  readonly title: string;
-  readonly detail: string;
-  readonly rules: readonly HostRule[];
+const stationSchema = z.strictObject({
+  title: z.string(),
+  detail: z.string(),
+  /** With counters, as iptables-save and nft print them. */
+  rules: z.array(z.strictObject({ chain: z.string(), text: z.string() })),
   /** Why the packet does not get further; empty if nothing is missing. */
-  readonly missing: readonly string[];
-}
+  missing: z.array(z.string()),
+});
 
-export interface PacketPath {
-  readonly view: AttachmentView;
-  readonly inbound: readonly Station[];
-  readonly outbound: readonly Station[];
+/** What `weft show --json` prints. */
+export const pathSchema = z.strictObject({
+  attachment: viewSchema,
+  inbound: z.array(stationSchema),
+  outbound: z.array(stationSchema),
   /** What the rules of the transparent proxy do, in paragraphs. */
-  readonly proxy: readonly string[];
-  readonly warnings: readonly string[];
-}
+  proxy: z.array(z.string()),
+  warnings: z.array(z.string()),
+});
+
+/** One station of a packet. */
+export type Station = z.output<typeof stationSchema>;
+export type PacketPath = z.output<typeof pathSchema>;
 
 /** The way of packets from outside to the container and from it to the outside, as this host has it now. Changes nothing. */
 export async function packetPath(entry: InventoryEntry): Promise<PacketPath> {
-  const view = viewOf(entry);
+  const attachment = viewOf(entry);
   const { problems, warnings } = await healthOf(entry);
   const rules = hostRules([
     entry.containerId,
-    ...view.addresses,
+    ...attachment.addresses,
     portmapChain(entry),
     masqueradeChain(entry),
   ]);
@@ -47,9 +53,9 @@ export async function packetPath(entry: InventoryEntry): Promise<PacketPath> {
     proxy.length > 0 || entry.plugins.some(({ type }) => /^consul-(cni|tproxy)$/.test(String(type)));
 
   const dnat: Station[] =
-    view.ports.length === 0
+    attachment.ports.length === 0
       ? []
-      : [station('DNAT', `ports ${portsText(view.ports)}`, of(DNAT), missingOf('portmap'))];
+      : [station('DNAT', `ports ${portsText(attachment.ports)}`, of(DNAT), missingOf('portmap'))];
   const policy = of(/weft_policy from_networks/);
   const policyStation: Station[] = policy.length === 0 ? [] : [station('policy', 'weft.json', policy, [])];
   const forward = station('forward', 'firewall', of(/^filter |weft_firewall/), missingOf('firewall'));
@@ -65,7 +71,7 @@ export async function packetPath(entry: InventoryEntry): Promise<PacketPath> {
     : [];
   const masquerade = station('masquerade', '', of(MASQUERADE), masqueradeMissing);
   return {
-    view,
+    attachment,
     inbound: [OUTSIDE, ...dnat, forward, bridge, veth, container, ...redirect, TASK],
     outbound: [
       TASK,
@@ -89,7 +95,7 @@ function station(
   rules: readonly HostRule[],
   missing: readonly string[],
 ): Station {
-  return { title, detail, rules, missing };
+  return { title, detail, rules: [...rules], missing: [...missing] };
 }
 
 function proxyText(sections: readonly string[]): string {

@@ -6,7 +6,7 @@ import { inNamespace } from '../../shared/kernel/namespace.ts';
 import { writeAll } from '../../shared/kernel/stdio.ts';
 import { viewOf } from '../attachments/view.ts';
 import { painter } from '../terminal.ts';
-import { packetPath } from './path.ts';
+import { packetPath, pathSchema } from './path.ts';
 import { pathSvg } from './svg.ts';
 import { pathText } from './text.ts';
 import { transparentProxySections } from './tproxy.ts';
@@ -19,6 +19,7 @@ Draws the way of packets to and from an attachment: published port, DNAT, firewa
 out; with the rules of each station and their counters. A station where something is missing is marked with the reason.
 The beginning of an id is enough; PORT is a published port of the host. Changes nothing.
 
+  --json              one JSON document
   --svg FILE          draw the same as a picture
   --trace             follow packets of the attachment for ten seconds with nft's trace: where each verdict was made.
                       Adds a table of its own, which the kernel removes when this process ends
@@ -30,6 +31,7 @@ exit status  0 nothing is missing, 1 something is missing or there is no such at
 
 const OPTIONS = {
   netns: { type: 'string' },
+  json: { type: 'boolean' },
   svg: { type: 'string' },
   trace: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
@@ -44,12 +46,20 @@ export async function show(argv: readonly string[]): Promise<number> {
   }
   const [target, surplus] = positionals;
   if (surplus !== undefined) throw new UsageError(`unexpected argument "${surplus}"`);
-  if (values.netns !== undefined) return showNamespace(values.netns);
+  const [form, other] = (['netns', 'json', 'svg', 'trace'] as const).filter(
+    (name) => values[name] !== undefined,
+  );
+  if (other !== undefined) throw new UsageError(`--${form} and --${other} exclude each other`);
+  if (values.netns !== undefined) {
+    if (target !== undefined) throw new UsageError(`unexpected argument "${target}" beside --netns`);
+    return showNamespace(values.netns);
+  }
   if (target === undefined) throw new UsageError('ALLOC, CONTAINER, NETNS or PORT is missing');
   const entry = found(target);
   if (values.trace === true) return tracePackets(viewOf(entry));
   const path = await packetPath(entry);
-  if (values.svg === undefined) writeAll(1, pathText(path, painter()));
+  if (values.json === true) writeAll(1, `${JSON.stringify(pathSchema.parse(path), null, 2)}\n`);
+  else if (values.svg === undefined) writeAll(1, pathText(path, painter()));
   else writeFileSync(values.svg, pathSvg(path));
   const isComplete = [...path.inbound, ...path.outbound].every(({ missing }) => missing.length === 0);
   return isComplete && entry.state === 'running' ? 0 : 1;

@@ -5,16 +5,16 @@ const BOX = { width: 128, height: 56 };
 const MARGIN = 16;
 
 /** The path as a picture in the style of docs/figures: one row for each direction, red where something is missing. */
-export function pathSvg({ view, inbound, outbound }: PacketPath): string {
+export function pathSvg({ attachment, inbound, outbound }: PacketPath): string {
   const columns = Math.max(inbound.length, outbound.length);
   const width = 2 * MARGIN + columns * CELL.width;
   const height = 2 * MARGIN + 2 * CELL.height + 24;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12" role="img">`,
-    `<title>Packet path of ${escape(view.container)}</title>`,
+    `<title>Packet path of ${escape(attachment.container)}</title>`,
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0 8 4 0 8z" fill="#444"/></marker></defs>',
     `<rect width="${width}" height="${height}" fill="white"/>`,
-    `<text x="${MARGIN}" y="${MARGIN + 8}" fill="#47607a">${escape([view.container, view.job, view.group].filter((text) => text !== null).join('  '))}</text>`,
+    `<text x="${MARGIN}" y="${MARGIN + 8}" fill="#47607a">${escape([attachment.container, attachment.job, attachment.group].filter((text) => text !== null).join('  '))}</text>`,
     ...[inbound, outbound].flatMap((stations, row) =>
       stations.flatMap((one, column) => drawn(one, row, column, column === stations.length - 1)),
     ),

@@ -3,18 +3,25 @@ import { portsText } from '../attachments/view.ts';
 import type { PacketPath, Station } from './path.ts';
 
 /** The path as a column of stations for each direction; what is missing is marked where the packet is lost. */
-export function pathText({ view, inbound, outbound, proxy, warnings }: PacketPath, paint: Paint): string {
+export function pathText(
+  { attachment, inbound, outbound, proxy, warnings }: PacketPath,
+  paint: Paint,
+): string {
   const names = [
-    view.job === null ? [] : [`job ${view.job}`],
-    view.group === null ? [] : [`group ${view.group}`],
-    [`network ${view.network}`, `back end ${view.backend}`, `added ${formatAge(view.ageSeconds)} ago`],
+    attachment.job === null ? [] : [`job ${attachment.job}`],
+    attachment.group === null ? [] : [`group ${attachment.group}`],
+    [
+      `network ${attachment.network}`,
+      `back end ${attachment.backend}`,
+      `added ${formatAge(attachment.ageSeconds)} ago`,
+    ],
   ].flat();
-  const head = `${paint(view.container, 'bold')}  ${names.join(', ')}\n`;
-  const ports = view.ports.length === 0 ? 'no published ports' : `ports ${portsText(view.ports)}`;
+  const head = `${paint(attachment.container, 'bold')}  ${names.join(', ')}\n`;
+  const ports = attachment.ports.length === 0 ? 'no published ports' : `ports ${portsText(attachment.ports)}`;
   const direction = (title: string, stations: readonly Station[]): string =>
     `${paint(title, 'bold')}\n${stations.map((one, at) => stationText(one, at === stations.length - 1, paint)).join('')}`;
   return [
-    `${head}${view.addresses.join(', ')}; ${ports}\n`,
+    `${head}${attachment.addresses.join(', ')}; ${ports}\n`,
     direction('Inbound', inbound),
     direction('Outbound', outbound),
     ...proxy,

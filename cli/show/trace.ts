@@ -14,12 +14,13 @@ import { metaStore, immediate, MetaKey, REGISTER_1 } from '../../shared/packetfi
 import { findProgram, runProgram } from '../../shared/process/run.ts';
 import { portsText, type AttachmentView } from '../attachments/view.ts';
 
-const TABLE: NftTable = { family: 'inet', name: 'weft_trace' };
+/** Followed by the process id: several traces at once have a table each. */
+const TABLE_PREFIX = 'weft_trace_';
 const SECONDS = 10;
 
 /**
- * Marks packets of the attachment in a table that only exists while this process has its netlink connection, also if it is killed (kernel 5.12
- * and newer), and prints what nft(8) reports of them.
+ * Marks packets of the attachment in a table of this process that only exists while the process has its netlink connection, also if it is killed
+ * (kernel 5.12 and newer), and prints what nft(8) reports of them.
  * @returns the exit code
  */
 export function tracePackets(view: AttachmentView): number {
@@ -33,9 +34,10 @@ export function tracePackets(view: AttachmentView): number {
   if (findTools('ipv4')?.variant === 'legacy')
     writeAll(2, "iptables of this host is the legacy variant: its rules are not part of nft's trace\n");
   using connection = NftConnection.open();
+  const table: NftTable = { family: 'inet', name: `${TABLE_PREFIX}${process.pid}` };
   connection.commit([
-    addOwnedTable(TABLE),
-    ...chains().flatMap((chain) => [
+    addOwnedTable(table),
+    ...chains(table).flatMap((chain) => [
       addChain(chain),
       ...selections(view).map((match) => marking(chain, match)),
     ]),
@@ -45,14 +47,14 @@ export function tracePackets(view: AttachmentView): number {
   const { stdout } = runProgram(timeout, ['--signal=INT', String(SECONDS), nft, 'monitor', 'trace'], {
     timeoutMs: (SECONDS + 5) * 1000,
   });
-  writeAll(1, traceText(stdout));
+  writeAll(1, traceText(stdout, table));
   return 0;
 }
 
 /** First of all chains of their hooks: packets that arrive, and those of the host's own processes. */
-function chains(): NftChain[] {
+function chains(table: NftTable): NftChain[] {
   return (['prerouting', 'output'] as const).map((hook) => ({
-    table: TABLE,
+    table,
     name: hook,
     hook: { type: 'filter', hook, priority: -350 },
   }));
@@ -73,7 +75,7 @@ function selections({ addresses, ports }: AttachmentView): NftStatement[][] {
 
 function marking(chain: NftChain, match: readonly NftStatement[]): ReturnType<typeof addRule> {
   const expressions = [
-    ...encodeStatements(TABLE.family, match),
+    ...encodeStatements(chain.table.family, match),
     immediate(Uint8Array.of(1), REGISTER_1),
     metaStore(MetaKey.nftrace),
   ];
@@ -81,30 +83,46 @@ function marking(chain: NftChain, match: readonly NftStatement[]): ReturnType<ty
 }
 
 /**
- * One paragraph for each packet: its header, then the rule or policy of each verdict. Pure, for tests. The kernel uses an id again for later
- * packets, and gives some packets another one on their way: these have the same header except for what a router changes.
+ * One paragraph for each packet that a rule of `table` has marked: its header, then the rule or policy of each verdict. Pure, for tests. nft(8) also
+ * reports what other programs have marked. The kernel uses an id again for later packets, and gives some packets another one on their way: these
+ * have the same header except for what a router changes.
  */
-export function traceText(monitored: string): string {
-  const packets: { readonly lines: string[]; latest: string }[] = [];
-  const byId = new Map<string, (typeof packets)[number]>();
+export function traceText(monitored: string, table: NftTable): string {
+  const packets: Packet[] = [];
+  const byId = new Map<string, Packet>();
   for (const line of monitored.split('\n')) {
     const [, id = '', rest] = /^trace id (\S+) (.*)$/.exec(line) ?? [];
     if (rest === undefined) continue;
-    const isOwn = rest.startsWith(`${TABLE.family} ${TABLE.name} `);
+    const isOwn = rest.startsWith(`${table.family} ${table.name} `);
+    const isOther = !isOwn && rest.startsWith(`inet ${TABLE_PREFIX}`);
     const header = / packet: (.*)$/.exec(rest)?.[1];
     if (header === undefined) {
-      if (!isOwn) byId.get(id)?.lines.push(`  ${verdictText(rest)}`);
+      const packet = byId.get(id);
+      if (!isOwn && !isOther) packet?.lines.push(`  ${verdictText(rest)}`);
+      else if (isOwn && packet !== undefined && / rule /.test(rest)) packet.isMarked = true;
       continue;
     }
     const latest = header.replaceAll(ROUTED, '');
-    const known = isOwn ? undefined : (byId.get(id) ?? packets.findLast((one) => one.latest === latest));
-    const packet = known ?? { lines: [headerText(header)], latest };
+    const candidate = byId.get(id) ?? packets.findLast((one) => one.latest === latest);
+    // Each trace sees a packet once, so a header in a trace's table begins another packet, unless it is the same.
+    const isNew = isOwn || (isOther && candidate?.latest !== latest);
+    const known = isNew ? undefined : candidate;
+    const packet = known ?? { lines: [headerText(header)], latest, isMarked: false };
     if (known === undefined) packets.push(packet);
     packet.latest = latest;
     byId.set(id, packet);
   }
-  if (packets.length === 0) return 'no packets\n';
-  return packets.map(({ lines }) => `${lines.join('\n')}\n`).join('\n');
+  const marked = packets.filter(({ isMarked }) => isMarked);
+  if (marked.length === 0) return 'no packets\n';
+  return marked.map(({ lines }) => `${lines.join('\n')}\n`).join('\n');
+}
+
+interface Packet {
+  readonly lines: string[];
+  /** Its latest header, without what a router changes. */
+  latest: string;
+  /** By a rule of the own table. */
+  isMarked: boolean;
 }
 
 /** Without counters, which nft prints as it read them before the packet. */

@@ -9,7 +9,7 @@ import { readNodeConfig } from '../../shared/config/node-config.ts';
 import { healthOf } from '../attachments/health.ts';
 import { poolsOf } from '../../shared/ipam/pools.ts';
 import { missingOnHost } from '../attachments/missing.ts';
-import { viewOf } from '../attachments/view.ts';
+import { viewOf, viewSchema } from '../attachments/view.ts';
 import type { Progress } from '../terminal.ts';
 
 /** What `weft status --json` prints. */
@@ -26,27 +26,7 @@ export const statusSchema = z.strictObject({
     }),
   ),
   attachments: z.array(
-    z.strictObject({
-      network: z.string(),
-      container: z.string(),
-      interface: z.nullable(z.string()),
-      job: z.nullable(z.string()),
-      group: z.nullable(z.string()),
-      addresses: z.array(z.string()),
-      ports: z.array(
-        z.strictObject({
-          protocol: z.string(),
-          host: z.int(),
-          container: z.int(),
-          range: z.int(),
-          address: z.string(),
-        }),
-      ),
-      backend: z.string(),
-      addedAt: z.string(),
-      ageSeconds: z.int(),
-      state: z.enum(['running', 'gone', 'unknown']),
-      reason: z.string(),
+    z.extend(viewSchema, {
       health: z.enum(['ok', 'warning', 'failed', 'unchecked']),
       problems: z.array(z.string()),
       warnings: z.array(z.string()),
@@ -85,11 +65,8 @@ export async function readStatus({
   for (const [at, entry] of entries.entries()) {
     progress.step(`checking ${at + 1} of ${entries.length}: ${entry.containerId}`);
     const { state: health, problems, warnings } = check ? await healthOf(entry) : UNCHECKED;
-    const view = viewOf(entry);
     attachments.push({
-      ...view,
-      addresses: [...view.addresses],
-      ports: [...view.ports],
+      ...viewOf(entry),
       health,
       problems: [...problems],
       warnings: [...warnings],

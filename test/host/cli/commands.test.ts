@@ -8,6 +8,7 @@ import { reportSchema as gcSchema } from '../../../cli/gc.ts';
 import { ReportSchema as installSchema } from '../../../cli/install/command.ts';
 import { leasesSchema } from '../../../cli/leases.ts';
 import { reportSchema as repairSchema } from '../../../cli/repair.ts';
+import { pathSchema } from '../../../cli/show/path.ts';
 import { statusSchema } from '../../../cli/status/report.ts';
 import { suite } from '../../support/suite.ts';
 import { sh } from '../../support/variants.ts';
@@ -94,6 +95,7 @@ test('status, show, leases, repair and gc of a healthy attachment', () => {
 test('--json: each document is as its schema says', () => {
   const documents: readonly (readonly [schema: z.core.$ZodType, ...args: string[]])[] = [
     [statusSchema, 'status'],
+    [pathSchema, 'show', ALLOC],
     [leasesSchema, 'leases'],
     [repairSchema, 'repair', '--dry-run'],
     [gcSchema, 'gc', '--dry-run'],

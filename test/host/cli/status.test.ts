@@ -2,8 +2,11 @@
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { execa } from 'execa';
 import * as assert from 'uvu/assert';
+import { pathSchema } from '../../../cli/show/path.ts';
 import { statusSchema, type Status } from '../../../cli/status/report.ts';
+import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 import { nft } from '../../support/port-host.ts';
 import { sh } from '../../support/variants.ts';
@@ -22,16 +25,23 @@ function statusOf(...args: string[]): Status & { exitCode: number | null } {
 /** Of a packet that the host's neighbour sends to a published port. */
 const HEADER = '^iif "up0" ip saddr 192\\.0\\.2\\.9 ip daddr 192\\.0\\.2\\.1 .* tcp dport 900\\d .*\\n';
 const DNAT_BY_IPTABLES =
-  '( {2}ip nat PREROUTING .*\\n)( {2}ip nat CNI-HOSTPORT-DNAT .*\\n) {2}ip nat CNI-DN-\\w+ .* dnat to 172\\.26\\.64\\.2:80 ';
+  '( {2}ip weft_hostports prerouting policy accept\\n)( {2}ip nat PREROUTING .*\\n)( {2}ip nat CNI-HOSTPORT-DNAT .*\\n) {2}ip nat CNI-DN-\\w+ .* dnat to 172\\.26\\.64\\.2:80 ';
 
-/** What `weft show --trace` prints while another host opens connections: only the first packet of one passes the nat chains. */
-function traceOf(target: string, port: number): string {
-  const connect = `for i in $(seq 60); do timeout 1 bash -c 'exec 3<>/dev/tcp/192.0.2.1/${port}'; sleep 0.2; done`;
-  const connecting = spawn('ip', ['netns', 'exec', 'neighbour', 'sh', '-c', connect], { stdio: 'ignore' });
-  const { status, stdout } = weft('show', target, '--trace');
+/** What `weft show --trace` prints, started at the same time for each target; meanwhile another host opens connections to their ports. */
+async function traces(...targets: (readonly [target: string, port: number])[]): Promise<string[]> {
+  const connect = targets
+    .map(([, port]) => `timeout 1 bash -c 'exec 3<>/dev/tcp/192.0.2.1/${port}';`)
+    .join(' ');
+  const loop = `for i in $(seq 60); do ${connect} sleep 0.2; done`;
+  const connecting = spawn('ip', ['netns', 'exec', 'neighbour', 'sh', '-c', loop], { stdio: 'ignore' });
+  const outcomes = await Promise.all(
+    targets.map(([target]) => execa(executable('weft'), ['show', target, '--trace'], { reject: false })),
+  );
   connecting.kill();
-  assert.is(status, 0);
-  return stdout;
+  return outcomes.map(({ exitCode, stdout, stderr }) => {
+    assert.is(exitCode, 0, stderr);
+    return stdout;
+  });
 }
 
 test.before(() => {
@@ -111,23 +121,38 @@ test('show: the stations of both directions with their rules; by id prefix, name
   assert.is(weft('show').status, 2);
 });
 
-test('show --svg draws the same; --trace prints the verdict of each packet and leaves nothing', () => {
+test('show --svg draws the same; --json is as its schema says; only one of the forms', () => {
   assert.is(weft('show', ALLOC, '--svg', '/run/path.svg').status, 0);
   const svg = readFileSync('/run/path.svg', 'utf8');
   assert.is([...svg.matchAll(/<g>/g)].length, 15);
   assert.match(svg, />DNAT<.*>ports 9002/);
-  assert.match(traceOf(ALLOC, 9002), new RegExp(`${HEADER}${DNAT_BY_IPTABLES}`, 'm'));
-  assert.not.match(nft('list tables'), /weft_trace/);
+  const { status, stdout } = weft('show', '9002', '--json');
+  const { attachment, inbound, outbound } = pathSchema.parse(JSON.parse(stdout));
+  assert.equal([status, attachment.container, attachment.ports[0]?.host], [0, ALLOC, 9002]);
+  assert.equal([inbound.length, outbound.length], [7, 8]);
+  assert.is(inbound[1]?.rules[0]?.chain.slice(0, 11), 'nat CNI-DN-');
+  for (const wrong of [
+    [ALLOC, '--json', '--trace'],
+    [ALLOC, '--netns', ALLOC],
+  ])
+    assert.is(weft('show', ...wrong).status, 2);
 });
 
-test('show --trace on nftables', () => {
+test('show --trace prints the verdict of each packet: two at once, on iptables and nftables; they leave nothing', async () => {
   const [other, file] = ['nftables-1', '/etc/weft/weft.json'];
   const before = readFileSync(file, 'utf8');
   writeFileSync(file, before.replace('{', '{"backend": "nftables", '));
   sh(`ip netns add ${other}`);
   const options = ['--conflist', LIST, '--netns', other, '--id', other];
   assert.is(weft('run', 'add', ...options, '--port', '9003:80').status, 0);
-  assert.match(traceOf(other, 9003), new RegExp(`${HEADER}( {2}ip weft_hostports .*\\n)+`, 'm'));
+  const [iptables = '', nftables = ''] = await traces([ALLOC, 9002], [other, 9003]);
+  assert.match(iptables, new RegExp(`${HEADER}${DNAT_BY_IPTABLES}`, 'm'));
+  assert.match(nftables, new RegExp(`${HEADER}( {2}ip weft_hostports .*\\n)+`, 'm'));
+  assert.equal(
+    [/dport 9003|weft_trace/.test(iptables), /dport 9002|weft_trace/.test(nftables)],
+    [false, false],
+  );
+  assert.not.match(nft('list tables'), /weft_trace/);
   assert.is(weft('run', 'del', ...options).status, 0);
   writeFileSync(file, before);
 });

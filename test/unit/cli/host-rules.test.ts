@@ -1,10 +1,9 @@
-/** Which of the host's rules are about one container, and what a trace says of a packet. */
+/** Which of the host's rules are about one container. */
 import * as assert from 'uvu/assert';
 import { parseNft, parseSave } from '../../../cli/show/host-rules.ts';
-import { traceText } from '../../../cli/show/trace.ts';
 import { suite } from '../../support/suite.ts';
 
-const test = suite('weft show: rules and traces');
+const test = suite('weft show: rules');
 
 test('iptables-save: rules that name the container, and those of its own chains', () => {
   const text = `*nat
@@ -54,19 +53,6 @@ table inet weft_policy {
       text: 'oifname @networks counter packets 1 bytes 60 reject comment "isolation: network"',
     },
   ]);
-});
-
-test('a trace: one paragraph a packet, its header, then each verdict', () => {
-  const text = `trace id 1 inet weft_trace prerouting packet: iif "br0" ether saddr 02:00:00:00:00:01 ether daddr 02:00:00:00:00:02 ip saddr 10.0.0.2 ip daddr 192.0.2.1 ip dscp cs0 ip ecn not-ect ip ttl 64 ip id 1 ip protocol tcp ip length 60 tcp dport 80 @th,64,96 0xc5
-trace id 1 inet weft_trace prerouting rule ip saddr 10.0.0.2 meta nftrace set 1 (verdict continue)
-trace id 1 ip filter FORWARD packet: iif "br0" oif "eth0" ip saddr 10.0.0.2
-trace id 1 ip filter FORWARD rule counter drop (verdict drop)
-`;
-  assert.is(
-    traceText(text),
-    'iif "br0" ip saddr 10.0.0.2 ip daddr 192.0.2.1 ip protocol tcp tcp dport 80\n  ip filter FORWARD rule counter drop (verdict drop)\n',
-  );
-  assert.is(traceText(''), 'no packets\n');
 });
 
 test.run();
