@@ -6,7 +6,7 @@ import { loadTracesRoles, look } from './collect/look.ts';
 import { removeLeak } from './collect/remove.ts';
 import type { Log } from './log.ts';
 import { loadRoles } from './repair/calls.ts';
-import { createMarks, removeOldMarks, repair } from './repair/repair.ts';
+import { createMarks, removeOldMarks, Repairer, type RepairReport } from './repair/repair.ts';
 import { LONGEST_DELAY_MS, RulesetEvents } from './repair/ruleset-events.ts';
 import { hostFingerprint, Watcher } from './repair/watcher.ts';
 
@@ -67,12 +67,12 @@ async function orNone(name: string, log: Log, start: () => Promise<Upkeep>): Pro
 async function startRepair(log: Log): Promise<Upkeep> {
   const { repair: mode = 'on' } = readNodeConfig();
   if (mode === 'off') return NONE;
-  const roles = await loadRoles();
   createMarks();
   const events = new RulesetEvents();
-  const run = (): ReturnType<typeof repair> => {
+  const repairer = new Repairer(await loadRoles());
+  const run = (): RepairReport => {
     removeOldMarks();
-    return repair(roles, { write: mode === 'on' });
+    return repairer.repair({ write: mode === 'on' });
   };
   const host = {
     hasDeletions: () => events.hasDeletions(),

@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
 import { loadRoles } from '../agent/repair/calls.ts';
-import { createMarks, repair, type RepairReport } from '../agent/repair/repair.ts';
+import { createMarks, Repairer, type RepairReport } from '../agent/repair/repair.ts';
 import { readOptions } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { Progress } from './terminal.ts';
@@ -51,7 +51,7 @@ export async function repairCommand(argv: readonly string[]): Promise<number> {
     await new Promise((resolve) => setTimeout(resolve, CALLS_END_MS));
   }
   progress.done();
-  const report = repair(roles, { write });
+  const report = new Repairer(roles).repair({ write });
   writeAll(1, values.json ? `${JSON.stringify(report)}\n` : text(report, write));
   return report.left.length === 0 ? 0 : 1;
 }

@@ -36,19 +36,28 @@ export interface Repairable {
 
 type Problem = (line: string) => void;
 
+type Calls = Repairable['calls'];
+
+/** The calls of attachments by their cached results: the reader keeps the object of a result that has not changed. */
+export type KnownCalls = WeakMap<object, Calls>;
+
 /** What the plugins' ADDs of these attachments were given. One whose result or configuration is invalid is left out. */
 export function repairables(
   roles: readonly Role[],
   entries: readonly InventoryEntry[],
   problem: Problem,
+  known: KnownCalls = new WeakMap(),
 ): Repairable[] {
   // Attachments of one network share the objects of their list.
   const configured = new Map<object, unknown>();
   return entries.flatMap((entry) => {
     const { ifname, cniVersion = '0.1.0', prevResult } = entry;
-    if (ifname === undefined || prevResult === undefined || !isCniVersion(cniVersion)) return [];
+    if (ifname === undefined || !isObject(prevResult) || !isCniVersion(cniVersion)) return [];
+    const named = { ...entry, ifname };
+    const earlier = known.get(prevResult);
+    if (earlier !== undefined) return [{ entry: named, calls: earlier }];
     try {
-      const base = invocation({ ...entry, ifname }, cniVersion, parseResult(cniVersion, prevResult), problem);
+      const base = invocation(named, cniVersion, parseResult(cniVersion, prevResult), problem);
       const calls = roles.map((role) => {
         const own = entry.plugins.filter(({ type }) => role.types.includes(type as string));
         const invocations = own.flatMap((raw) => {
@@ -58,7 +67,8 @@ export function repairables(
         });
         return [role, invocations] as const;
       });
-      return [{ entry: { ...entry, ifname }, calls: new Map(calls) }];
+      known.set(prevResult, new Map(calls));
+      return [{ entry: named, calls: new Map(calls) }];
     } catch (thrown) {
       problem(`container ${entry.containerId} on network ${entry.network}: ${toCniError(thrown).message}`);
       return [];
@@ -86,6 +96,10 @@ export function desiredOf(
     sharesPorts: parts.some(({ sharesPorts }) => sharesPorts === true),
     settings: parts.flatMap(({ settings }) => settings),
   };
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
 }
 
 function canPlan(role: Role, call: Invocation<unknown>, problem: Problem): boolean {

@@ -1,11 +1,11 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { RESULTS_DIR } from '../../shared/attachments/cached-results.ts';
+import { CachedResultReader, RESULTS_DIR } from '../../shared/attachments/cached-results.ts';
 import { inventory } from '../../shared/attachments/inventory.ts';
 import { addressesOf } from '../../shared/attachments/namespaces.ts';
 import { isUndisturbed, MARKS_DIRECTORY } from '../../shared/cni/call-marks.ts';
 import { withCallScope } from '../../shared/kernel/call-scope.ts';
 import { withCallDeadline } from '../../shared/kernel/deadline.ts';
-import { desiredOf, repairables, type Repairable, type Role } from './calls.ts';
+import { desiredOf, repairables, type KnownCalls, type Repairable, type Role } from './calls.ts';
 import { missingAfterRestoring, missingPieces, restorePieces } from './host-rules.ts';
 import type { Desired } from '../../shared/packetfilter/desired.ts';
 
@@ -27,34 +27,80 @@ export interface RepairReport {
  *
  * An attachment counts while its network namespace exists and has one of its addresses, its result is cached, and no ADD or DEL of it has
  * begun since. That is looked at again under the lock that ADD and DEL take, so that no rule of a deleted container returns.
- * @param write false: only report
+ *
+ * What was read from a cached result and planned for it is kept as long as the file does not change: a look takes a fifth of the first one's time.
  */
-export function repair(roles: readonly Role[], { write }: { readonly write: boolean }): RepairReport {
-  return withCallScope(() => withCallDeadline(() => compareAndRestore(roles, write)));
-}
+export class Repairer {
+  readonly #roles: readonly Role[];
+  readonly #results = new CachedResultReader();
+  readonly #known: KnownCalls = new WeakMap();
+  /** Cached result -> its time and the namespace that has the address. */
+  #found = new Map<string, string>();
+  readonly #problems = new Set<string>();
+  readonly #problem = (line: string): void => void this.#problems.add(line);
 
-function compareAndRestore(roles: readonly Role[], write: boolean): RepairReport {
-  const began = performance.now();
-  const problems = new Set<string>();
-  const problem = (line: string): void => void problems.add(line);
-  const running = inventory({ searchNamespaces: false }).filter(({ state }) => state === 'running');
-  const attachments = connected(repairables(roles, running, problem).filter(isAsAdded), problem);
-  const desired = desiredOf(roles, attachments, problem);
-  const missing = missingPieces(desired);
-  let left = missing;
-  for (let round = 1; write && left.length > 0 && round <= MOST_ROUNDS; round++) {
-    const before = left.length;
-    restorePieces(desired, () => stillValid(roles, attachments, desired, problem));
-    left = missingAfterRestoring(stillValid(roles, attachments, desired, problem));
-    if (left.length === before) break;
+  constructor(roles: readonly Role[]) {
+    this.#roles = roles;
   }
-  return {
-    attachments: attachments.length,
-    missing,
-    left,
-    problems: [...problems],
-    milliseconds: performance.now() - began,
-  };
+
+  /** @param write false: only report */
+  repair({ write }: { readonly write: boolean }): RepairReport {
+    return withCallScope(() => withCallDeadline(() => this.#compareAndRestore(write)));
+  }
+
+  #compareAndRestore(write: boolean): RepairReport {
+    const began = performance.now();
+    this.#problems.clear();
+    const attachments = this.#connected(this.#running().filter(isAsAdded));
+    const desired = this.#desiredOf(attachments);
+    const missing = missingPieces(desired);
+    let left = missing;
+    for (let round = 1; write && left.length > 0 && round <= MOST_ROUNDS; round++) {
+      const before = left.length;
+      restorePieces(desired, () => this.#stillValid(attachments, desired));
+      left = missingAfterRestoring(this.#stillValid(attachments, desired));
+      if (left.length === before) break;
+    }
+    return {
+      attachments: attachments.length,
+      missing,
+      left,
+      problems: [...this.#problems],
+      milliseconds: performance.now() - began,
+    };
+  }
+
+  #running(): Repairable[] {
+    const entries = inventory({ searchNamespaces: false, readLeases: false, results: this.#results });
+    const running = entries.filter(({ state }) => state === 'running');
+    return repairables(this.#roles, running, this.#problem, this.#known);
+  }
+
+  #desiredOf(attachments: readonly Repairable[]): Desired {
+    return desiredOf(this.#roles, attachments, this.#problem);
+  }
+
+  /** The same object if all attachments are still there. */
+  #stillValid(attachments: readonly Repairable[], desired: Desired): Desired {
+    const valid = attachments.filter((one) => isAsAdded(one) && isPresent(one));
+    return valid.length === attachments.length ? desired : this.#desiredOf(valid);
+  }
+
+  /**
+   * The attachments whose namespaces have one of their addresses. To look takes half a millisecond, so what was found in a namespace since the
+   * attachment's ADD is kept: an address that something removed since makes no rule wrong.
+   */
+  #connected(attachments: readonly Repairable[]): readonly Repairable[] {
+    const earlier = this.#found;
+    this.#found = new Map();
+    return attachments.filter((one) => {
+      const { cacheFile = '', addedAtMs, namespace } = one.entry;
+      const identity = `${addedAtMs} ${namespace?.dev}:${namespace?.ino}`;
+      if (earlier.get(cacheFile) !== identity && !hasItsAddress(one, this.#problem)) return false;
+      if (namespace !== undefined) this.#found.set(cacheFile, identity);
+      return true;
+    });
+  }
 }
 
 /** Containers that share a port are restored one after the other. */
@@ -85,43 +131,10 @@ function isAsAdded({ entry }: Repairable): boolean {
   return isUndisturbed(entry, entry.addedAtMs);
 }
 
-/** The same object if all attachments are still there. */
-function stillValid(
-  roles: readonly Role[],
-  attachments: readonly Repairable[],
-  desired: Desired,
-  problem: (line: string) => void,
-): Desired {
-  const valid = attachments.filter((one) => isAsAdded(one) && isPresent(one));
-  return valid.length === attachments.length ? desired : desiredOf(roles, valid, problem);
-}
-
 function isPresent({ entry: { cacheFile = '', addedAtMs, netns } }: Repairable): boolean {
   const cached = statSync(cacheFile, { throwIfNoEntry: false });
   return cached?.mtimeMs === addedAtMs && (netns === '' || existsSync(netns));
 }
-
-/**
- * The attachments whose namespaces have one of their addresses. To look takes half a millisecond, so what was found in a namespace since the
- * attachment's ADD is kept: an address that something removed since makes no rule wrong.
- */
-function connected(
-  attachments: readonly Repairable[],
-  problem: (line: string) => void,
-): readonly Repairable[] {
-  const earlier = found;
-  found = new Map();
-  return attachments.filter((one) => {
-    const { cacheFile = '', addedAtMs, namespace } = one.entry;
-    const identity = `${addedAtMs} ${namespace?.dev}:${namespace?.ino}`;
-    if (earlier.get(cacheFile) !== identity && !hasItsAddress(one, problem)) return false;
-    if (namespace !== undefined) found.set(cacheFile, identity);
-    return true;
-  });
-}
-
-/** Cached result -> its time and the namespace that has the address. */
-let found = new Map<string, string>();
 
 function hasItsAddress({ entry }: Repairable, problem: (line: string) => void): boolean {
   const path = entry.netns;

@@ -67,12 +67,18 @@ export function missingMasquerade(call: Call, addresses: Masqueraded): string | 
   return missing;
 }
 
-/** For repair: the back end that has the rules, else the one that ADD would use. @param addresses of the interface */
-export function masqueradeBackendOf(call: Call, addresses: readonly string[]): Backend {
-  const chosen = chooseBackend(call.config.ipMasqBackend);
-  if (call.config.ipMasqBackend !== undefined || !mayHaveChangedSinceAdd(call)) return chosen;
-  return backendWithRules(chosen, ['iptables', 'nftables'], [TABLE], (name) =>
-    BACKENDS[name].missing(call, { addresses, keep: [] }),
+/**
+ * For repair: the back end that has the rules, else the one that ADD would use.
+ * @param chosen that one @param addresses of the interface
+ */
+export function masqueradeBackendOf(call: Call, chosen: Backend, addresses: readonly string[]): Backend {
+  if (call.config.ipMasqBackend !== undefined) return chosen;
+  return backendWithRules(
+    chosen,
+    ['iptables', 'nftables'],
+    [TABLE],
+    () => mayHaveChangedSinceAdd(call),
+    (name) => BACKENDS[name].missing(call, { addresses, keep: [] }),
   );
 }
 

@@ -2,7 +2,8 @@ import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { parseCidr, type AddressFamily } from '../../shared/net/address.ts';
-import type { Desired, DesiredChange } from '../../shared/packetfilter/desired.ts';
+import { perObject, type Desired, type DesiredChange } from '../../shared/packetfilter/desired.ts';
+import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import { masqueradeBackendOf } from './backend.ts';
 import type { BridgeConfig } from './config.ts';
 import { enableForwarding, missingForwarding } from './gateway.ts';
@@ -14,9 +15,10 @@ type Call = Invocation<BridgeConfig>;
 
 /** Masquerading, the MAC check and forwarding. Interfaces and addresses are not repaired: CHECK reports them. */
 export function desired(calls: readonly Call[]): Desired {
+  const ofNode = calls.length === 0 ? 'iptables' : chooseBackend(undefined);
   const masqueraded = Map.groupBy(
     calls.filter(({ config }) => config.ipMasq),
-    (call) => masqueradeBackendOf(call, ownAddresses(call)),
+    (call) => masqueradeBackendOf(call, call.config.ipMasqBackend ?? ofNode, ownAddresses(call)),
   );
   const inNftables = masqueraded.get('nftables') ?? [];
   const spoofChecks = calls.flatMap((call) => {
@@ -60,14 +62,23 @@ function iptablesChanges(calls: readonly Call[]): DesiredChange[] {
   return calls.flatMap((call) => {
     const { network, containerId } = call;
     const key = `${network}/${containerId}`;
-    const addresses = [...(earlier.get(key) ?? []), ...ownAddresses(call)];
+    const others = earlier.get(key);
+    const addresses = [...(others ?? []), ...ownAddresses(call)];
     earlier.set(key, addresses);
-    return desiredMasquerade({ network, containerId, addresses });
+    return others === undefined ? changesOfOne(call) : desiredMasquerade({ network, containerId, addresses });
   });
 }
 
+const changesOfOne = perObject((call: Call) =>
+  desiredMasquerade({
+    network: call.network,
+    containerId: call.containerId,
+    addresses: ownAddresses(call),
+  }),
+);
+
 /** Of this attachment's interface, with prefix length. */
-function ownAddresses({ prevResult, ifname }: Call): string[] {
+const ownAddresses = perObject(({ prevResult, ifname }: Call): readonly string[] => {
   const { ips = [], interfaces = [] } = prevResult ?? {};
   return ips
     .filter(({ interface: index }) => {
@@ -75,7 +86,7 @@ function ownAddresses({ prevResult, ifname }: Call): string[] {
       return link === undefined || (link.name === ifname && (link.sandbox ?? '') !== '');
     })
     .map(({ address }) => address);
-}
+});
 
 function families(calls: readonly Call[]): AddressFamily[] {
   const gateways = calls.filter(({ config }) => config.isGateway).flatMap(ownAddresses);

@@ -1,6 +1,11 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { mayHaveChangedSinceAdd } from '../../shared/attachments/node-config-of-add.ts';
-import { backendWithRules, type Desired } from '../../shared/packetfilter/desired.ts';
+import {
+  backendWithRules,
+  perObject,
+  type Desired,
+  type DesiredChange,
+} from '../../shared/packetfilter/desired.ts';
 import { BACKENDS, chosenBackend, possibleBackends, type BackendName } from './backends.ts';
 import type { FirewallSettings } from './config.ts';
 import { missingSources } from './firewalld/backend.ts';
@@ -14,11 +19,11 @@ import { FAMILIES, planFirewall, type FirewallPlan } from './plan.ts';
 
 export function desired(calls: readonly Invocation<FirewallSettings>[]): Desired {
   // To look for firewalld starts a program: once for each value of the key.
-  const backends = new Map<string, BackendName>();
+  const backends = new Map<string, Candidates>();
   const plans = calls.map((call) => {
-    const backend = backends.get(call.config.backend) ?? chosenBackend(call.config);
+    const backend = backends.get(call.config.backend) ?? candidates(call.config);
     backends.set(call.config.backend, backend);
-    const plan = planFirewall(call, call.config);
+    const plan = planned(call);
     return { call, plan, backend: backendOf(call, plan, backend) };
   });
   const of = (name: BackendName): FirewallPlan[] =>
@@ -30,13 +35,7 @@ export function desired(calls: readonly Invocation<FirewallSettings>[]): Desired
     ...inFirewalld.filter(({ ingressPolicy }) => ingressPolicy !== 'open').map(withoutAddresses),
   ];
   return {
-    iptables: of('iptables').flatMap((plan) =>
-      FAMILIES.filter((family) => plan.addresses[family].length > 0).map((family) => ({
-        family,
-        table: 'filter' as const,
-        change: firewallChange(plan, plan.addresses[family]),
-      })),
-    ),
+    iptables: of('iptables').flatMap(iptablesChanges),
     nftables: [
       (reader) => restorePolicy(reader, plans),
       ...(inTable.length === 0 ? [] : [(reader: NftReader) => missingRequests(reader, inTable)]),
@@ -56,9 +55,36 @@ export function desired(calls: readonly Invocation<FirewallSettings>[]): Desired
   };
 }
 
-function backendOf(call: Invocation<FirewallSettings>, plan: FirewallPlan, chosen: BackendName): BackendName {
-  if (Object.hasOwn(BACKENDS, call.config.backend) || !mayHaveChangedSinceAdd(call)) return chosen;
-  return backendWithRules(chosen, possibleBackends(call.config), [TABLE], (name) =>
-    BACKENDS[name].missing(plan, () => undefined),
+const planned = perObject((call: Invocation<FirewallSettings>) => planFirewall(call, call.config));
+
+const iptablesChanges = perObject((plan: FirewallPlan): readonly DesiredChange[] =>
+  FAMILIES.filter((family) => plan.addresses[family].length > 0).map((family) => ({
+    family,
+    table: 'filter',
+    change: firewallChange(plan, plan.addresses[family]),
+  })),
+);
+
+interface Candidates {
+  readonly chosen: BackendName;
+  readonly possible: readonly BackendName[];
+}
+
+function candidates(config: FirewallSettings): Candidates {
+  return { chosen: chosenBackend(config), possible: possibleBackends(config) };
+}
+
+function backendOf(
+  call: Invocation<FirewallSettings>,
+  plan: FirewallPlan,
+  { chosen, possible }: Candidates,
+): BackendName {
+  if (Object.hasOwn(BACKENDS, call.config.backend)) return chosen;
+  return backendWithRules(
+    chosen,
+    possible,
+    [TABLE],
+    () => mayHaveChangedSinceAdd(call),
+    (name) => BACKENDS[name].missing(plan, () => undefined),
   );
 }

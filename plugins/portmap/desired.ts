@@ -1,7 +1,7 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { readSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
 import { mayHaveChangedSinceAdd } from '../../shared/attachments/node-config-of-add.ts';
-import { backendWithRules, type Desired } from '../../shared/packetfilter/desired.ts';
+import { backendWithRules, perObject, type Desired } from '../../shared/packetfilter/desired.ts';
 import type { Backend } from '../../shared/packetfilter/select.ts';
 import type { PortForwarding } from './backend.ts';
 import { backendName, type PortmapSettings } from './config.ts';
@@ -14,9 +14,14 @@ import { BACKENDS } from './plugin.ts';
 import { FAMILIES, planOf, requirePrevResult } from './plan.ts';
 
 export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired {
+  // To choose one reads files: once for each value of the keys.
+  const backends = new Map<Backend | undefined, Backend>();
   const perCall = calls.map((call) => {
-    const { forwardings } = planOf(call, call.config, requirePrevResult(call));
-    return { forwardings, backend: backendOf(call, forwardings) };
+    const forwardings = forwardingsOf(call);
+    const named = call.config.backend ?? call.config.implied;
+    const chosen = backends.get(named) ?? backendName(call.config);
+    backends.set(named, chosen);
+    return { forwardings, backend: backendOf(call, chosen, forwardings) };
   });
   const forwardings = perCall.flatMap((one) => one.forwardings);
   const inBackend = (name: Backend): PortForwarding[] =>
@@ -26,7 +31,7 @@ export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired 
     iptables: inBackend('iptables').map((forwarding) => ({
       family: forwarding.family,
       table: 'nat',
-      change: portmapChange(forwarding),
+      change: changeOf(forwarding),
       rawArgs: hasRawArgs(forwarding),
     })),
     nftables: FAMILIES.flatMap((family) => {
@@ -45,13 +50,24 @@ export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired 
   };
 }
 
-function backendOf(call: Invocation<PortmapSettings>, forwardings: readonly PortForwarding[]): Backend {
-  const { config } = call;
-  const chosen = backendName(config);
-  const isNamed = (config.backend ?? config.implied) !== undefined;
-  if (isNamed || forwardings.length === 0 || !mayHaveChangedSinceAdd(call)) return chosen;
-  return backendWithRules(chosen, ['iptables', 'nftables'], FAMILIES.map(tableOf), (name) =>
-    BACKENDS[name].missing(forwardings, new Set()),
+const forwardingsOf = perObject(
+  (call: Invocation<PortmapSettings>) => planOf(call, call.config, requirePrevResult(call)).forwardings,
+);
+const changeOf = perObject(portmapChange);
+
+function backendOf(
+  call: Invocation<PortmapSettings>,
+  chosen: Backend,
+  forwardings: readonly PortForwarding[],
+): Backend {
+  const isNamed = (call.config.backend ?? call.config.implied) !== undefined;
+  if (isNamed || forwardings.length === 0) return chosen;
+  return backendWithRules(
+    chosen,
+    ['iptables', 'nftables'],
+    FAMILIES.map(tableOf),
+    () => mayHaveChangedSinceAdd(call),
+    (name) => BACKENDS[name].missing(forwardings, new Set()),
   );
 }
 

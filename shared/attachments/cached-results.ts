@@ -57,17 +57,44 @@ export function cachedResults(
   return found;
 }
 
-/** The cached results of all networks, in the order of the file names. Files are skipped as by {@link cachedResults}. */
-export function allCachedResults(dir = RESULTS_DIR): CompleteCachedResult[] {
-  // Attachments of one network nearly always have the same list: each text is decoded once.
-  const lists = new Map<string, DecodedList>();
-  return filesOf(dir, '').flatMap((file) => {
-    const addedAtMs = statSync(file, { throwIfNoEntry: false })?.mtimeMs;
-    const parsed = addedAtMs === undefined ? undefined : parseCacheFile(file, lists);
-    if (parsed === undefined || addedAtMs === undefined) return [];
-    const { cached, cniVersion, result } = parsed;
-    return [{ ...cached, file, addedAtMs, cniVersion, result }];
-  });
+/** Reads the cached results of all networks. One that looks again and again reads only the files that have changed since. */
+export class CachedResultReader {
+  #known = new Map<string, { readonly identity: string; readonly result: CompleteCachedResult }>();
+
+  /**
+   * In the order of the file names. Files are skipped as by {@link cachedResults}.
+   * @returns the same object for a file that has not changed
+   */
+  all(dir = RESULTS_DIR, nowMs = Date.now()): CompleteCachedResult[] {
+    const earlier = this.#known;
+    this.#known = new Map();
+    // Attachments of one network nearly always have the same list: each text is decoded once.
+    const lists = new Map<string, DecodedList>();
+    return filesOf(dir, '').flatMap((file) => {
+      const stat = statSync(file, { throwIfNoEntry: false });
+      if (stat === undefined) return [];
+      const identity = `${stat.mtimeMs} ${stat.ctimeMs} ${stat.size} ${stat.ino}`;
+      const known = earlier.get(file);
+      const result = known?.identity === identity ? known.result : readComplete(file, stat.mtimeMs, lists);
+      if (result === undefined) return [];
+      // A file that was just written may be written again within the resolution of its times.
+      if (nowMs - stat.ctimeMs > SURE_AFTER_MS) this.#known.set(file, { identity, result });
+      return [result];
+    });
+  }
+}
+
+const SURE_AFTER_MS = 1_000;
+
+function readComplete(
+  file: string,
+  addedAtMs: number,
+  lists: Map<string, DecodedList>,
+): CompleteCachedResult | undefined {
+  const parsed = parseCacheFile(file, lists);
+  if (parsed === undefined) return undefined;
+  const { cached, cniVersion, result } = parsed;
+  return { ...cached, file, addedAtMs, cniVersion, result };
 }
 
 /**

@@ -2,7 +2,7 @@ import { readdirSync, statSync } from 'node:fs';
 import { formatAddress } from '../net/address.ts';
 import { USUAL_DATA_DIRS } from './attachments.ts';
 import {
-  allCachedResults,
+  CachedResultReader,
   withRuntimeConfig,
   type CachedResult,
   type CompleteCachedResult,
@@ -51,6 +51,10 @@ export interface InventoryOptions {
    * netlink dump per namespace, once, and only if there is such an attachment. Without the search they are `unknown`. Default true.
    */
   readonly searchNamespaces?: boolean;
+  /** Whether to read leases. Without them, attachments without a cached result, and addresses that only a lease tells, are left out. Default true. */
+  readonly readLeases?: boolean;
+  /** For one that takes the inventory again and again. */
+  readonly results?: CachedResultReader;
 }
 
 /** The inventory, and the question that it answers for other addresses: those of rules that name a container. */
@@ -70,9 +74,13 @@ export function inventory(options: InventoryOptions = {}): InventoryEntry[] {
   return [...takeInventory(options).entries];
 }
 
-export function takeInventory({ searchNamespaces = true }: InventoryOptions = {}): HostInventory {
-  const cached = allCachedResults();
-  const leases = leasesByAttachment(cached);
+export function takeInventory({
+  searchNamespaces = true,
+  readLeases = true,
+  results = new CachedResultReader(),
+}: InventoryOptions = {}): HostInventory {
+  const cached = results.all();
+  const leases = readLeases ? leasesByAttachment(cached) : new Map<string, FoundLease[]>();
   const named = cached.map((result) => fromCache(result, takeLeases(leases, result)));
   const others = [...leases.values()].flat().map(fromLease);
   const facts = [...named, ...others];

@@ -86,12 +86,15 @@ const CHUNK_BYTES = 64 * 1024;
 
 function readAtMost(fd: number, mostBytes: number): Buffer {
   const chunks: Buffer[] = [];
-  for (let left = mostBytes; left > 0;) {
-    const chunk = Buffer.allocUnsafe(Math.min(left, CHUNK_BYTES));
+  const { size } = fstatSync(fd);
+  // With a byte more than the file has, the first read finds the end. Files of /proc have no size.
+  let next = size > 0 ? size + 1 : CHUNK_BYTES;
+  for (let left = mostBytes; left > 0; next = CHUNK_BYTES) {
+    const chunk = Buffer.allocUnsafe(Math.min(left, next));
     const length = readSync(fd, chunk);
-    if (length === 0) break;
     chunks.push(chunk.subarray(0, length));
     left -= length;
+    if (length === 0 || (size > 0 && length < chunk.length)) break;
   }
   return Buffer.concat(chunks);
 }

@@ -39,19 +39,31 @@ export interface DesiredRole {
   desired(calls: readonly Invocation<unknown>[]): Desired;
 }
 
+/** A pure function that keeps its value for each object: repair plans for the same calls again and again. */
+export function perObject<Key extends object, Value>(make: (key: Key) => Value): (key: Key) => Value {
+  const known = new WeakMap<Key, Value>();
+  return (key) => {
+    const value = known.get(key) ?? make(key);
+    known.set(key, value);
+    return value;
+  };
+}
+
 /**
  * The back end that has a container's rules: the chosen one, unless another one alone is complete, because the node was moved since its ADD.
  * @param own the plugin's tables in nf_tables: without them, and without tables of iptables, other back ends need no look at each container
+ * @param mayHaveMoved asked only if others have tables
  * @param missing what a back end lacks, undefined when it is complete; throws if this host cannot use it
  */
 export function backendWithRules<Name extends string>(
   chosen: Name,
   all: readonly Name[],
   own: readonly NftTable[],
+  mayHaveMoved: () => boolean,
   missing: (name: Name) => unknown,
 ): Name {
   const others = all.filter((name) => name !== chosen && hasTables(name, own));
-  if (others.length === 0) return chosen;
+  if (others.length === 0 || !mayHaveMoved()) return chosen;
   const isComplete = (name: Name): boolean => {
     try {
       return missing(name) === undefined;

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import * as assert from 'uvu/assert';
 import { loadRoles } from '../../../../agent/repair/calls.ts';
-import { createMarks, removeOldMarks, repair } from '../../../../agent/repair/repair.ts';
+import { createMarks, removeOldMarks, Repairer } from '../../../../agent/repair/repair.ts';
 import { sh } from '../../../e2e/support/client-host.ts';
 import { executable } from '../../../support/executables.ts';
 import { Random } from '../../../support/random.ts';
@@ -76,12 +76,12 @@ function allRules(): string {
 }
 
 test(`${ROUNDS} rounds, seed ${seed}: no rule of a deleted container returns, none of a running one is lost`, async () => {
-  const roles = await loadRoles();
+  const repairer = new Repairer(await loadRoles());
   let repairs = 0;
   let pieces = 0;
   const repairOnce = (): void => {
     removeOldMarks();
-    const { missing, left } = repair(roles, { write: true });
+    const { missing, left } = repairer.repair({ write: true });
     assert.equal(left, []);
     repairs += missing.length > 0 ? 1 : 0;
     pieces += missing.length;
@@ -109,7 +109,7 @@ test(`${ROUNDS} rounds, seed ${seed}: no rule of a deleted container returns, no
           `round ${round}: ${one.id} is running: ${rulesOf(text, one)}`,
         );
     }
-    assert.equal(repair(roles, { write: false }).missing, [], `round ${round}`);
+    assert.equal(repairer.repair({ write: false }).missing, [], `round ${round}`);
     if (round % 100 === 0) console.log(`${round} rounds: ${repairs} repairs restored ${pieces} pieces`);
   }
   assert.ok(repairs >= ROUNDS / 2, `${repairs} repairs`);

@@ -7,7 +7,7 @@ import { DEFAULT_CACHE_DIR } from '../../../../conflist/result-cache.ts';
 import { addNetwork, deleteNetwork, type Runtime } from '../../../../conflist/runtime.ts';
 import { HOST, OUTSIDE, sh } from '../../../e2e/support/client-host.ts';
 import { loadRoles } from '../../../../agent/repair/calls.ts';
-import { repair } from '../../../../agent/repair/repair.ts';
+import { Repairer } from '../../../../agent/repair/repair.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { binDir } from '../../../support/executables.ts';
 
@@ -156,7 +156,7 @@ export function comparable(text: string): string {
 
 /** What `weft repair --dry-run` finds, without its process. */
 export async function missingHere(): Promise<readonly string[]> {
-  return repair(await loadRoles(), { write: false }).missing;
+  return new Repairer(await loadRoles()).repair({ write: false }).missing;
 }
 
 /** A configuration of the service nftables: what `systemctl reload nftables` loads. */
