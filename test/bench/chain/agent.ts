@@ -24,13 +24,14 @@ export function stopAgent(): void {
   agent = undefined;
 }
 
-/** Milliseconds of processor that the running agent has used, all threads; 0 without one. */
+/** Milliseconds of processor that the running agent has used, all threads (Documentation/scheduler/sched-stats.rst); 0 without one. */
 export function agentCpu(): number {
   if (agent === undefined) return 0;
-  const fields = readFileSync(`/proc/${agent.pid ?? 0}/stat`, 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  return 10 * (Number(fields[11]) + Number(fields[12]));
+  const tasks = `/proc/${agent.pid ?? 0}/task`;
+  const spent = readdirSync(tasks).map(
+    (id) => readFileSync(`${tasks}/${id}/schedstat`, 'utf8').split(' ')[0],
+  );
+  return spent.reduce((sum, nanoseconds) => sum + Number(nanoseconds) / 1e6, 0);
 }
 
 /** Its memory in MiB: resident, and what of it is not backed by the file. */

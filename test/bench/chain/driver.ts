@@ -1,95 +1,69 @@
-/**
- * Runs chains in a small process. To start a program, Node copies its page tables: in a process as large as the benchmark this takes up to
- * 5 ms for each plugin, whosever it is. Nomad's Go shares them (CLONE_VM | CLONE_VFORK), so that its size does not matter.
- */
+/** Starts plugins through driver.c, as cheaply as Nomad does. */
 import { execFileSync, spawn } from 'node:child_process';
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
-import type { Allocation, Verb } from './calls.ts';
-import { runChain, type ChainOutcome } from './invoke.ts';
-import { childrenCpu } from './machine.ts';
-import type { List, PluginSuite } from './suites.ts';
+import { openSync, readSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Call } from './calls.ts';
 
-export interface DrivenChain {
-  readonly suite: PluginSuite;
-  readonly list: List;
-  readonly verb: Verb;
-  readonly allocation: Allocation;
-  readonly prevResult?: unknown;
+export interface Driven {
+  readonly stdout: string;
+  /** Milliseconds from before the program's start to its end. */
+  readonly milliseconds: number;
+  /** Milliseconds of processor of the program and of all programs that it started. */
+  readonly cpu: number;
 }
 
-/** With the processor time, in ms, of all processes that the chain started. */
-export type DrivenOutcome = ChainOutcome & { readonly cpu: number };
-
-/** @throws Error with the plugin's answer when one fails */
-export function drive(chain: DrivenChain): DrivenOutcome {
+/** Runs one program to its end. @throws Error with its answer when it fails */
+export function drive({ file, env, input }: Pick<Call, 'file' | 'env' | 'input'>): Driven {
   pipes ??= start();
-  writeLine(pipes.requests, { path: process.env['PATH'], chain });
-  const answer = readLine(pipes.answers);
-  if (answer === undefined) throw new Error('the driver has ended');
-  const { error, outcome, plugins } = answer as Answer;
-  if (outcome === undefined) throw new Error(error);
-  return { ...outcome, times: { ...outcome.times, plugins: new Map(plugins) } };
+  const variables = Object.entries(env).flatMap(([name, value]) =>
+    value === undefined ? [] : [`${name}=${value}`],
+  );
+  const strings = [file, ...variables].map((text) => `${text}\0`).join('');
+  const body = Buffer.concat([u32(variables.length), Buffer.from(strings), Buffer.from(input)]);
+  writeFully(pipes.requests, Buffer.concat([u32(body.length), body]));
+  const header = readFully(pipes.answers, HEADER_BYTES);
+  const stdout = readFully(pipes.answers, header.readUInt32LE(20)).toString();
+  const stderr = readFully(pipes.answers, header.readUInt32LE(24)).toString();
+  const status = header.readInt32LE(16);
+  if (status !== 0) {
+    throw new Error(`${file} ${env['CNI_COMMAND'] ?? ''}: status ${status}: ${stdout}${stderr}`);
+  }
+  const milliseconds = Number(header.readBigUInt64LE(0)) / 1e6;
+  return { stdout, milliseconds, cpu: Number(header.readBigUInt64LE(8)) / 1e3 };
 }
 
-/** What goes through the pipe; a Map does not. */
-interface Answer {
-  readonly error?: string;
-  readonly outcome?: DrivenOutcome;
-  readonly plugins?: [string, number][];
-}
+/** | ns u64 | us of processor u64 | status i32 | bytes of stdout u32 | bytes of stderr u32 | */
+const HEADER_BYTES = 28;
 
 let pipes: { readonly requests: number; readonly answers: number } | undefined;
 
 /** Both ends wait for each other at the named pipes. */
 function start(): NonNullable<typeof pipes> {
-  execFileSync('mkfifo', [REQUESTS, ANSWERS]);
-  spawn(process.execPath, ['--no-warnings', import.meta.filename], {
-    stdio: ['ignore', 'inherit', 'inherit'],
-  }).unref();
-  return { requests: openSync(REQUESTS, 'w'), answers: openSync(ANSWERS, 'r') };
+  const program = '/run/bench-driver';
+  const source = join(import.meta.dirname, 'driver.c');
+  execFileSync('cc', ['-std=c11', '-O2', '-Wall', '-Werror', '-o', program, source]);
+  const [requests, answers] = ['/run/bench-requests', '/run/bench-answers'] as const;
+  execFileSync('mkfifo', [requests, answers]);
+  spawn(program, [requests, answers], { stdio: ['ignore', 'inherit', 'inherit'] }).unref();
+  return { requests: openSync(requests, 'w'), answers: openSync(answers, 'r') };
 }
 
-const REQUESTS = '/run/bench-requests';
-const ANSWERS = '/run/bench-answers';
-
-/** Until the benchmark ends. */
-function serve(): void {
-  const requests = openSync(REQUESTS, 'r');
-  const answers = openSync(ANSWERS, 'w');
-  for (let line = readLine(requests); line !== undefined; line = readLine(requests)) {
-    const { path, chain } = line as { path: string; chain: DrivenChain };
-    process.env['PATH'] = path;
-    writeLine(answers, answerTo(chain));
-  }
-  closeSync(answers);
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
 }
 
-function answerTo({ suite, list, verb, allocation, prevResult }: DrivenChain): Answer {
-  const before = childrenCpu();
-  try {
-    const outcome = runChain(suite, list, verb, allocation, prevResult);
-    const cpu = childrenCpu() - before;
-    return { outcome: { ...outcome, cpu }, plugins: [...outcome.times.plugins] };
-  } catch (thrown) {
-    return { error: thrown instanceof Error ? thrown.message : String(thrown) };
-  }
-}
-
-function writeLine(fd: number, value: unknown): void {
-  const bytes = Buffer.from(`${JSON.stringify(value)}\n`);
+function writeFully(fd: number, bytes: Buffer): void {
   for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at);
 }
 
-/** One at a time: nothing follows it before it is answered. @returns undefined at the end of the file */
-function readLine(fd: number): unknown {
-  const chunk = Buffer.alloc(64 * 1024);
-  let text = '';
-  while (!text.endsWith('\n')) {
-    const size = readSync(fd, chunk);
-    if (size === 0) return undefined;
-    text += chunk.toString('latin1', 0, size);
+function readFully(fd: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  for (let at = 0; at < length;) {
+    const size = readSync(fd, bytes, at, length - at, null);
+    if (size === 0) throw new Error('the driver has ended');
+    at += size;
   }
-  return JSON.parse(Buffer.from(text, 'latin1').toString()) as unknown;
+  return bytes;
 }
-
-if (import.meta.main) serve();

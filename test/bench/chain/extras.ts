@@ -1,7 +1,7 @@
 /** What a chain costs besides time. Counted in rounds of their own, since what counts slows down. */
 import { readFileSync, rmSync } from 'node:fs';
 import { dropNamespace, makeNamespace } from './crowd.ts';
-import { runChain } from './invoke.ts';
+import { runWrapped } from './invoke.ts';
 import type { List, PluginSuite } from './suites.ts';
 
 export interface Extras {
@@ -38,23 +38,39 @@ let calls = 0;
 type Told = (verb: 'ADD' | 'DEL', plugins: number) => void;
 
 /** In a namespace of its own: the reference's consul-cni leaves its chains, and stops at them when it is called again. */
-function addAndDelete(suite: PluginSuite, list: List, wrap: readonly string[], told: Told): void {
+function addAndDelete(
+  suite: PluginSuite,
+  list: List,
+  wrap: readonly [string, ...string[]],
+  told: Told,
+): void {
   const name = `counted-${suite.name}-${String(calls++)}`;
   const allocation = { id: name, netns: makeNamespace(name), ports: [9_100 + calls] };
   try {
-    const add = runChain(suite, list, 'ADD', allocation, undefined, wrap);
-    told('ADD', add.times.plugins.size);
-    const del = runChain(suite, list, 'DEL', allocation, add.result, wrap);
-    told('DEL', del.times.plugins.size);
+    const add = runWrapped(suite, list, 'ADD', allocation, undefined, wrap);
+    told('ADD', add.plugins);
+    const del = runWrapped(suite, list, 'DEL', allocation, add.result, wrap);
+    told('DEL', del.plugins);
   } finally {
     dropNamespace(name);
   }
 }
 
 const LOG = '/run/bench-counted.log';
-const STRACE = ['strace', '-f', '-qq', '-A', '-o', LOG, '-e', 'trace=execve', '-e', 'status=successful'];
+const STRACE: readonly [string, ...string[]] = [
+  'strace',
+  '-f',
+  '-qq',
+  '-A',
+  '-o',
+  LOG,
+  '-e',
+  'trace=execve',
+  '-e',
+  'status=successful',
+];
 /** `time` is small: a process counts what its parent had in memory at the fork as its own. */
-const TIME = ['/usr/bin/time', '-a', '-o', LOG, '-f', '%M'];
+const TIME: readonly [string, ...string[]] = ['/usr/bin/time', '-a', '-o', LOG, '-f', '%M'];
 
 function programs(): number {
   return take().filter((line) => line.includes('execve(')).length;

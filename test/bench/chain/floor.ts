@@ -1,7 +1,7 @@
 /** What an ADD would cost if starting programs cost nothing, and what starting them costs. */
-import { spawnSync } from 'node:child_process';
 import { dropNamespace, makeNamespace } from './crowd.ts';
 import { chainInProcess } from './in-process.ts';
+import { drive } from './driver.ts';
 import { milliseconds } from './invoke.ts';
 import { summarise, type Summary } from './statistics.ts';
 import type { List, PluginSuite } from './suites.ts';
@@ -37,12 +37,10 @@ export class Floor {
 export function bareStarts(suite: PluginSuite, { plugins }: List): number {
   let total = 0;
   for (const { type } of plugins) {
-    const began = process.hrtime.bigint();
-    // As much is piped in as for an ADD, since pipes are part of what the driver of the benchmark costs.
-    spawnSync(`${suite.binDir}/${type}`, { input: IGNORED, env: {}, encoding: 'utf8' });
-    total += milliseconds(began);
+    total += drive({ file: `${suite.binDir}/${type}`, env: {}, input: IGNORED }).milliseconds;
   }
   return total;
 }
 
+/** As much as for an ADD. */
 const IGNORED = JSON.stringify({ nothing: 'to do'.repeat(60) });

@@ -60,11 +60,3 @@ export function useBackend(backend: Backend): void {
     JSON.stringify({ backend: backend === 'nftables' ? 'nftables' : 'iptables' }),
   );
 }
-
-/** User and system time of all children that have ended, in milliseconds (proc(5) stat fields 16 and 17, in ticks of 10 ms). */
-export function childrenCpu(): number {
-  const fields = readFileSync('/proc/self/stat', 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  return 10 * (Number(fields[13]) + Number(fields[14]));
-}

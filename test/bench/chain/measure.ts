@@ -3,7 +3,7 @@ import type { Allocation, Verb } from './calls.ts';
 import { countExtras, type Extras } from './extras.ts';
 import { bareStarts, Floor, type FloorTimes } from './floor.ts';
 import { agentCpu } from './agent.ts';
-import { drive } from './driver.ts';
+import { runChain } from './invoke.ts';
 import { mean, summarise, type Summary } from './statistics.ts';
 import type { Backend, List, PluginSuite } from './suites.ts';
 
@@ -82,7 +82,7 @@ function oneRound({ list }: MeasureOptions, suite: PluginSuite, round: number, s
   const allocation: Allocation = { id: name, netns: makeNamespace(name), ports: [9002] };
   const timed = (verb: Verb, prevResult?: unknown): unknown => {
     const agentBefore = agentCpu();
-    const { times, result, cpu } = drive({ suite, list, verb, allocation, prevResult });
+    const { times, result, cpu } = runChain(suite, list, verb, allocation, prevResult);
     if (round === 0) return result;
     samples.total[verb].push(times.total);
     if (verb !== 'CHECK') samples.cpu[verb].push(cpu + agentCpu() - agentBefore);
