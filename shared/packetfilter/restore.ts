@@ -87,8 +87,9 @@ export function missingRules(state: TableState, { chains }: DesiredTable): Missi
   const created: string[] = [];
   const inserted: InsertedRules[] = [];
   for (const [chain, { head, tail }] of chains) {
+    if (!state.chains.has(chain)) created.push(chain);
+    else if (state.holdInOrder(chain, head) && state.holdInOrder(chain, tail)) continue;
     const present = state.chains.get(chain);
-    if (present === undefined) created.push(chain);
     const find = finder(present ?? []);
     const places = [...placesOf(head, find, 0), ...placesOf(tail, find, present?.length ?? 0)];
     const byPlace = [...Map.groupBy(places, ({ before }) => before)].sort(([one], [other]) => one - other);

@@ -127,6 +127,8 @@ export interface TableState {
   readonly policies: ReadonlyMap<string, 'accept' | 'drop'>;
   /** The rules of `chain` that jump or go to chain `to`; cheaper than reading all of a long chain. */
   jumps(chain: string, to: string): readonly (Rule | UnmanagedRule)[];
+  /** Whether the chain has these rules in this order; cheaper than reading it, above all when it had them before. */
+  holdInOrder(chain: string, rules: readonly Rule[]): boolean;
   /** Whether the chain has this rule; cheaper than reading all of it. */
   holds(chain: string, rule: Rule): boolean;
   /** The rules of `chain` except those whose multiport match excludes these destination ports. */

@@ -10,6 +10,10 @@ export interface Entry {
   readonly rule: Rule | UnmanagedRule;
   /** Whether the rule jumps or goes to this chain; also for unmanaged rules. */
   jumpsTo(chain: string): boolean;
+  /** True only if the rule is certainly this one, as an earlier {@link keepAs} of it found; spares decoding it. */
+  isKnownAs?(wanted: Rule): boolean;
+  /** The rule equals this one. */
+  keepAs?(wanted: Rule): void;
   /** True only if the rule is certainly another one; spares decoding it. */
   cannotBe?(wanted: Rule): boolean;
   /** True only if the rule's multiport match certainly excludes these ports. */
@@ -64,6 +68,13 @@ export function* maybeFor(rules: Rules, ports: PortRanges): Generator<Entry> {
 
 /** Whether an entry equals a rule. The texts nearly always decide, so that the entry need not be parsed. */
 export function does(entry: Entry, wanted: Rule, text = ruleText(wanted)): boolean {
+  if (entry.isKnownAs?.(wanted) === true) return true;
+  const isEqual = hasText(entry, wanted, text);
+  if (isEqual) entry.keepAs?.(wanted);
+  return isEqual;
+}
+
+function hasText(entry: Entry, wanted: Rule, text: string): boolean {
   if (entry.cannotBe?.(wanted) === true) return false;
   if (entry.text === text) return true;
   // A rule with fewer than two matches has only one spelling.
@@ -109,9 +120,21 @@ export function stateOf({ family, table, chains, policies = new Map() }: Table):
     policies,
     chains: new ParsedChains(chains),
     jumps: (chain, to) => Array.from(jumpingTo(rules(chain), to), ({ rule }) => rule),
+    holdInOrder: (chain, wanted) => areInOrder(rules(chain), wanted),
     holds: (chain, wanted) => doing(rules(chain), wanted).next().done !== true,
     forPorts: (chain, ports) => Array.from(maybeFor(rules(chain), ports), ({ rule }) => rule),
   };
+}
+
+/** Other rules may be between them. */
+function areInOrder(rules: Rules, wanted: readonly Rule[]): boolean {
+  let found = 0;
+  for (const entry of rules) {
+    const next = wanted[found];
+    if (next === undefined) break;
+    if (does(entry, next)) found += 1;
+  }
+  return found === wanted.length;
 }
 
 /** A map whose values are looked up one by one, because there may be ten thousand. */

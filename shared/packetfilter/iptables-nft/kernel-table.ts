@@ -1,14 +1,13 @@
 /**
  * A table of iptables-nft in the kernel, read chain by chain on first use: with ten thousand allocations, a change needs a few chains.
  */
-import type { Listing } from '../../kernel/netlink/conversation.ts';
 import type { NftConnection } from '../nftables/connection.ts';
 import { Message, request } from '../nftables/messages.ts';
 import type { NftTable } from '../nftables/model.ts';
 import { attributeOf, textOf } from '../nftables/nlattr.ts';
 import type { Family, TableName } from '../ruleset.ts';
 import { LazyMap, type Table } from '../table.ts';
-import { ChainRules } from './chain-rules.ts';
+import { ChainRules, rulesByChain, type RuleList } from './chain-rules.ts';
 
 export const NFT_FAMILIES = { ipv4: 'ip', ipv6: 'ip6' } as const;
 
@@ -35,7 +34,9 @@ class KernelChains extends LazyMap<ChainRules> {
   /** NFTA_CHAIN_USE; undefined: does not exist. */
   readonly #uses = new Map<string, number | undefined>();
   readonly #named: readonly string[];
-  #names: readonly string[] | undefined;
+  #names: ReadonlySet<string> | undefined;
+  /** If most of the table is needed. */
+  #all: ReadonlyMap<string, RuleList> | undefined;
 
   constructor(connection: NftConnection, family: Family, table: NftTable, named: readonly string[]) {
     super();
@@ -47,8 +48,8 @@ class KernelChains extends LazyMap<ChainRules> {
 
   has(chain: string): boolean {
     if (this.#known.has(chain)) return this.#known.get(chain) !== undefined;
-    if (this.#names !== undefined) return this.#names.includes(chain);
-    return this.#usesOf(chain) !== undefined;
+    if (this.#isWhole()) this.keys();
+    return this.#names?.has(chain) ?? this.#usesOf(chain) !== undefined;
   }
 
   get(chain: string): ChainRules | undefined {
@@ -57,11 +58,18 @@ class KernelChains extends LazyMap<ChainRules> {
   }
 
   keys(): MapIterator<string> {
-    this.#names ??= this.#connection
-      .dump('list chains', Message.getChain, this.#table.family, [])
-      .filter((body) => textOf(attributeOf(body, CHAIN_TABLE) ?? EMPTY) === this.#table.name)
-      .map((body) => textOf(attributeOf(body, CHAIN_NAME) ?? EMPTY));
+    this.#names ??= new Set(
+      this.#connection
+        .dump('list chains', Message.getChain, this.#table.family, [])
+        .filter((body) => textOf(attributeOf(body, CHAIN_TABLE) ?? EMPTY) === this.#table.name)
+        .map((body) => textOf(attributeOf(body, CHAIN_NAME) ?? EMPTY)),
+    );
     return this.#names.values();
+  }
+
+  /** Whether to list all rules together. */
+  #isWhole(): boolean {
+    return this.#named.length > MOST_SINGLE_CHAINS;
   }
 
   /**
@@ -122,13 +130,21 @@ class KernelChains extends LazyMap<ChainRules> {
     });
   }
 
-  #list(chain: string): Listing | undefined {
+  #list(chain: string): RuleList | undefined {
     if (this.#uses.get(chain) === 0) return undefined;
     const { family, name: table } = this.#table;
+    if (this.#isWhole()) return (this.#all ??= this.#listAll()).get(chain);
     return this.#connection.list(`list rules of ${family} ${table} ${chain}`, Message.getRule, family, [
       [RULE_TABLE, table],
       [RULE_CHAIN, chain],
     ]);
+  }
+
+  #listAll(): ReadonlyMap<string, RuleList> {
+    const { family, name: table } = this.#table;
+    const what = `list rules of ${family} ${table}`;
+    const list = this.#connection.list(what, Message.getRule, family, [[RULE_TABLE, table]]);
+    return list === undefined ? new Map() : rulesByChain(list);
   }
 }
 
@@ -139,4 +155,6 @@ const CHAIN_USE = 6;
 const RULE_TABLE = 1;
 const RULE_CHAIN = 2;
 const EMPTY = Buffer.alloc(0);
+/** More are cheaper with all others: ADD and DEL of a container need a few chains of thousands. */
+const MOST_SINGLE_CHAINS = 64;
 const BASE_CHAINS = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING'];

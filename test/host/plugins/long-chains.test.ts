@@ -146,6 +146,8 @@ test('one more costs the same beside one and beside three hundred; no chain is r
     for (const { add: step } of Object.values(STEPS)) step(allocation(index));
   };
   add(0);
+  // Rules that all allocations share are understood once in a process.
+  life(allocation(1000));
   const few = life(allocation(1000));
   for (let index = 1; index < PRESENT; index++) add(index);
   const before = [rules('filter'), rules('nat')];

@@ -2,13 +2,18 @@
 import * as assert from 'uvu/assert';
 import { sameRule, isUnmanaged } from '../../../../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
-import { ChainRules } from '../../../../../shared/packetfilter/iptables-nft/chain-rules.ts';
+import {
+  ChainRules,
+  KernelRule,
+  rulesByChain,
+} from '../../../../../shared/packetfilter/iptables-nft/chain-rules.ts';
 import { decodeRule } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
 import { multiportRanges } from '../../../../../shared/packetfilter/xtables/matches.ts';
 import {
   decodeExpressions,
   jumpTarget,
 } from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
+import { encodeTree } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
 import { doing, jumpingTo, maybeFor, type Entry } from '../../../../../shared/packetfilter/table.ts';
 import { PortRanges } from '../../../../../shared/packetfilter/port-ranges.ts';
 import type { PortRange, Rule } from '../../../../../shared/packetfilter/ruleset.ts';
@@ -214,6 +219,55 @@ test('a chain that changes while it is read: every rule of the last reading, eac
     rest.every((entry) => whole.includes(entry)),
     'the same objects',
   );
+});
+
+test('a rule that was found once is known by its bytes, whatever its counter says, and no other rule is', () => {
+  let counted = 0;
+  for (const list of shapes) {
+    const wanted = decodeRule('ipv4', list);
+    if (wanted === undefined) continue;
+    assert.not(kernelRule(list).isKnownAs({ ...wanted }), 'never seen');
+    kernelRule(list).keepAs(wanted);
+    assert.ok(kernelRule(list).isKnownAs(wanted));
+    assert.not(kernelRule(Buffer.concat([list, list])).isKnownAs(wanted));
+    // NFTA_COUNTER_BYTES and _PACKETS, in any order.
+    const counter = list.indexOf('counter\0');
+    const values = counter + 12;
+    for (let at = 0; at < list.length; at++) {
+      const changed = Buffer.from(list);
+      changed.writeUInt8(changed.readUInt8(at) ^ 0x41, at);
+      const isCounter = at >= values && at < values + 24;
+      if (isCounter) counted += 1;
+      assert.is(kernelRule(changed).isKnownAs(wanted), isCounter, `byte ${at} of ${ruleText(wanted)}`);
+    }
+  }
+  assert.ok(counted > 24, 'no rule has a counter');
+});
+
+function kernelRule(list: Buffer): KernelRule {
+  return new KernelRule('ipv4', encodeTree([[4, list]]));
+}
+
+test('the rules of all chains in one list, by chain', () => {
+  for (let round = 0; round < 100; round++) {
+    let handle = 1;
+    const chains = ['LIST', 'ANOTHER', 'LAST'].map((chain) =>
+      Array.from({ length: random(30) }, () => ({ chain, handle: handle++, expressions: pick(shapes) })),
+    );
+    const all = chains.flat();
+    const cuts = [0, random(all.length + 1), random(all.length + 1), all.length].sort((a, b) => a - b);
+    const datagrams = cuts.slice(1).map((to, at) => all.slice(cuts[at], to));
+    const lists = rulesByChain(listingOf(datagrams.filter((one) => one.length > 0)));
+    assert.is(lists.size, chains.filter((own) => own.length > 0).length);
+    for (const [chain, list] of lists) {
+      const rules = new ChainRules({ family: 'ipv4', chain, open: () => list, jumpingTo: () => 0 });
+      const own = all.filter((one) => one.chain === chain);
+      assert.equal(
+        handles(rules),
+        own.map((one) => one.handle),
+      );
+    }
+  }
 });
 
 test('where the kernel counts no jump, no rule is requested', () => {
