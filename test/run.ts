@@ -48,7 +48,10 @@ const queue = files.flatMap((file) => [
     : []),
 ]);
 // One more than processors: many tests wait for a deadline, a program or a lock.
-const workers = Math.min(availableParallelism() + 1, queue.length);
+const workers = Math.min(
+  Number(process.env['WEFT_TEST_WORKERS'] ?? availableParallelism() + 1),
+  queue.length,
+);
 await Promise.all(Array.from({ length: workers }, worker));
 slowest();
 summarise();
