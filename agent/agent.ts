@@ -3,7 +3,7 @@ import { readNodeConfig } from '../shared/config/node-config.ts';
 import { readOptions, runSubCommand, UsageError } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { sendDatagram } from '../shared/kernel/unix-socket.ts';
-import { toCniError } from '../shared/cni/errors.ts';
+import { CniCode, CniError, toCniError } from '../shared/cni/errors.ts';
 import { loadPlugins, type LoadedPlugins } from './call.ts';
 import { LEVELS, logTo, type Level, type Log } from './log.ts';
 import { FigureReader } from './metrics/figures.ts';
@@ -14,8 +14,9 @@ import { warmUp } from './warm-up.ts';
 
 const HELP = `usage: weft agent [options]
 
-Serves plugin calls that the launchers (dist/agent) pass to it over ${SOCKET_PATH}, until SIGTERM or until another
-agent takes its place. A launcher uses an agent of its own build only; without one it executes the plugin itself.
+Serves plugin calls that the launchers pass to it over ${SOCKET_PATH}, until SIGTERM or until another agent takes its
+place. A launcher uses an agent of its own build only; without one it executes the plugin itself. Also repairs rules, collects
+garbage and serves metrics, as /etc/weft/weft.json says (weft help weft.json). Set up on a node by: weft install --agent
 
   --log-level LEVEL   error, warning, info (default: one line per call) or debug
   --warm-up ROUNDS    plugin calls run in a scratch network namespace before the agent reports ready (default 40; 0: none)
@@ -45,6 +46,8 @@ async function runAgent(argv: readonly string[]): Promise<number> {
   const rounds = Number(values['warm-up']);
   if (!Number.isInteger(rounds) || rounds < 0 || rounds > 1000)
     throw new UsageError('--warm-up must be a number from 0 to 1000');
+  if (process.geteuid?.() !== 0)
+    throw new CniError(CniCode.IoFailure, 'the agent makes interfaces and rules; run it as root');
   return serve(level, rounds);
 }
 

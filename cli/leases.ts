@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod/mini';
 import { KnownAttachments, namespaceNamedAfter, USUAL_DATA_DIRS } from '../shared/attachments/attachments.ts';
@@ -6,7 +6,7 @@ import { inventory } from '../shared/attachments/inventory.ts';
 import { poolsOf } from '../shared/ipam/pools.ts';
 import { scanStore, type FoundLease } from '../shared/attachments/lease-files.ts';
 import { formatAge, formatTable } from './terminal.ts';
-import { readOptions } from '../shared/config/command-line.ts';
+import { readOptions, UsageError } from '../shared/config/command-line.ts';
 import { isNetworkNamespace } from '../shared/kernel/namespace.ts';
 import { linkByName } from '../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../shared/kernel/rtnetlink/rtnetlink.ts';
@@ -28,7 +28,7 @@ state   live        a network namespace has the address
         gone        the container has no namespace: DEL or GC was not called, or the folder belongs to another machine
         not a lease the file's text names no container; the file only reserves the address
 
-exit status  0 success, 1 the stores cannot be read, 2 wrong usage
+Exit status: 0 success; 1 the stores cannot be read; 2 wrong usage
 `;
 
 const OPTIONS = {
@@ -41,6 +41,8 @@ const OPTIONS = {
 export function leases(argv: readonly string[]): number {
   const { values } = readOptions(argv, OPTIONS);
   if (values.help === true) return print(HELP);
+  const absent = values['data-dir']?.find((folder) => !existsSync(folder));
+  if (absent !== undefined) throw new UsageError(`--data-dir: ${absent} does not exist`);
   const found = findLeases(values['data-dir'] ?? USUAL_DATA_DIRS, values.network);
   if (values.json === true) return print(`${JSON.stringify(found.map(asJson), null, 2)}\n`);
   if (found.length === 0) return print('no leases\n');

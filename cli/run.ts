@@ -59,7 +59,10 @@ type Options = ReturnType<typeof readOptions<typeof OPTIONS>>['values'];
 
 const VERBS: Readonly<Record<string, (runtime: Runtime, list: NetworkList, options: Options) => string>> = {
   add: (runtime, list, options) => {
-    const result = addNetwork(runtime, list, attachment(options));
+    const wanted = attachment(options);
+    if (wanted.netns === '')
+      throw new UsageError('--netns is required for add; make a namespace: ip netns add NAME');
+    const result = addNetwork(runtime, list, wanted);
     return `${JSON.stringify(renderResult(list.cniVersion, result), null, 4)}\n`;
   },
   check: (runtime, list, options) => {

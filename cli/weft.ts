@@ -1,6 +1,6 @@
 import manifest from '../package.json' with { type: 'json' };
 import { writeAll } from '../shared/kernel/stdio.ts';
-import { runSubCommand } from '../shared/config/command-line.ts';
+import { readOptions, runSubCommand } from '../shared/config/command-line.ts';
 
 /**
  * The `weft` command: a sub-command's module is loaded only when it is called, so that `weft run` does not load the example's
@@ -27,7 +27,8 @@ const SUB_COMMANDS: readonly SubCommand[] = [
   },
   {
     name: 'agent',
-    summary: 'serve plugin calls from this warm process, for the launchers in dist/agent',
+    summary:
+      'serve plugin calls from this warm process, keep their rules in order; set up by: weft install --agent',
     load: async () => (await import('../agent/agent.ts')).agent,
   },
   {
@@ -81,6 +82,11 @@ const SUB_COMMANDS: readonly SubCommand[] = [
     load: async () => (await import('./licenses.ts')).licenses,
   },
   {
+    name: 'version',
+    summary: 'print the version of this executable',
+    load: () => Promise.resolve(version),
+  },
+  {
     name: 'countdash-child',
     summary: 'one process of the example',
     load: async () => (await import('../examples/countdash/countdash.ts')).countdashChild,
@@ -92,10 +98,10 @@ const SUB_COMMANDS: readonly SubCommand[] = [
 export async function weft(argv: readonly string[]): Promise<number> {
   const [name, ...rest] = argv;
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') return help(rest[0]);
-  if (name === 'version' || name === '--version') return print(`weft ${manifest.version}\n`);
+  if (name === '--version') return print(VERSION);
   const command = SUB_COMMANDS.find((one) => one.name === name);
   if (command === undefined) {
-    const known = [...shownCommands().map((one) => one.name), 'version', 'help'];
+    const known = [...shownCommands().map((one) => one.name), 'help'];
     return refuse(unknownName('sub-command', name, known, 'weft'));
   }
   return runSubCommand(command.name, async () => (await command.load())(rest));
@@ -104,22 +110,13 @@ export async function weft(argv: readonly string[]): Promise<number> {
 async function help(about: string | undefined): Promise<number> {
   const command = SUB_COMMANDS.find(({ name, hidden }) => name === about && hidden === undefined);
   if (command !== undefined) return (await command.load())(['--help']);
-  if (about === 'version')
-    return print('usage: weft version\n\nPrints the version of this executable.\n\nExit status: 0\n');
   const { TOPICS } = await import('./help-topics.ts');
   const topic = TOPICS.find(({ name }) => name === about);
   if (topic !== undefined) return print(topic.text());
-  if (about !== undefined)
-    return refuse(
-      unknownName(
-        'topic',
-        about,
-        [...shownCommands().map(({ name }) => name), ...TOPICS.map(({ name }) => name), 'version'],
-        'weft help',
-      ),
-    );
   const shown = shownCommands();
-  const width = Math.max(...shown.map(({ name }) => name.length));
+  const names = [...shown, ...TOPICS].map(({ name }) => name);
+  if (about !== undefined && about !== 'help') return refuse(unknownName('topic', about, names, 'weft help'));
+  const width = Math.max(...names.map((name) => name.length));
   const lines = shown.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
   const topics = TOPICS.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`);
   return print(
@@ -134,12 +131,18 @@ function shownCommands(): SubCommand[] {
 /** With the name that the fewest edits make of it, if that is likely meant. */
 function unknownName(what: string, name: string, known: readonly string[], command: string): string {
   const [closest] = known
-    .map((one) => ({ one, distance: one.startsWith(name) ? 1 : editDistance(name, one) }))
+    .map((one) => ({ one, distance: isAlmost(name, one) ? 1 : editDistance(name, one) }))
     .filter(({ one, distance }) => distance <= Math.max(1, Math.floor(one.length / 3)))
     .sort((a, b) => a.distance - b.distance);
   const hint =
     closest === undefined ? 'run "weft help" for the list' : `did you mean "${command} ${closest.one}"?`;
   return `unknown ${what} "${name}"; ${hint}`;
+}
+
+/** The beginning of a name, or its letters in another order. */
+function isAlmost(name: string, one: string): boolean {
+  const letters = (text: string): string => Array.from(text).sort().join('');
+  return one.startsWith(name) || letters(name) === letters(one);
 }
 
 /** Of Levenshtein: insertions, deletions and replacements that make one text of the other. */
@@ -154,6 +157,17 @@ function editDistance(from: string, to: string): number {
     above = current;
   }
   return above[to.length] ?? 0;
+}
+
+const VERSION = `weft ${manifest.version}\n`;
+
+function version(argv: readonly string[]): number {
+  const { values } = readOptions(argv, { help: { type: 'boolean', short: 'h' } });
+  if (values.help === true)
+    return print(
+      'usage: weft version\n\nPrints the version of this executable.\n\nExit status: 0 printed; 2 wrong usage\n',
+    );
+  return print(VERSION);
 }
 
 function refuse(problem: string): number {

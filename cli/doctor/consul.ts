@@ -22,7 +22,8 @@ interface HostAddresses extends RoutingTable {
 
 /** The local agent. @throws Error that says why it is not known */
 export async function askConsul(address: string): Promise<ConsulAgent> {
-  const url = new URL('/v1/agent/self', address.includes('://') ? address : `http://${address}`);
+  const url = consulUrl(address);
+  if (url === undefined) throw new Error(`"${address}" is no address of an HTTP server`);
   const { status, body } = await fetchText(url);
   if (status === 403) throw new Error(`${url.origin} wants a token with agent:read; set CONSUL_HTTP_TOKEN`);
   if (status !== 200) throw new Error(`${url.origin} answered /v1/agent/self with HTTP status ${status}`);
@@ -36,6 +37,11 @@ export async function askConsul(address: string): Promise<ConsulAgent> {
     recursors: DNSRecursors ?? [],
     domain: DNSDomain.endsWith('.') ? DNSDomain : `${DNSDomain}.`,
   };
+}
+
+/** @param address `127.0.0.1:8500`, `https://consul.example` @returns undefined if it is neither */
+export function consulUrl(address: string): URL | undefined {
+  return URL.parse('/v1/agent/self', address.includes('://') ? address : `http://${address}`) ?? undefined;
 }
 
 /**

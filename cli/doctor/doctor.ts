@@ -9,6 +9,7 @@ import { allocationReport } from './allocation.ts';
 import { CAPACITY_CHECKS } from './capacity.ts';
 import { CATALOG, GROUPS } from './catalog.ts';
 import { CONFIGURATION_CHECKS } from './configuration.ts';
+import { consulUrl } from './consul.ts';
 import { FIREWALL_CHECKS } from './firewalls.ts';
 import { levelOf, type Check, type Finding, type NotChecked, type Report } from './finding.ts';
 import { ThisHost, type DoctorOptions, type Host } from './host.ts';
@@ -33,7 +34,7 @@ nothing without --fix. With an allocation id, or the beginning of one, also show
   --cni-config-dir DIR   Nomad's cni_config_dir (default /opt/cni/config)
   --nomad-data-dir DIR   Nomad's data_dir (default /opt/nomad/data, /opt/nomad, /var/lib/nomad)
 
-exit status: 0 no problem, 1 warnings, 2 errors or wrong usage
+Exit status: 0 no problem; 1 warnings; 2 errors or wrong usage
 `;
 
 const OPTIONS = {
@@ -68,6 +69,8 @@ export async function doctor(argv: readonly string[]): Promise<number> {
   }
   const [allocation, surplus] = positionals;
   if (surplus !== undefined) throw new UsageError(`unexpected argument "${surplus}"`);
+  if (values.consul !== undefined && consulUrl(values.consul) === undefined)
+    throw new UsageError(`--consul takes HOST:PORT or a URL, got "${values.consul}"`);
   const options: DoctorOptions = {
     cniPath: (values['cni-path'] ?? '/opt/cni/bin:/usr/libexec/cni').split(':').filter((one) => one !== ''),
     configDir: values['cni-config-dir'] ?? '/opt/cni/config',

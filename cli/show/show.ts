@@ -26,7 +26,7 @@ The beginning of an id is enough; PORT is a published port of the host. Changes 
   --netns NAME|PATH   only the transparent-proxy rules in force in this namespace, and what they do to its traffic;
                       a name stands for /var/run/netns/NAME, of a process: /proc/PID/ns/net
 
-exit status  0 nothing is missing, 1 something is missing or there is no such attachment, 2 wrong usage
+Exit status: 0 nothing is missing; 1 something is missing, or there is no such attachment; 2 wrong usage
 `;
 
 const OPTIONS = {

@@ -20,7 +20,7 @@ health  ok         works as it was set up
         unchecked  the runtime cached no configuration
         gone       the container has no network namespace any more
 
-exit status  0 no attachment failed and nothing is missing, 1 otherwise, or the status cannot be read, 2 wrong usage
+Exit status: 0 no attachment failed and nothing is missing; 1 otherwise, or the status cannot be read; 2 wrong usage
 `;
 
 const OPTIONS = {

@@ -9,7 +9,7 @@ export function bashCompletion(commands) {
 _weft() {
   local cur=\${COMP_WORDS[COMP_CWORD]} words
   if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W '${commands.map(({ name }) => name).join(' ')} help version' -- "$cur"))
+    COMPREPLY=($(compgen -W '${commands.map(({ name }) => name).join(' ')} help' -- "$cur"))
     return
   fi
   case \${COMP_WORDS[1]} in

@@ -203,6 +203,7 @@ test('a plugin with an open pipe and a list that is a FIFO hold nothing up', asy
 const MISTAKES: readonly (readonly [args: string[], message: RegExp])[] = [
   [['--nonsense'], /--nonsense/],
   [['one', 'two'], /unexpected argument "two"/],
+  [['--consul', '::bad'], /--consul takes HOST:PORT or a URL, got "::bad"/],
   [['--dns', '192.0.2.2'], /--dns takes IP:PORT, got "192\.0\.2\.2"/],
   [['ffff'], /no allocation with id ffff/],
 ];
@@ -214,7 +215,7 @@ test('wrong usage: exit status 2 and the reason', async () => {
   }
   const help = await runDoctor('--help');
   assert.is(help.status, 0);
-  assert.match(help.text, /exit status: 0 no problem, 1 warnings, 2 errors/);
+  assert.match(help.text, /Exit status: 0 no problem; 1 warnings; 2 errors/);
 });
 
 test.run();
