@@ -123,20 +123,17 @@ export class Server {
     const header = Buffer.alloc(HEADER_BYTES);
     const first = receiveAll(connection, header, wait);
     if (first === undefined) return;
-    try {
-      const body = Buffer.alloc(bodyLength(header) ?? 0);
-      if (body.length > 0 && receiveAll(connection, body, wait) !== undefined) {
-        this.#serve(connection, decodeRequest(header, body), first.passed);
-      }
-    } finally {
-      if (first.passed !== undefined) closeSync(first.passed);
-    }
+    const body = Buffer.alloc(bodyLength(header) ?? 0);
+    const isComplete = body.length > 0 && receiveAll(connection, body, wait) !== undefined;
+    if (isComplete) this.#serve(connection, decodeRequest(header, body), first.passed);
+    else if (first.passed !== undefined) closeSync(first.passed);
   }
 
+  /** @param netns is closed before the call ends, so that the caller can unmount the namespace at once */
   #serve(connection: number, request: Request, netns: number | undefined): void {
     const began = process.hrtime.bigint();
     const answer = new Answer(connection);
-    const outcome = isOwnNetwork(request) ? runCall(this.#plugins, request, netns, answer) : 'declined';
+    const outcome = this.#run(request, netns, answer);
     const last = outcome === 'declined' ? lastFrame(Frame.declined, 0) : lastFrame(Frame.exit, outcome);
     sendAll(connection, last, deadlineIn(ANSWER_MS));
     const milliseconds = Number(process.hrtime.bigint() - began) / 1e6;
@@ -147,6 +144,14 @@ export class Server {
       result: outcome === 'declined' ? 'declined' : outcome === 0 ? 'ok' : 'error',
       seconds: milliseconds / 1000,
     });
+  }
+
+  #run(request: Request, netns: number | undefined, answer: Answer): number | 'declined' {
+    try {
+      return isOwnNetwork(request) ? runCall(this.#plugins, request, netns, answer) : 'declined';
+    } finally {
+      if (netns !== undefined) closeSync(netns);
+    }
   }
 }
 

@@ -112,6 +112,16 @@ function addTests(): void {
     );
   });
 
+  test('a namespace can be unmounted as soon as a call has ended', async () => {
+    agent = await NodeAgent.start();
+    for (let round = 0; round < 20; round++) {
+      sh('ip netns add short');
+      assert.equal(call('loopback', 'DEL', LOOPBACK, { netns: '/run/netns/short' }), [0, '', '']);
+      sh('umount /run/netns/short');
+      rmSync('/run/netns/short');
+    }
+  });
+
   test('the log has errors with their text, and no values of CNI_ARGS', async () => {
     agent = await NodeAgent.start(['--log-level', 'error']);
     const env = { CNI_ARGS: 'IgnoreUnknown=1;TOKEN=secret' };
