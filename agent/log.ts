@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { parseJson } from '../shared/config/json.ts';
 import { isWritable } from '../shared/kernel/unix-socket.ts';
 import type { Request } from './wire.ts';
 
@@ -54,7 +55,8 @@ export function callLine(
 
 function networkName(stdin: string): string {
   try {
-    const { name } = JSON.parse(stdin) as { name?: unknown };
+    // JSON.parse takes seconds for millions of nested lists, and other calls wait meanwhile.
+    const { name } = parseJson(stdin, 'stdin') as { name?: unknown };
     return typeof name === 'string' && name !== '' ? name : '-';
   } catch {
     return '-';

@@ -1,7 +1,7 @@
 /**
  * Runs the test files, each as a process of its own, several at a time. Files outside test/unit get a private host (support/own-host.sh).
  * usage: node test/run.ts [--agent] [--thorough] [part of a path ...]
- * --agent: through the launchers and a node agent. Without it, the files of WITH_AGENT run both ways.
+ * --agent: through the launchers and a node agent. Without it, the files of WITH_AGENT run both ways, and those of MIXED with it, too.
  * --thorough: every step and all rounds, where a run usually takes a sample (support/thorough.ts).
  * Ends with `N passed, N failed` (`, N skipped` where something could not run here), exit code 1 if anything failed.
  */
@@ -28,6 +28,8 @@ const WITH_AGENT = thorough
       'test/e2e/nomad-lists-',
       'test/host/plugins/bridge/add',
     ];
+/** They make calls both ways themselves (support/mixed-calls.ts). */
+const MIXED = ['test/soak/', 'test/fuzz/executables.'];
 const files = globSync('test/**/*.test.ts', { cwd: root })
   .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
   .sort();
@@ -42,8 +44,8 @@ if (files.length === 0 || unmatched.length > 0) fatal(`no test file matches ${un
 
 const reports: FileReport[] = [];
 const queue = files.flatMap((file) => [
-  ...(onlyWithAgent ? [] : [{ file, withAgent: false }]),
-  ...(onlyWithAgent || (hasLaunchers() && WITH_AGENT.some((part) => file.startsWith(part)))
+  ...(onlyWithAgent || (hasLaunchers() && isIn(MIXED, file)) ? [] : [{ file, withAgent: false }]),
+  ...(onlyWithAgent || (hasLaunchers() && isIn([...WITH_AGENT, ...MIXED], file))
     ? [{ file, withAgent: true }]
     : []),
 ]);
@@ -98,6 +100,10 @@ function summarise(): void {
 
 function titleOf({ file, withAgent }: FileReport): string {
   return `${relative(root, file)}${withAgent ? ' (with the agent)' : ''}`;
+}
+
+function isIn(parts: readonly string[], file: string): boolean {
+  return parts.some((part) => file.startsWith(part));
 }
 
 /** The build leaves them out where there is no C compiler, and says so. */

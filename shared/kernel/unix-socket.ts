@@ -89,7 +89,8 @@ export function receiveAll(fd: number, buffer: Buffer, wait: Deadline): { passed
       if (passed === undefined) passed = got.passed;
       else closeSync(got.passed);
     }
-    if (got === undefined || got.length === 0) {
+    const isLate = got !== undefined && done + got.length < buffer.length && wait.passed();
+    if (got === undefined || got.length === 0 || isLate) {
       if (passed !== undefined) closeSync(passed);
       return undefined;
     }

@@ -1,5 +1,4 @@
 import * as assert from 'uvu/assert';
-import { binDir } from '../support/executables.ts';
 import { suite } from '../support/suite.ts';
 import { runGroup } from './group.ts';
 
@@ -10,7 +9,7 @@ const CASES = 60;
 const seed = Date.now() % 1_000_000_007;
 
 test(`${CASES} hostile calls from seed ${seed} beside hostile files end with an answer, and change nothing of others`, async () => {
-  const { failures, outcomes } = await runGroup({ seed, first: 0, cases: CASES, binDir });
+  const { failures, outcomes } = await runGroup({ seed, first: 0, cases: CASES });
   assert.is(
     failures.length,
     0,

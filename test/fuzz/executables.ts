@@ -1,5 +1,9 @@
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { callAgent } from '../support/agent-client.ts';
+import { binDir } from '../support/executables.ts';
+import { plainBin, type Route } from '../support/mixed-calls.ts';
+import type { ProcessOutcome } from '../support/plugin.ts';
 import type { Case } from './cases.ts';
 import type { Answer } from './judge.ts';
 
@@ -15,10 +19,37 @@ const LONGEST_SECONDS = 20;
 const MOST_MEBIBYTES = 1000;
 const SAMPLE_MS = 40;
 
-/** Runs the case's plugin from `binDir` to its end, in a directory of its own. */
-export function runExecutable(one: Case, binDir: string): Promise<{ answer: Answer; cost: Cost }> {
+/** Runs the case's plugin by the route to its end. */
+export function runCase(one: Case, route: Route): Promise<{ answer: Answer; cost: Cost }> {
+  return route === 'agent' ? runInAgent(one) : runExecutable(one, route === 'launcher' ? binDir : plainBin);
+}
+
+/** The agent's own peak memory counts. */
+async function runInAgent(one: Case): Promise<{ answer: Answer; cost: Cost }> {
   const began = performance.now();
-  const child = spawn(`${binDir}/${one.plugin}`, [], {
+  const agent = Number(process.env['WEFT_TEST_AGENT_PID']);
+  writeFileSync(`/proc/${agent}/clear_refs`, RESET_PEAK);
+  const { plugin, environment, stdin } = one;
+  const patience = LONGEST_SECONDS * 1000;
+  let outcome: ProcessOutcome | 'declined';
+  try {
+    outcome = await callAgent(plugin, { env: possible(environment), stdin, patience });
+  } catch (thrown) {
+    outcome = { exitCode: null, stdout: '', stderr: String(thrown) };
+  }
+  if (outcome === 'declined') return runExecutable(one, plainBin);
+  const { exitCode, stdout: out, stderr: err } = outcome;
+  const seconds = (performance.now() - began) / 1000;
+  return { answer: { exitCode, out, err }, cost: { seconds, mebibytes: peakMemory(agent) } };
+}
+
+/** Of VmHWM (proc(5)). */
+const RESET_PEAK = '5';
+
+/** In a directory of its own. */
+function runExecutable(one: Case, bin: string): Promise<{ answer: Answer; cost: Cost }> {
+  const began = performance.now();
+  const child = spawn(`${bin}/${one.plugin}`, [], {
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...possible(one.environment) },
     cwd: '/run/cwd',
     timeout: LONGEST_SECONDS * 1000,

@@ -22,7 +22,7 @@ const PLACES: readonly { readonly path: string; readonly valid: unknown }[] = [
   { path: `${LEASES}/fd00::2`, valid: 'c1' },
   { path: `${LEASES}/last_reserved_ip.0`, valid: '172.26.64.9' },
   { path: `${LEASES}/lock`, valid: '' },
-  { path: `${LEASES}/../.weft-fuzz.tmp`, valid: 'c1\r\neth0' },
+  { path: '/var/run/cni/.weft-fuzz.tmp', valid: 'c1\r\neth0' },
   { path: LEASES, valid: '' },
   { path: '/run/weft/ipam', valid: '' },
   { path: '/run/weft/locks', valid: '' },

@@ -11,7 +11,7 @@ export interface Untouched {
 }
 
 /** A host with rules, interfaces and leases of others, and a namespace `pod`; everything that is not a host's own is read-only. */
-export function makeHost(): Untouched {
+export async function makeHost(): Promise<Untouched> {
   makeClientHost();
   foreignObjects('nft');
   sh(
@@ -20,12 +20,12 @@ export function makeHost(): Untouched {
   for (const folder of ['/run/cwd', '/etc/weft']) mkdirSync(folder, { recursive: true });
   writeFileSync('/run/kept', 'kept');
   readOnly();
-  hostLines();
+  await hostLines();
   return look();
 }
 
-export function look(): Untouched {
-  return { lines: hostLines(), files: changedFiles() };
+export async function look(): Promise<Untouched> {
+  return { lines: await hostLines(), files: changedFiles() };
 }
 
 /** @returns what was removed or changed, and what was added in places that are no plugin's; empty if all is well */

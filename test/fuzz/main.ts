@@ -1,6 +1,6 @@
 /**
  * npm run fuzz -- --launcher [--seconds 60]: see launcher.ts.
- * npm run fuzz [-- --cases 5000] [--seed S] [--first N] [--parallel 2] [--bin dist/bin | --bin dist/agent | --in-process] [--thorough]
+ * npm run fuzz [-- --cases 5000] [--seed S] [--first N] [--parallel 2] [--bin dist/agent | --bin dist/bin | --in-process] [--thorough]
  * Hostile calls of every plugin's executable: mutated configurations, variables and arguments, beside hostile files in the places that plugins
  * read. Each must end with one JSON error or with success, within 5 s and 400 MiB, and change nothing that is not the plugin's. Cases run in groups,
  * each on a private host; a failure names the command that repeats its group.
@@ -8,7 +8,7 @@
 import { spawn } from 'node:child_process';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { binDir } from '../support/executables.ts';
+import { manyCallsBin } from '../support/executables.ts';
 import { agentFor, ON_OWN_HOST } from '../support/own-host.ts';
 import { runGroup } from './group.ts';
 import { fuzzLauncher } from './launcher.ts';
@@ -19,7 +19,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Date.now() % 1_000_000_007) },
     first: { type: 'string', default: '0' },
     parallel: { type: 'string', default: '2' },
-    bin: { type: 'string', default: binDir },
+    bin: { type: 'string', default: manyCallsBin() },
     'in-process': { type: 'boolean', default: false },
     thorough: { type: 'boolean', default: false },
     'on-own-host': { type: 'boolean', default: false },
@@ -30,7 +30,7 @@ const { values } = parseArgs({
 const seed = Number(values.seed);
 const first = Number(values.first);
 const cases = Number(values.cases);
-const GROUP = 100;
+const GROUP = 500;
 /** Far more than a group takes on a busy machine; one that takes longer hangs. */
 const GROUP_SECONDS = 600;
 
@@ -46,8 +46,7 @@ else if (values['on-own-host']) await here();
 else await elsewhere();
 
 async function here(): Promise<void> {
-  const executables = values['in-process'] ? undefined : resolve(values.bin);
-  const group = { seed, first, cases, binDir: executables, isThorough: values.thorough };
+  const group = { seed, first, cases, isInProcess: values['in-process'], isThorough: values.thorough };
   const { outcomes, slowest, largest, failures } = await runGroup(group);
   console.log(
     JSON.stringify({
@@ -127,7 +126,10 @@ function output(start: number, size: number): Promise<string> {
     [...ON_OWN_HOST, process.execPath, '--no-warnings', import.meta.filename, ...options],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, ...(values['in-process'] ? {} : agentFor(resolve(values.bin))) },
+      env: {
+        ...process.env,
+        ...(values['in-process'] ? {} : { WEFT_BIN: resolve(values.bin), ...agentFor(resolve(values.bin)) }),
+      },
       timeout: GROUP_SECONDS * 1000,
       killSignal: 'SIGKILL',
     },

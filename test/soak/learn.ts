@@ -16,20 +16,20 @@ export async function learnHost(world: World): Promise<Host> {
   const random = new Random(0);
   // A loopback interface that was up keeps its address.
   sh('ip netns add empty; ip -n empty link set lo up; ip -n empty link set lo down');
-  model.learnEmpty('empty');
+  await model.learnEmpty('empty');
   const first = LIST_NAMES.map((list) => newContainer(host, random, list));
   await Promise.all(first.map((container) => operations.add(host, container)));
   await Promise.all(first.map((container) => operations.del(host, container, 'as Nomad')));
-  model.learnBase();
+  await model.learnBase();
   const second = LIST_NAMES.map((list) => newContainer(host, random, list));
   for (const container of second) {
-    const before = hostLines();
+    const before = await hostLines();
     await operations.add(host, container);
-    model.learn(container, before);
+    await model.learn(container, before);
   }
-  model.verify();
+  await model.verify();
   await Promise.all(second.map((container) => operations.del(host, container, 'as Nomad')));
-  model.verify();
+  await model.verify();
   host.deleted.length = 0;
   return host;
 }

@@ -17,43 +17,47 @@ export class Model {
   #empty: Lines = [];
 
   /** The host's first state: shared chains and the bridge exist, no container does. */
-  learnBase(): void {
-    this.#base = hostLines();
+  async learnBase(): Promise<void> {
+    this.#base = await hostLines();
   }
 
   /** The state of a namespace that no plugin has changed. */
-  learnEmpty(netns: string): void {
-    this.#empty = namespaceLines(netns);
+  async learnEmpty(netns: string): Promise<void> {
+    this.#empty = await namespaceLines(netns);
   }
 
   /** @param before lines of the host before this container's ADD */
-  learn(container: Container, before: Lines): void {
-    const host = hostLines();
+  async learn(container: Container, before: Lines): Promise<void> {
+    const host = await hostLines();
     const removed = added(host, before);
     if (removed.length > 0) throw new Violation(`ADD of ${container.list} removed\n${show(removed)}`);
     this.#templates.set(container.list, {
       host: templateOf(added(before, host), container),
-      inside: templateOf(namespaceLines(container.id), container),
+      inside: templateOf(await namespaceLines(container.id), container),
     });
   }
 
-  verify(): void {
-    const actual = hostLines();
+  async verify(): Promise<void> {
+    const actual = await hostLines();
     this.#verifyLeases(actual);
     const expected = [...this.#base, ...[...this.containers].flatMap((one) => this.#linesOf(one))];
     compare('host', expected.map(withoutHashes), actual.map(withoutHashes));
   }
 
   /** The namespace of a running container. */
-  verifyInside(container: Container): void {
+  async verifyInside(container: Container): Promise<void> {
     const template = this.#templates.get(container.list)?.inside ?? [];
     const expected = instantiate(template, container).map(withoutHashes);
-    compare(`namespace of ${container.id}`, expected, namespaceLines(container.id).map(withoutHashes));
+    compare(
+      `namespace of ${container.id}`,
+      expected,
+      (await namespaceLines(container.id)).map(withoutHashes),
+    );
   }
 
   /** The namespace of a container after its DEL. */
-  verifyEmpty(netns: string): void {
-    compare(`namespace of deleted ${netns}`, this.#empty, namespaceLines(netns));
+  async verifyEmpty(netns: string): Promise<void> {
+    compare(`namespace of deleted ${netns}`, this.#empty, await namespaceLines(netns));
   }
 
   #linesOf(container: Container): string[] {

@@ -5,6 +5,7 @@ import { removeCachedResult, writeCachedResult } from '../../conflist/result-cac
 import { nomadRemoval } from '../../examples/countdash/plan.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { sh } from '../e2e/support/client-host.ts';
+import { addNetns, deleteNetns } from '../support/netns.ts';
 import { addressesOf, hostInterface, type Container } from './container.ts';
 import { Violation, type Model } from './model.ts';
 import { ChainFailure, runChain, type ChainCall, type Verb } from './runtime.ts';
@@ -46,7 +47,7 @@ export function call(
 export async function add(host: Host, container: Container): Promise<void> {
   const { model, world } = host;
   const { result: before, isLost } = container;
-  if (before === undefined || isLost) sh(`ip netns add ${container.id}`);
+  if (before === undefined || isLost) addNetns(container.id);
   container.isLost = false;
   const { result, stderr } = await call(host, 'ADD', container);
   if (stderr !== '') throw new Violation(`ADD of ${container.id} prints on stderr: ${stderr}`);
@@ -151,14 +152,14 @@ export async function del(host: Host, container: Container, way: string, other?:
   await call(host, 'DEL', container, changes);
   const isKnown = (changes.attachment ?? container.attachment).netns === container.attachment.netns;
   const isOwnResult = !('prevResult' in changes) || changes.prevResult === undefined;
-  if (isKnown && isOwnResult && !container.isLost) host.model.verifyEmpty(container.id);
+  if (isKnown && isOwnResult && !container.isLost) await host.model.verifyEmpty(container.id);
   forget(host, container);
 }
 
 function forget({ model, deleted, world }: Host, container: Container): void {
   const { attachment } = container;
   removeCachedResult(CACHE, world.lists[container.list].name, attachment);
-  if (!container.isLost) sh(`ip netns del ${container.id}`);
+  if (!container.isLost) deleteNetns(container.id);
   model.containers.delete(container);
   deleted.push(container);
   if (deleted.length > 20) deleted.shift();
@@ -171,7 +172,7 @@ export async function delLate(host: Host, container: Container, way: string): Pr
 
 /** The namespace disappears without DEL, as when a node's runtime crashes. */
 export async function lose(container: Container): Promise<void> {
-  sh(`ip netns del ${container.id}`);
+  deleteNetns(container.id);
   container.isLost = true;
   const link = `/sys/class/net/${hostInterface(container.result as CniResult)}`;
   for (let left = 500; existsSync(link); left -= 1) {
@@ -199,7 +200,7 @@ export async function collect(host: Host): Promise<void> {
 
 /** ADD of a new container with a port that a running one publishes: it fails, and DEL removes what earlier plugins of the list did. */
 export async function conflict(host: Host, container: Container): Promise<void> {
-  sh(`ip netns add ${container.id}`);
+  addNetns(container.id);
   const failure = await failureOf(call(host, 'ADD', container));
   if (failure?.plugin !== 'portmap' || failure.code !== 11)
     throw new Violation(`ADD of ${container.id} with a port in use: ${failure?.message ?? 'success'}`);

@@ -2,7 +2,8 @@ import { joinArgs, pluginInput, type Attachment } from '../../conflist/attachmen
 import type { ListedPlugin, NetworkList } from '../../conflist/network-list.ts';
 import { parseResult, type CniResult } from '../../shared/cni/results.ts';
 import type { PluginName } from '../support/executables.ts';
-import { startPluginProcess, variables } from '../support/plugin.ts';
+import { startMixed } from '../support/mixed-calls.ts';
+import { variables } from '../support/plugin.ts';
 
 export type Verb = 'ADD' | 'CHECK' | 'DEL' | 'GC';
 
@@ -45,6 +46,8 @@ export async function runChain(call: ChainCall): Promise<{ result: CniResult | u
   return { result, stderr: log };
 }
 
+let calls = 0;
+
 async function runOne(
   call: ChainCall,
   plugin: ListedPlugin,
@@ -60,7 +63,7 @@ async function runOne(
   // The lists are of version 0.4.0, which has no GC.
   if (verb === 'GC') input['cniVersion'] = '1.1.0';
   const ids = verb === 'GC' ? {} : { ...variables({ id: containerId, netns, ifname, args: joinArgs(args) }) };
-  const outcome = await startPluginProcess(plugin.type as PluginName, {
+  const outcome = await startMixed((calls += 1), plugin.type as PluginName, {
     command: verb,
     env: { ...variables({ id: '' }), ...ids, PATH: path },
     stdin: input,

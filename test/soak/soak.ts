@@ -12,6 +12,8 @@ export interface Options {
   readonly backend: Backend;
   readonly seed: number;
   readonly ops: number;
+  /** Ends earlier, after so many seconds. */
+  readonly seconds?: number;
   /** Operations at once, each on a container of its own. */
   readonly parallel: number;
   readonly log?: (line: string) => void;
@@ -25,7 +27,7 @@ interface Step {
 }
 
 /** Containers at once. */
-const MOST = 12;
+const MOST = 30;
 const HISTORY = 40;
 /** Not ADD and DEL: whichever ends last decides, so that nothing can be said of the outcome. */
 const RACES: readonly (readonly Verb[])[] = [
@@ -39,14 +41,17 @@ const RACES: readonly (readonly Verb[])[] = [
 /**
  * Random operations on a host that `learnHost` prepared, in batches of up to `parallel` at once; after each batch the host is compared with
  * the model. At the end everything is deleted, and the host must be as it was.
+ * @returns number of operations
  * @throws Violation naming seed, the last operations and the first difference
  */
-export async function soak(host: Host, options: Options): Promise<void> {
-  const { seed, ops, backend, log = () => undefined } = options;
+export async function soak(host: Host, options: Options): Promise<number> {
+  const { seed, ops, seconds = Infinity, backend, log = () => undefined } = options;
+  const end = performance.now() + seconds * 1000;
+  let done = 0;
   const run = new Soak(host, options);
   const history: string[] = [];
   try {
-    for (let done = 0; done < ops;) {
+    while (done < ops && performance.now() < end) {
       const batch = run.nextBatch(ops - done);
       done += batch.length;
       history.push(batch.map(({ text }) => text).join(' | '));
@@ -56,6 +61,7 @@ export async function soak(host: Host, options: Options): Promise<void> {
     }
     history.push('DEL of all');
     await run.end();
+    return done;
   } catch (thrown) {
     const last = history.slice(-HISTORY).map((line) => `   ${line}`);
     throw new Violation(
@@ -108,17 +114,18 @@ class Soak {
 
   async verify(): Promise<void> {
     const { model, world } = this.#host;
-    model.verify();
     const alive = this.#all().filter(({ isLost }) => !isLost);
-    if (alive.length === 0) return;
-    model.verifyInside(this.#random.pick(alive));
-    const sample = this.#random.pick(alive);
-    if (this.#random.chance(0.3)) await verifyTraffic(world, sample);
+    const [sample, other] = alive.length === 0 ? [] : [this.#random.pick(alive), this.#random.pick(alive)];
+    await Promise.all([
+      model.verify(),
+      sample === undefined ? undefined : model.verifyInside(sample),
+      other !== undefined && this.#random.chance(0.3) ? verifyTraffic(world, other) : undefined,
+    ]);
   }
 
   async end(): Promise<void> {
     await Promise.all(this.#all().map((container) => operations.del(this.#host, container, 'as Nomad')));
-    this.#host.model.verify();
+    await this.#host.model.verify();
   }
 
   #all(): Container[] {

@@ -1,6 +1,7 @@
-import { execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 
 /**
  * Everything that a plugin can change, as text: one line for each rule, set element, interface, address, route, lease and file. Counters, MAC
@@ -9,35 +10,37 @@ import { join } from 'node:path';
 export type Lines = readonly string[];
 
 /** The test's own host. */
-export function hostLines(): Lines {
-  return [...networkLines(), ...FILES.flatMap(filesBelow)].sort();
+export async function hostLines(): Promise<Lines> {
+  return [...(await networkLines()), ...FILES.flatMap(filesBelow)].sort();
 }
 
-export function namespaceLines(name: string): Lines {
-  return networkLines('ip', 'netns', 'exec', name).toSorted();
+export async function namespaceLines(name: string): Promise<Lines> {
+  return (await networkLines('nsenter', `--net=/run/netns/${name}`)).sort();
 }
 
 const SECTION = '=== ';
-/** `sysctl` reads of what plugins set; the other commands print one object a line or JSON. */
+/** As few programs as possible: a long run reads the state thousands of times. A program of iptables runs only if its tables exist. */
 const SCRIPT = `
-for variant in nft legacy; do for family in ip ip6; do
-  echo "${SECTION}rules $variant $family"; \${family}tables-$variant-save 2>/dev/null
-done; done
-echo "${SECTION}nft"; nft -j -s list ruleset
-echo "${SECTION}links"; ip -j -d addr show
-echo "${SECTION}routes"; ip route show table all; ip -6 route show table all
-echo "${SECTION}policy"; ip rule; ip -6 rule
-echo "${SECTION}sysctl"; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding`;
+section() { echo; echo "${SECTION}$*"; }
+nft=$(nft -j -s list ruleset)
+section nft; printf %s "$nft"
+for family in ip ip6; do
+  case "$nft" in *'{"family": "'$family'", "name": '*) section rules nft $family; \${family}tables-nft-save;; esac
+  if [ -s /proc/self/net/\${family}_tables_names ]; then section rules legacy $family; \${family}tables-legacy-save; fi
+done
+section links; ip -j -d addr show
+for family in 4 6; do
+  section routes and policy; printf 'route show table all\\nrule show\\n' | ip -$family -batch -
+done
+section sysctl
+for file in net/ipv4/ip_forward net/ipv6/conf/all/forwarding; do read value < /proc/sys/$file; echo $file=$value; done`;
 
-function networkLines(...prefix: string[]): string[] {
+/** @param prefix of the command, to run it in a namespace */
+async function networkLines(...prefix: string[]): Promise<string[]> {
   const [file, ...args] = [...prefix, 'sh', '-c', SCRIPT];
-  const text = execFileSync(file, args, {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'ignore'],
-    maxBuffer: 1 << 26,
-  });
-  return text
-    .split(SECTION)
+  const { stdout } = await promisify(execFile)(file, args, { maxBuffer: 1 << 26 });
+  return stdout
+    .split(`\n${SECTION}`)
     .slice(1)
     .flatMap((section) => {
       const [title = '', ...lines] = section.trimEnd().split('\n');

@@ -1,19 +1,15 @@
-import { Agent } from '../e2e/support/agent.ts';
 import { HOST, OUTSIDE } from '../e2e/support/client-host.ts';
 import { addressesOf, type Container } from './container.ts';
 import { Violation } from './model.ts';
 import { SOMEWHERE, type World } from './world.ts';
 
-/** The user whose connections no rule of the transparent proxy redirects. */
-const PROXY_UID = 101;
-
 /** Where a container listens for its first published port, which Nomad excludes from the redirect. */
 export const APP_PORT = 9002;
 
 /** A container answers on its published port, outside and from the host, and reaches a machine outside under the host's address. */
-export async function verifyTraffic({ outside }: World, container: Container): Promise<void> {
+export async function verifyTraffic({ outside, inside: agent }: World, container: Container): Promise<void> {
   const { id, ports, result } = container;
-  const agent = new Agent(id, PROXY_UID);
+  await agent.enter(id);
   try {
     await agent.serve(APP_PORT, id);
     const [port] = ports;
@@ -26,8 +22,8 @@ export async function verifyTraffic({ outside }: World, container: Container): P
     if (port !== undefined)
       expect(`[${HOST.ipv6}]:${port}`, await outside.tcp(HOST.ipv6, port), `${id} ${OUTSIDE.ipv6}`);
   } finally {
-    agent.stop();
-    await agent.ended;
+    await agent.close();
+    await agent.enter(undefined);
   }
 
   function expect(target: string, answer: string, wanted: string): void {

@@ -22,9 +22,17 @@ export interface World {
   readonly otherPath: string;
   /** A machine outside, which answers on {@link SOMEWHERE}. */
   readonly outside: Agent;
+  /** Enters the namespaces of containers, as the user whose connections no rule of the transparent proxy redirects. */
+  readonly inside: Agent;
 }
 
 export const SOMEWHERE = 7000;
+const PROXY_UID = 101;
+
+export function stopWorld({ outside, inside }: World): void {
+  outside.stop();
+  inside.stop();
+}
 
 export async function makeWorld(backend: Backend): Promise<World> {
   const variant = backend === 'iptables-legacy' ? 'legacy' : 'nft';
@@ -39,8 +47,16 @@ export async function makeWorld(backend: Backend): Promise<World> {
   asNomadBefore('other', ['10.251.0.0/24']);
   const outside = new Agent(OUTSIDE.name);
   await outside.serve(SOMEWHERE, 'outside');
+  const inside = new Agent(undefined, PROXY_UID, undefined, '+sys_admin');
   const lists = Object.fromEntries(LIST_NAMES.map((name) => [name, listOf(name, backend)]));
-  return { lists: lists as World['lists'], otherList: otherNetwork(backend), path, otherPath, outside };
+  return {
+    lists: lists as World['lists'],
+    otherList: otherNetwork(backend),
+    path,
+    otherPath,
+    outside,
+    inside,
+  };
 }
 
 function pathOf(variant: 'nft' | 'legacy'): string {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { PluginName } from '../../plugins/index.ts';
 
@@ -5,6 +6,15 @@ export { PLUGIN_NAMES, type PluginName } from '../../plugins/index.ts';
 
 /** The folder of the executables under test: what `node build.mjs` makes, unless WEFT_BIN names another. */
 export const binDir: string = process.env['WEFT_BIN'] ?? resolve(import.meta.dirname, '../../dist/bin');
+
+/**
+ * For many calls, which cost a tenth with the node agent: launchers and an agent, with a share of plain executables (mixed-calls.ts), or only
+ * those, where the build made no launchers.
+ */
+export function manyCallsBin(): string {
+  const agent = resolve(import.meta.dirname, '../../dist/agent');
+  return existsSync(`${agent}/bridge`) ? agent : binDir;
+}
 
 export function executable(name: PluginName | 'weft'): string {
   return `${binDir}/${name}`;

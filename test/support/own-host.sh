@@ -12,6 +12,7 @@ ip link set lo up
 [ -n "$WEFT_TEST_AGENT" ] || exec "$@"
 # With a node agent for the launchers under test. A file whose calls it never served proves nothing about it.
 "$WEFT_TEST_AGENT" agent --warm-up 0 2>/run/.agent.log &
+export WEFT_TEST_AGENT_PID=$!
 while [ ! -S /run/weft/agent.sock ]; do kill -0 $! && sleep 0.02; done
 "$@"
 grep -Eq ' (ok|declined: .*)$' /run/.agent.log || { echo 'the node agent served no call:'; cat /run/.agent.log; exit 1; }

@@ -17,6 +17,8 @@ export interface ProcessCall {
    * reading and writing tables of iptables-legacy by itself (strace(1), "Tampering").
    */
   readonly refused?: string;
+  /** The directory of the executable, and CNI_PATH; {@link binDir} when left out. */
+  readonly bin?: string;
   /** Milliseconds until the call is killed, where many run at once. */
   readonly patience?: number;
 }
@@ -32,7 +34,7 @@ const PATIENCE_MS = 30_000 * TIME_FACTOR;
 
 /** One run of a plugin's executable, as a runtime starts it: nothing of this process's environment is inherited. */
 export function runPluginProcess(name: PluginName, call: ProcessCall): ProcessOutcome {
-  const input = text(call.stdin);
+  const input = inputOf(call.stdin);
   const [file = '', ...args] = [...tampering(call), executable(name), ...(call.argv ?? [])];
   const { status, stdout, stderr, error } = spawnSync(file, args, {
     env: environment(call),
@@ -49,8 +51,9 @@ export function runPluginProcess(name: PluginName, call: ProcessCall): ProcessOu
 
 /** The same without waiting, for calls side by side. */
 export function startPluginProcess(name: PluginName, call: ProcessCall): Promise<ProcessOutcome> {
-  const child = spawn(executable(name), call.argv ?? [], {
-    env: environment(call),
+  const { bin } = call;
+  const child = spawn(bin === undefined ? executable(name) : `${bin}/${name}`, call.argv ?? [], {
+    env: { ...environment(call), ...(bin === undefined ? {} : { CNI_PATH: bin }) },
     timeout: call.patience ?? PATIENCE_MS,
     killSignal: 'SIGKILL',
   });
@@ -58,7 +61,7 @@ export function startPluginProcess(name: PluginName, call: ProcessCall): Promise
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk));
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (stderr += chunk));
-  child.stdin.on('error', () => undefined).end(text(call.stdin) ?? '');
+  child.stdin.on('error', () => undefined).end(inputOf(call.stdin) ?? '');
   return new Promise((resolve, reject) => {
     child.on('error', reject).on('close', (exitCode) => resolve({ exitCode, stdout, stderr }));
   });
@@ -124,11 +127,12 @@ function tampering({ refused }: ProcessCall): string[] {
     : ['/usr/bin/strace', '-qq', '-o', '/dev/null', '-e', `inject=${refused}`];
 }
 
-function environment({ command, env }: ProcessCall): Record<string, string> {
+/** All variables of a call. */
+export function environment({ command, env }: ProcessCall): Record<string, string> {
   const path = '/usr/sbin:/usr/bin:/sbin:/bin';
   return { PATH: path, ...env, ...(command === undefined ? {} : { CNI_COMMAND: command }) };
 }
 
-function text(stdin: string | object | undefined): string | undefined {
+export function inputOf(stdin: string | object | undefined): string | undefined {
   return typeof stdin === 'object' ? JSON.stringify(stdin) : stdin;
 }

@@ -1,7 +1,9 @@
 import { createSocket } from 'node:dgram';
 import { connect, createServer, isIPv6, type Socket } from 'node:net';
+import { closeSync, openSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { originalDestination } from '../../../examples/countdash/sidecar.ts';
+import { checked, libc } from '../../../shared/kernel/libc.ts';
 
 /** An agent's process (agent.ts): executes commands, one line of JSON each, in the namespace that it was started in. */
 export type Order =
@@ -13,21 +15,49 @@ export type Order =
       readonly port: number;
       readonly name: string;
     }
-  | { readonly do: 'ask'; readonly protocol: 'tcp' | 'udp'; readonly host: string; readonly port: number };
+  | { readonly do: 'ask'; readonly protocol: 'tcp' | 'udp'; readonly host: string; readonly port: number }
+  | { readonly do: 'enter'; readonly netns: string | undefined }
+  | { readonly do: 'close' };
 
 const PATIENCE_MS = 1500;
+/** linux/sched.h */
+const CLONE_NEWNET = 0x40000000;
+const FIRST = openSync('/proc/self/ns/net', 'r');
 
 createInterface({ input: process.stdin })
   .on('line', (line) => {
     const { id, order } = JSON.parse(line) as { id: number; order: Order };
-    const work = order.do === 'serve' ? serve(order) : ask(order);
     const say = (answer: string): boolean => process.stdout.write(`${JSON.stringify({ id, answer })}\n`);
-    work.then(say, (error: unknown) => {
+    perform(order).then(say, (error: unknown) => {
       const { code, message } = error as NodeJS.ErrnoException;
       say(`error ${code ?? message}`);
     });
   })
   .on('close', () => process.exit());
+
+async function perform(order: Order): Promise<string> {
+  switch (order.do) {
+    case 'serve':
+      return serve(order);
+    case 'ask':
+      return ask(order);
+    case 'enter':
+      enter(order.netns === undefined ? FIRST : `/run/netns/${order.netns}`);
+      return 'entered';
+    case 'close':
+      await Promise.all(serving.splice(0).map((one) => new Promise<void>((done) => one.close(() => done()))));
+      return 'closed';
+  }
+}
+
+/** Sockets are opened by the thread that runs this, and stay in the namespace that it is in then. */
+function enter(namespace: string | number): void {
+  const fd = typeof namespace === 'number' ? namespace : openSync(namespace, 'r');
+  checked('setns', libc().setns(fd, CLONE_NEWNET));
+  if (typeof namespace !== 'number') closeSync(fd);
+}
+
+const serving: { close(done: () => void): unknown }[] = [];
 
 function serve({ protocol, host, port, name }: Order & { do: 'serve' }): Promise<string> {
   return new Promise((done, fail) => {
@@ -36,10 +66,12 @@ function serve({ protocol, host, port, name }: Order & { do: 'serve' }): Promise
         socket.on('error', () => undefined);
         socket.end(`${name} ${plain(socket.remoteAddress)} ${originally(socket)}`);
       });
+      serving.push(server);
       server.once('error', fail).listen(port, host, () => done('serving'));
       return;
     }
     const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+    serving.push(socket);
     socket.on('message', (_text, from) =>
       socket.send(`${name} ${plain(from.address)}`, from.port, from.address),
     );

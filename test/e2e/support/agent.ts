@@ -13,13 +13,17 @@ export class Agent {
   /** Resolves when the process has ended: a namespace lives as long as a process in it. */
   readonly ended: Promise<void>;
 
-  /** @param netns name of a namespace; undefined for the test's own host @param main its program */
-  constructor(netns: string | undefined, uid = 0, main = MAIN) {
+  /**
+   * @param netns name of a namespace; undefined for the test's own host @param main its program
+   * @param capabilities that a user other than root keeps, as setpriv(1) writes them
+   */
+  constructor(netns: string | undefined, uid = 0, main = MAIN, capabilities = '') {
     const command = [
       'setpriv',
       `--reuid=${uid}`,
       `--regid=${uid}`,
       '--clear-groups',
+      ...(capabilities === '' ? [] : [`--inh-caps=${capabilities}`, `--ambient-caps=${capabilities}`]),
       process.execPath,
       '--no-warnings',
       main,
@@ -57,6 +61,17 @@ export class Agent {
 
   udp(host: string, port: number): Promise<string> {
     return this.order({ do: 'ask', protocol: 'udp', host, port });
+  }
+
+  /** Goes on in another namespace, or with undefined in its first one. Needs CAP_SYS_ADMIN. */
+  async enter(netns: string | undefined): Promise<void> {
+    const answer = await this.order({ do: 'enter', netns } satisfies Order);
+    if (answer !== 'entered') throw new Error(`entering ${netns ?? 'the first namespace'}: ${answer}`);
+  }
+
+  /** Ends every {@link serve}. */
+  async close(): Promise<void> {
+    await this.order({ do: 'close' } satisfies Order);
   }
 
   stop(): void {

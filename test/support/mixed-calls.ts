@@ -1,0 +1,35 @@
+import { dirname } from 'node:path';
+import { callAgent } from './agent-client.ts';
+import { startPluginProcess, type ProcessCall, type ProcessOutcome } from './plugin.ts';
+import { binDir, type PluginName } from './executables.ts';
+
+/** How a call reaches the plugin. */
+export type Route = 'agent' | 'launcher' | 'executable';
+
+/** The node agent's executable, if one runs on this host (own-host.sh). */
+const AGENT = process.env['WEFT_TEST_AGENT'];
+/** The directory of the plain executables. */
+export const plainBin = AGENT === undefined ? binDir : dirname(AGENT);
+
+/**
+ * For many calls, where each must cost little: with an agent on this host, most are asked of it directly, some go through the launcher, and a
+ * few are made by the plain executable. Without one, all are.
+ */
+export function routeOf(number: number): Route {
+  if (AGENT === undefined || number % 100 === 0) return 'executable';
+  return number % 20 === 0 ? 'launcher' : 'agent';
+}
+
+/** One call by the route of its number. */
+export async function startMixed(
+  number: number,
+  name: PluginName,
+  call: ProcessCall,
+): Promise<ProcessOutcome> {
+  const route = routeOf(number);
+  if (route === 'agent') {
+    const answer = await callAgent(name, call);
+    if (answer !== 'declined') return answer;
+  }
+  return startPluginProcess(name, route === 'launcher' ? call : { ...call, bin: plainBin });
+}
