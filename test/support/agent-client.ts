@@ -8,7 +8,8 @@ import { environment, inputOf, type ProcessCall, type ProcessOutcome } from './p
 /**
  * One plugin call served by the node agent, asked for as the launcher does (docs/internals/agent.md) but without a process: many calls cost
  * little. The agent opens CNI_NETNS itself, because Node cannot pass a descriptor.
- * @returns `declined` when the agent wants the executable to be run instead
+ * @returns `declined` when the executable is to be run instead: the agent says so, or the connection broke, as when a busy machine took too
+ * long to send the request
  */
 export function callAgent(plugin: string, call: ProcessCall): Promise<ProcessOutcome | 'declined'> {
   const limitMs = call.patience ?? PATIENCE_MS;
@@ -16,15 +17,16 @@ export function callAgent(plugin: string, call: ProcessCall): Promise<ProcessOut
   const received: Buffer[] = [];
   return new Promise((done, fail) => {
     socket.setTimeout(limitMs, () => socket.destroy(new Error(`${plugin}: no answer for ${limitMs} ms`)));
-    socket.on('error', fail);
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE' || error.code === 'ECONNRESET') done('declined');
+      else fail(error);
+    });
     socket.on('data', (chunk: Buffer) => received.push(chunk));
     // Without waiting for the agent's hello: it comes when the agent is ready for the call.
     socket.write(requestOf(plugin, environment(call), inputOf(call.stdin) ?? ''));
     socket.on('close', () => {
       const bytes = Buffer.concat(received);
-      const outcome = decodeAnswer(bytes.subarray(bytes.indexOf('\n') + 1));
-      if (outcome === undefined) fail(new Error(`${plugin}: the agent's answer is not complete`));
-      else done(outcome);
+      done(decodeAnswer(bytes.subarray(bytes.indexOf('\n') + 1)));
     });
   });
 }
@@ -51,7 +53,7 @@ function requestOf(plugin: string, env: Readonly<Record<string, string>>, stdin:
 /** As make_request of launcher/launcher.c selects them. */
 const PASSED = /^(CNI_.*|WEFT_.*|PATH|XTABLES_LOCKFILE)$/;
 
-function decodeAnswer(bytes: Buffer): ProcessOutcome | 'declined' | undefined {
+function decodeAnswer(bytes: Buffer): ProcessOutcome | 'declined' {
   const output: Record<number, string> = { [Frame.stdout]: '', [Frame.stderr]: '' };
   for (let at = 0; at + 8 <= bytes.length;) {
     const [kind, value] = [bytes.readUInt32LE(at), bytes.readUInt32LE(at + 4)];
@@ -63,5 +65,5 @@ function decodeAnswer(bytes: Buffer): ProcessOutcome | 'declined' | undefined {
     output[kind] = `${output[kind] ?? ''}${bytes.toString('utf8', at, at + value)}`;
     at += value;
   }
-  return undefined;
+  return 'declined';
 }

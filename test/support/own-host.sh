@@ -15,4 +15,5 @@ ip link set lo up
 export WEFT_TEST_AGENT_PID=$!
 while [ ! -S /run/weft/agent.sock ]; do kill -0 $! && sleep 0.02; done
 "$@"
+if grep -A9 "a call failed:" /run/.agent.log; then exit 1; fi
 grep -Eq ' (ok|declined: .*)$' /run/.agent.log || { echo 'the node agent served no call:'; cat /run/.agent.log; exit 1; }
