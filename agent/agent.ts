@@ -1,10 +1,10 @@
 import { setFlagsFromString } from 'node:v8';
 import { readRelease } from '../shared/assets.ts';
 import { readNodeConfig } from '../shared/config/node-config.ts';
-import { readOptions, runSubCommand, UsageError } from '../shared/config/command-line.ts';
+import { readOptions, requireRoot, runSubCommand, UsageError } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { sendDatagram } from '../shared/kernel/unix-socket.ts';
-import { CniCode, CniError, toCniError } from '../shared/cni/errors.ts';
+import { toCniError } from '../shared/cni/errors.ts';
 import { loadPlugins, type LoadedPlugins } from './call.ts';
 import { LEVELS, logTo, type Level, type Log } from './log.ts';
 import { FigureReader } from './metrics/figures.ts';
@@ -47,8 +47,7 @@ async function runAgent(argv: readonly string[]): Promise<number> {
   const rounds = Number(values['warm-up']);
   if (!Number.isInteger(rounds) || rounds < 0 || rounds > 1000)
     throw new UsageError('--warm-up must be a number from 0 to 1000');
-  if (process.geteuid?.() !== 0)
-    throw new CniError(CniCode.IoFailure, 'the agent makes interfaces and rules; run it as root');
+  requireRoot('only root can make interfaces and rules');
   return serve(level, rounds);
 }
 

@@ -1,7 +1,7 @@
 import * as z from 'zod/mini';
 import { loadRoles } from '../agent/repair/calls.ts';
 import { createMarks, Repairer, type RepairReport } from '../agent/repair/repair.ts';
-import { readOptions } from '../shared/config/command-line.ts';
+import { readOptions, requireRoot } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { Progress } from './terminal.ts';
 
@@ -43,6 +43,7 @@ export async function repairCommand(argv: readonly string[]): Promise<number> {
     writeAll(1, HELP);
     return 0;
   }
+  requireRoot('only root can read the rules of this host');
   const roles = await loadRoles();
   const write = !values['dry-run'];
   const progress = new Progress(0);

@@ -39,7 +39,10 @@ export function withLock<T>(name: string, work: () => T): T {
   const directory = lockDirectory();
   if (directory === undefined) {
     throw new CniError(CniCode.IoFailure, `cannot create lock files in ${LOCK_DIRECTORY}`, {
-      details: 'it must be a directory that only root can write to, on a writable file system',
+      details:
+        process.geteuid?.() === 0
+          ? 'it must be a directory that only root can write to, on a writable file system'
+          : 'run it as root',
     });
   }
   return withOwnFile(`${directory}/${name}`, work);

@@ -1,5 +1,6 @@
 /** Every sub-command of `weft` as a new user meets it: help, wrong usage, and its output on a host with one healthy attachment. */
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import type * as z from 'zod/mini';
@@ -10,6 +11,7 @@ import { leasesSchema } from '../../../cli/leases.ts';
 import { reportSchema as repairSchema } from '../../../cli/repair.ts';
 import { pathSchema } from '../../../cli/show/path.ts';
 import { statusSchema } from '../../../cli/status/report.ts';
+import { executable } from '../../support/executables.ts';
 import { suite } from '../../support/suite.ts';
 import { sh } from '../../support/variants.ts';
 import { weft, type WeftOutcome } from '../../support/weft.ts';
@@ -113,6 +115,24 @@ test('--json: each document is as its schema says', () => {
     const { stdout, stderr } = weft(...args, '--json');
     assert.is(stderr, '', args.join(' '));
     (schema as z.ZodMiniType).parse(JSON.parse(stdout));
+  }
+});
+
+test('as an unprivileged user: exit status 1, and the remedy', () => {
+  // The executable's folder may be closed to others.
+  sh('mkdir -p /opt/own');
+  writeFileSync('/opt/own/weft', '');
+  sh(`mount --bind ${executable('weft')} /opt/own/weft`);
+  const commands = [['status'], ['leases'], ['show', ALLOC], ['repair'], ['gc'], ['install'], ['agent']];
+  for (const args of commands) {
+    const user = ['--reuid=65534', '--regid=65534', '--clear-groups', '/opt/own/weft', ...args];
+    const { status, stdout, stderr } = spawnSync('setpriv', user, {
+      encoding: 'utf8',
+      timeout: 20_000,
+      cwd: '/',
+    });
+    assert.equal([status, stdout], [1, ''], args.join(' '));
+    assert.match(stderr, /; run it as root\n$/);
   }
 });
 
