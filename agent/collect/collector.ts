@@ -12,7 +12,7 @@ export interface CollectedHost {
   readonly now: () => number;
 }
 
-/** Looks for leaks every ten minutes and logs each once. With `write`, removes them, one between two plugin calls. */
+/** Looks for leaks every ten minutes, or less often where that takes much time, and logs each once. With `write`, removes them, one between two plugin calls. */
 export class Collector {
   readonly #host: CollectedHost;
   readonly #log: Log;
@@ -43,7 +43,7 @@ export class Collector {
   }
 
   #look(): void {
-    this.#lookAt = this.#host.now() + PERIOD_MS;
+    const began = this.#host.now();
     this.counts.looks += 1;
     try {
       const { leaks, doubts } = this.#host.look();
@@ -61,6 +61,8 @@ export class Collector {
       this.counts.failures += 1;
       this.#log('error', `gc: failed: ${toCniError(thrown).message}`);
     }
+    const now = this.#host.now();
+    this.#lookAt = now + Math.max(PERIOD_MS, COST_FACTOR * (now - began));
   }
 
   #remove(leak: Leak): void {
@@ -88,6 +90,8 @@ function shown(pieces: readonly string[]): string {
 }
 
 const PERIOD_MS = 600_000;
+/** Looks take 0.025 % of the time at most. */
+const COST_FACTOR = 4_000;
 /** Between two removals, when no call comes. */
 const REMOVAL_PAUSE_MS = 200;
 const MOST_SHOWN = 6;

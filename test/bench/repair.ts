@@ -1,8 +1,8 @@
 /**
- * npm run bench -- repair [--backends iptables-nft,nftables] [--sizes 100,1000] [--rounds 5] [--seconds 120]
+ * npm run bench -- repair [--backends iptables-nft,nftables] [--sizes 100,1000] [--rounds 5] [--seconds 120] [--idle-seconds 600]
  * The node agent beside running allocations: how long one repair after `nft flush ruleset` takes, and until the rules are back; the
  * processor's share that the idle agent uses, and what it uses while another program commits a hundred rule changes a second: in a table
- * of its own, and in iptables' table filter. Ends with 1 if a target is missed.
+ * of its own, in a chain of its own in iptables' table filter, and beside the suite's rule in chain FORWARD. Ends with 1 if a target is missed.
  */
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -28,17 +28,24 @@ const { values } = parseArgs({
     sizes: { type: 'string', default: '100,1000' },
     rounds: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '120' },
+    'idle-seconds': { type: 'string' },
   },
 });
 const LOG = '/run/repair-agent.log';
+const seconds = Number(values.seconds);
+const idleSeconds = Number(values['idle-seconds'] ?? seconds);
 const IDLE_PERCENT = 0.1;
 const BUSY_PERCENT = 5;
 /** One allocation may take 1 ms; below a hundred, other work counts. */
 const repairTarget = (size: number): number => Math.max(100, size);
 
-const OTHERS: Readonly<Record<string, NftChain>> = {
-  'another table': { table: { family: 'inet', name: 'other' }, name: 'input' },
-  'table ip filter': { table: { family: 'ip', name: 'filter' }, name: 'OTHER' },
+const COMMENT = 'of another program';
+/** One commit of another program. */
+const OTHERS: Readonly<Record<string, () => void>> = {
+  'another table': () => rewrite({ table: { family: 'inet', name: 'other' }, name: 'input' }),
+  'table ip filter': () => rewrite({ table: { family: 'ip', name: 'filter' }, name: 'OTHER' }),
+  'chain FORWARD of table ip filter': () =>
+    addOrDelete({ table: { family: 'ip', name: 'filter' }, name: 'FORWARD' }),
 };
 
 console.log(`repair by the node agent; ${describeMachine()}`);
@@ -52,19 +59,21 @@ async function measure(backend: Backend, size: number): Promise<void> {
   startAgent(log);
   closeSync(log);
   try {
-    await settled();
+    await settled(size);
     console.log(`\n${backend}, ${size} allocations of two ports`);
     const repairs = [];
     for (let round = 0; round < Number(values.rounds); round++) repairs.push(await flushAndRepair());
     const [slowest, until] = [repairs.map(({ repair }) => repair), repairs.map(({ restored }) => restored)];
     print('repair, ms', slowest, repairTarget(size));
     print('rules are back, ms', until, 2_000);
-    print('idle, % of a processor', [await share()], IDLE_PERCENT);
-    for (const [what, chain] of Object.entries(OTHERS)) {
-      const writer = setInterval(() => rewrite(chain), 10);
-      print(`100 commits a second in ${what}, %`, [await share()], BUSY_PERCENT);
+    print(`idle for ${idleSeconds} s, % of a processor`, [await share(idleSeconds)], IDLE_PERCENT);
+    for (const [what, commit] of Object.entries(OTHERS)) {
+      const writer = setInterval(commit, 10);
+      print(`100 commits a second in ${what}, %`, [await share(seconds)], BUSY_PERCENT);
       clearInterval(writer);
     }
+  } catch (thrown) {
+    throw new Error(`the agent's log: ${readFileSync(LOG, 'utf8')}`, { cause: thrown });
   } finally {
     stopAgent();
   }
@@ -80,17 +89,30 @@ function rewrite(chain: NftChain): void {
   ]);
 }
 
+/** Adds a rule, or deletes it. */
+function addOrDelete(chain: NftChain): void {
+  changeNft({ what: 'change other rules' }, (reader) => {
+    const [present] = reader.rulesCommented(chain, COMMENT);
+    if (present !== undefined) return [present.deletion()];
+    return [
+      addTable(chain.table),
+      addChain(chain),
+      ruleRequest({ chain, statements: [{ kind: 'return' }], comment: COMMENT }),
+    ];
+  });
+}
+
 /** Milliseconds of the repair as the agent logs it, and from the flush to its end. */
 async function flushAndRepair(): Promise<{ repair: number; restored: number }> {
   const before = repairsLogged().length;
   sh('nft flush ruleset');
   const began = performance.now();
   while (repairsLogged().length === before) {
-    if (performance.now() - began > 60_000) throw new Error(`no repair: ${readFileSync(LOG, 'utf8')}`);
+    if (performance.now() - began > 60_000) throw new Error('no repair within a minute');
     await pause(5);
   }
   const restored = performance.now() - began;
-  await settled();
+  await settled(0);
   return { repair: Math.max(...repairsLogged().slice(before)), restored };
 }
 
@@ -100,14 +122,14 @@ function repairsLogged(): number[] {
   );
 }
 
-/** After the second look, and not so often that repair pauses. */
-async function settled(): Promise<void> {
-  await pause(8_000);
+/** After the second look, and not so often that repair pauses. The first look of an agent takes longer. */
+async function settled(size: number): Promise<void> {
+  await pause(8_000 + 10 * size);
 }
 
-/** Per cent of a processor that the agent uses, over the time that was asked for. */
-async function share(): Promise<number> {
-  const milliseconds = Number(values.seconds) * 1000;
+/** Per cent of a processor that the agent uses. */
+async function share(forSeconds: number): Promise<number> {
+  const milliseconds = forSeconds * 1000;
   const before = agentCpu();
   await pause(milliseconds);
   return (100 * (agentCpu() - before)) / milliseconds;

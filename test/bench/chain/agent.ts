@@ -4,6 +4,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { AGENT, WEFT } from './suites.ts';
 
 let agent: ChildProcess | undefined;
+/** How the agent ended that should still run. */
+let ended: string | undefined;
 
 export const hasLaunchers = existsSync(`${AGENT.binDir}/bridge`);
 
@@ -13,6 +15,8 @@ export function startAgent(log?: number): void {
   agent = spawn(`${WEFT.binDir}/weft`, ['agent', '--log-level', level], {
     stdio: ['ignore', 'ignore', log ?? 'inherit'],
   });
+  ended = undefined;
+  agent.once('exit', (code, signal) => (ended = signal ?? `exit status ${code}`));
   while (!existsSync('/run/weft/agent.sock')) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
     if (!existsSync(`/proc/${agent.pid ?? 0}`)) throw new Error('the node agent did not start');
@@ -27,6 +31,7 @@ export function stopAgent(): void {
 /** Milliseconds of processor that the running agent has used, all threads (Documentation/scheduler/sched-stats.rst); 0 without one. */
 export function agentCpu(): number {
   if (agent === undefined) return 0;
+  if (ended !== undefined) throw new Error(`the node agent ended: ${ended}`);
   const tasks = `/proc/${agent.pid ?? 0}/task`;
   const spent = readdirSync(tasks).map(
     (id) => readFileSync(`${tasks}/${id}/schedstat`, 'utf8').split(' ')[0],

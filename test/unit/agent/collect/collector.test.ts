@@ -13,6 +13,8 @@ function leak(containerId: string): Leak {
 /** A host with a clock that only the test moves. */
 class FakeHost {
   clock = 0;
+  /** Of a look. */
+  milliseconds = 0;
   leaks: Leak[] = [];
   looks = 0;
   failure: Error | undefined;
@@ -24,6 +26,7 @@ class FakeHost {
       now: () => this.clock,
       look: () => {
         this.looks += 1;
+        this.clock += this.milliseconds;
         if (this.failure !== undefined) throw this.failure;
         return { leaks: this.leaks, doubts: [] };
       },
@@ -53,6 +56,13 @@ test('"log": a look every ten minutes; each leak is logged once, again when it w
   assert.equal(host.pass(10), []);
   host.leaks = [leak('a')];
   assert.is(host.pass(10).length, 1);
+});
+
+test('looks that take long are made less often', () => {
+  const host = new FakeHost(false);
+  host.milliseconds = 900;
+  host.pass(121);
+  assert.is(host.looks, 3, 'one an hour');
 });
 
 test('"on": one removal a step; one that fails is tried again after the next look', () => {
