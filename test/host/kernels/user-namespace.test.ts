@@ -50,7 +50,7 @@ for (const { name, backend } of BACKENDS) {
         ...['--user', '--map-root-user', '--net', '--mount', '--pid', '--fork', '--kill-child'],
         ...['sh', '-c', SCRIPT, 'sh', executable('weft'), LIST, process.execPath, variant],
       ],
-      { encoding: 'utf8', timeout: 55_000 },
+      { encoding: 'utf8' },
     );
     assert.is(status, 0, stderr);
     assert.is(stdout, 'in: 192.0.2.9\nout: 192.0.2.1\nleft: 0 0\n');
