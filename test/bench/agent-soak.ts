@@ -65,10 +65,13 @@ function step(at: number, verb: 'ADD' | 'CHECK' | 'DEL'): void {
   calls += times.plugins.size;
 }
 
-/** After the postponed closes. */
+/** After the postponed closes, which a busy machine delays. */
 function idleDescriptors(): number {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_000);
-  return agentDescriptors();
+  const counts = Array.from({ length: 10 }, () => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+    return agentDescriptors();
+  });
+  return Math.min(...counts);
 }
 
 function rules(): number {
@@ -76,6 +79,7 @@ function rules(): number {
 }
 
 function report(): void {
+  const descriptors = idleDescriptors();
   const { resident, own } = agentMemory();
   const leases = readdirSync('/run/cni/nomad').filter((name) => /^[0-9a-f]+[.:]/.test(name));
   const links = execFileSync('ip', ['-o', 'link', 'show', 'type', 'veth'], { encoding: 'utf8' });
@@ -83,8 +87,8 @@ function report(): void {
     [`own memory ${own.toFixed(0)} MiB, at most ${MOST_MEMORY_MIB}`, own <= MOST_MEMORY_MIB],
     [`own memory after a tenth ${baseline?.own.toFixed(0)} MiB`, own <= (baseline?.own ?? 0) * GROWTH],
     [
-      `descriptors ${idleDescriptors()}, were ${baseline?.descriptors}`,
-      agentDescriptors() <= (baseline?.descriptors ?? 0),
+      `descriptors ${descriptors}, were ${baseline?.descriptors}`,
+      descriptors <= (baseline?.descriptors ?? 0),
     ],
     [`leases left: ${leases.length}`, leases.length === 0],
     [`interfaces left: ${links.split('\n').length - 1}`, links === ''],
