@@ -78,6 +78,7 @@ const TABLES: ReadonlySet<string> = new Set([
   'weft_hostports',
   'weft_firewall',
   'weft_policy',
+  'weft_masquerade',
   'cni_plugins_masquerade',
   'firewalld',
 ]);

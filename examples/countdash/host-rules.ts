@@ -95,8 +95,6 @@ interface SharedTable {
   readonly table: NftTable;
   /** Chains that it has without any container. */
   readonly chains: readonly string[];
-  /** Those of them whose rules are containers'. */
-  readonly rulesOfContainers: readonly string[];
   /** Maps whose elements are containers'. */
   readonly maps: readonly string[];
 }
@@ -104,26 +102,23 @@ interface SharedTable {
 const hostports = (family: 'ip' | 'ip6'): SharedTable => ({
   table: { family, name: 'weft_hostports' },
   chains: ['prerouting', 'output', 'postrouting'],
-  rulesOfContainers: [],
   maps: ['ports', 'address_ports'],
 });
 
 const SHARED_TABLES: readonly SharedTable[] = [
   {
-    table: { family: 'inet', name: 'cni_plugins_masquerade' },
-    chains: ['postrouting', 'masq_checks'],
-    rulesOfContainers: ['masq_checks'],
-    maps: [],
+    table: { family: 'inet', name: 'weft_masquerade' },
+    chains: ['postrouting'],
+    maps: ['ipv4', 'ipv6'],
   },
   hostports('ip'),
   hostports('ip6'),
 ];
 
-function isIdle(view: NftReader, { table, chains, rulesOfContainers, maps }: SharedTable): boolean {
+function isIdle(view: NftReader, { table, chains, maps }: SharedTable): boolean {
   return (
     view.hasTable(table) &&
     view.chains(table).every(({ name }) => chains.includes(name)) &&
-    rulesOfContainers.every((name) => view.rules({ table, name }).length === 0) &&
     maps.every((name) => view.elements({ table, name }).length === 0)
   );
 }

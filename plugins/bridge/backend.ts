@@ -8,6 +8,7 @@ import type { BridgeConfig } from './config.ts';
 import type { Attachment } from './identity.ts';
 import { iptables } from './iptables/masquerade.ts';
 import { nftables, TABLE } from './nftables/masquerade.ts';
+import { REFERENCE_TABLE } from './nftables/reference.ts';
 import type { Masqueraded } from './plan.ts';
 
 /** Masquerading of what containers send to destinations outside their own subnets. */
@@ -76,7 +77,7 @@ export function masqueradeBackendOf(call: Call, chosen: Backend, addresses: read
   return backendWithRules(
     chosen,
     ['iptables', 'nftables'],
-    [TABLE],
+    [TABLE, REFERENCE_TABLE],
     () => mayHaveChangedSinceAdd(call),
     (name) => BACKENDS[name].missing(call, { addresses, keep: [] }),
   );

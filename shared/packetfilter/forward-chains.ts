@@ -110,6 +110,7 @@ const NOTHING_AT_FORWARD: ReadonlySet<string> = new Set([
   'ip6 raw',
   'ip cni_hostport',
   'ip6 cni_hostport',
+  'inet weft_masquerade',
   'inet cni_plugins_masquerade',
 ]);
 

@@ -47,7 +47,7 @@ for (const { title, options, variant } of BACKENDS) {
     assert.is(await example.ended, 0, example.output);
     assert.equal(shown.stdout.match(/^Rules in \S+$/gm), [`Rules in ${title}`]);
     assert.is(rules.includes('table ip weft_hostports'), title === 'nftables');
-    assert.is(rules.includes('table inet cni_plugins_masquerade'), title === 'nftables');
+    assert.is(rules.includes('table inet weft_masquerade'), title === 'nftables');
     assert.is(rules.includes('CNI-HOSTPORT-DNAT'), title !== 'nftables');
     assert.is(traces(), before);
   });

@@ -1,46 +1,47 @@
 import type { Trace } from '../../../shared/attachments/trace.ts';
-import {
-  addressFromBytes,
-  formatAddress,
-  formatCidr,
-  networkOf,
-  parseCidr,
-} from '../../../shared/net/address.ts';
+import { addressBytes, addressFromBytes, formatAddress, parseAddress } from '../../../shared/net/address.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type { Invocation } from '../../../shared/cni/plugin.ts';
-import { sha512 } from '../../../shared/cni/sha512.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
 import {
   changeNft,
   hasNftables,
-  removeFromNft,
   readNft,
+  removeFromNft,
 } from '../../../shared/packetfilter/nftables/change.ts';
 import {
   addChain,
+  addElements,
+  addSet,
   addTable,
+  deleteChain,
+  deleteElements,
   flushChain,
   ruleRequest,
 } from '../../../shared/packetfilter/nftables/messages.ts';
 import type {
   NftChain,
+  NftElement,
   NftRule,
+  NftSet,
   NftStatement,
   NftTable,
 } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
-import { decodeExpressions } from '../../../shared/packetfilter/nftables/decode-expressions.ts';
-import { placedRules } from '../../../shared/packetfilter/nftables/placed-rules.ts';
 import type { Attachment } from '../identity.ts';
 import type { Masqueraded } from '../plan.ts';
+import { referenceMasquerade, referenceTraces } from './reference.ts';
+import { addressOf, cidrOf, masqueradeRule, networkTag, tag, traceOf } from './rule.ts';
 
 /**
- * Masquerading with nftables in the reference's shape (pkg/ip/ipmasq_nftables_linux.go), table inet cni_plugins_masquerade:
+ * Masquerading with nftables, table inet weft_masquerade:
  *
- *     postrouting   nat, srcnat    ip daddr 224.0.0.0/4 return; ip6 daddr ff00::/8 return; goto masq_checks
- *     masq_checks   ip saddr <address> ip daddr != <own subnet> masquerade  comment "<network>-<interface>, net: ..."
+ *     postrouting    nat, srcnat    ip daddr 224.0.0.0/4 return; ip6 daddr ff00::/8 return; ip saddr vmap @ipv4; ip6 saddr vmap @ipv6
+ *     ipv4, ipv6     <address> : goto <interface>
+ *     <interface>    ip saddr <address> ip daddr != <own subnet> masquerade  comment "<network>-<interface>, net: ..."
  *
- * Each rule names its interface in the comment, so the interfaces of one container are independent of each other.
+ * Each interface has a chain of its own, to which a map leads: neither a call nor a packet looks at the rules of other containers. The reference
+ * keeps the rules of all in one chain; what it made for an interface is complete, too, and is removed with it (reference.ts).
  */
 export const nftables = {
   ready: (): void => {
@@ -49,80 +50,76 @@ export const nftables = {
 
   /** Removes rules of this attachment for other addresses. */
   add: (attachment: Attachment, { addresses }: Masqueraded): void => {
-    changeNft({ what: 'set up masquerading' }, (view) => {
-      const wanted = addresses.map((address) => masqueradeRule(attachment, address));
-      const present = ownRules(view, attachment);
-      const missing = wanted.filter((rule) => !present.some((standing) => standing.is(rule)));
-      const stale = present.filter((standing) => !wanted.some((rule) => standing.is(rule)));
-      return [
-        ...(isComplete(view) ? [] : skeleton()),
-        ...stale.map((standing) => standing.deletion()),
-        ...missing.map((rule) => ruleRequest(rule)),
-      ];
-    });
+    changeNft({ what: 'set up masquerading' }, (view) => [
+      ...referenceMasquerade.removal(view, attachment),
+      ...staleRequests(view, attachment, addresses),
+      ...missingRequests(view, oneByOne(view), [{ attachment, addresses }]),
+    ]);
   },
 
   remove: (attachment: Attachment): void => {
-    removeFromNft({ what: 'remove masquerading' }, (view) =>
-      ownRules(view, attachment).map((standing) => standing.deletion()),
-    );
+    removeFromNft({ what: 'remove masquerading' }, (view) => [
+      ...referenceMasquerade.removal(view, attachment),
+      ...(view.hasTable(TABLE) ? removalOf(view, chainOf(attachment)) : []),
+    ]);
   },
 
   missing: (attachment: Attachment, { addresses }: Masqueraded): string | undefined => {
     if (!hasNftables()) return 'this kernel has no nf_tables';
-    return readNft((view) => {
-      if (!view.hasTable(TABLE)) return `table inet ${TABLE.name} is missing`;
-      if (!isComplete(view))
-        return `chain postrouting of table inet ${TABLE.name} does not lead to masq_checks`;
-      const present = ownRules(view, attachment);
-      const lost = addresses.find((address) => {
-        const wanted = masqueradeRule(attachment, address);
-        return !present.some((standing) => standing.is(wanted));
-      });
-      return lost === undefined ? undefined : `the nftables rule that masquerades ${lost} is missing`;
-    });
+    return readNft((view) =>
+      referenceMasquerade.isComplete(view, attachment, addresses)
+        ? undefined
+        : firstMissing(view, attachment, addresses),
+    );
   },
 
   isPresent: (attachment: Attachment): boolean =>
-    hasNftables() && readNft((view) => view.hasTable(TABLE) && ownRules(view, attachment).length > 0),
+    hasNftables() &&
+    readNft(
+      (view) =>
+        referenceMasquerade.isPresent(view, attachment) ||
+        (view.hasTable(TABLE) && view.hasChain(chainOf(attachment))),
+    ),
 
   collect: (network: string, valid: ValidAttachments): void => {
-    const live = valid.map(({ containerID, ifname }) => tag({ network, containerId: containerID, ifname }));
-    removeFromNft({ what: 'remove stale masquerading' }, (view) =>
-      view
-        .rules(CHECKS)
-        .filter(({ comment }) => comment?.startsWith(`${short(network)}-`) === true)
-        .filter(({ comment }) => !live.some((one) => comment?.startsWith(one)))
-        .map((standing) => standing.deletion()),
+    const live = new Set(
+      valid.map(({ containerID, ifname }) => tag({ network, containerId: containerID, ifname })),
     );
+    removeFromNft({ what: 'remove stale masquerading' }, (view) => [
+      ...referenceMasquerade.stale(view, network, live),
+      ...view
+        .chains(TABLE)
+        .filter(({ name }) => name.startsWith(`${PREFIX}${networkTag(network)}`))
+        .filter(({ name }) => !live.has(name.slice(PREFIX.length)))
+        .flatMap(({ name }) => removalOf(view, { table: TABLE, name })),
+    ]);
   },
 };
 
-/** For repair: the requests that complete the masquerading of these interfaces, in the order of their ADDs. */
+export interface MasqueradedInterface {
+  readonly attachment: Attachment;
+  /** With prefix length. */
+  readonly addresses: readonly string[];
+}
+
+/** For repair: the requests that complete the masquerading of these interfaces. */
 export function restoreMasquerade(
   view: NftReader,
-  interfaces: readonly { readonly attachment: Attachment; readonly addresses: readonly string[] }[],
+  interfaces: readonly MasqueradedInterface[],
 ): NetlinkRequest[] {
-  const wanted = interfaces.flatMap(({ attachment, addresses }) =>
-    addresses.map((address) => masqueradeRule(attachment, address)),
-  );
-  return [...(isComplete(view) ? [] : skeleton()), ...placedRules(view.rules(CHECKS), wanted)];
+  const byReference = referenceMasquerade.completeAmong(view, interfaces);
+  const own = interfaces.filter((one) => !byReference.has(one));
+  return own.length === 0 ? [] : missingRequests(view, allAtOnce(view), own);
 }
 
 /** For garbage collection: the rules whose comments name their attachments. */
 export function nftMasqueradeTraces(): Trace[] {
-  return readNft((view) => view.rules(CHECKS)).flatMap(({ comment = '', expressions }): Trace[] => {
-    if (Buffer.byteLength(comment) >= COMMENT_BYTES) return [];
-    const [, network, ifname, containerId] = /, net: (\S+), if: (\S+), id: (\S+)$/.exec(comment) ?? [];
-    if (network === undefined || containerId === undefined) return [];
-    // The container's address, then its subnet.
-    const [source] = decodeExpressions(expressions).flatMap((one) =>
-      one.kind === 'cmp' ? (addressFromBytes(one.value) ?? []) : [],
-    );
-    const addresses = source === undefined ? [] : [formatAddress(source)];
-    const what = `rule for ${addresses.join()} in chain ${CHECKS.name} of table inet ${TABLE.name}`;
-    return [{ network, containerId, ifname, what, namespace: 'unknown', addresses: () => addresses }];
-  });
+  return readNft((view) => [
+    ...referenceTraces(view),
+    ...[...view.rulesOfTable(TABLE)].flatMap(([chain, rules]) =>
+      rules.flatMap((rule) => traceOf(rule, `in chain ${chain} of table inet ${TABLE.name}`)),
+    ),
+  ]);
 }
 
 type ValidAttachments = NonNullable<Invocation<unknown>['validAttachments']>;
@@ -134,8 +131,11 @@ export function noNftables(key: string): CniError {
   });
 }
 
-export const TABLE: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
-const CHECKS: NftChain = { table: TABLE, name: 'masq_checks' };
+export const TABLE: NftTable = { family: 'inet', name: 'weft_masquerade' };
+const MAPS: Readonly<Record<'ipv4' | 'ipv6', NftSet>> = {
+  ipv4: { table: TABLE, name: 'ipv4', key: ['ipv4_addr'], data: 'verdict' },
+  ipv6: { table: TABLE, name: 'ipv6', key: ['ipv6_addr'], data: 'verdict' },
+};
 const POSTROUTING: NftChain = {
   table: TABLE,
   name: 'postrouting',
@@ -144,62 +144,190 @@ const POSTROUTING: NftChain = {
 const POSTROUTING_RULES: readonly (readonly NftStatement[])[] = [
   [{ kind: 'address', side: 'daddr', cidr: '224.0.0.0/4' }, { kind: 'return' }],
   [{ kind: 'address', side: 'daddr', cidr: 'ff00::/8' }, { kind: 'return' }],
-  [{ kind: 'goto', chain: CHECKS.name }],
+  [
+    { kind: 'nfproto', family: 'ipv4' },
+    { kind: 'lookup', fields: ['ip saddr'], set: MAPS.ipv4 },
+  ],
+  [
+    { kind: 'nfproto', family: 'ipv6' },
+    { kind: 'lookup', fields: ['ip6 saddr'], set: MAPS.ipv6 },
+  ],
 ];
-/** Longest comment that nft(8) accepts (NFTNL_UDATA_COMMENT_MAXLEN), without its NUL. */
-const COMMENT_BYTES = 127;
+
+/** nft(8) takes no name that begins with a digit. */
+const PREFIX = 'masq-';
+
+/** What is in the table now. */
+interface Present {
+  rules(chain: string): readonly StandingRule[];
+  /** The chain that the map leads to for an address; undefined if it has none. */
+  target(element: NftElement): string | undefined;
+}
+
+/** At a cost that does not depend on other containers. */
+function oneByOne(view: NftReader): Present {
+  return {
+    rules: (name) => view.rules({ table: TABLE, name }),
+    target: ({ set, key }) => view.element(set, key)?.chain,
+  };
+}
+
+/** Cheaper for many interfaces. */
+function allAtOnce(view: NftReader): Present {
+  const rules = view.rulesOfTable(TABLE);
+  const targets = new Map(
+    Object.values(MAPS).flatMap((map) =>
+      view.elements(map).map(({ key, chain }) => [key.toString('hex'), chain] as const),
+    ),
+  );
+  return {
+    rules: (name) => rules.get(name) ?? [],
+    target: ({ key: [text = ''] }) => targets.get(keyText(text)),
+  };
+}
+
+function missingRequests(
+  view: NftReader,
+  present: Present,
+  interfaces: readonly MasqueradedInterface[],
+): NetlinkRequest[] {
+  const isNew = !isComplete(view);
+  return [...(isNew ? skeleton() : []), ...interfaces.flatMap((one) => missingOf(present, one))];
+}
+
+/** An address that another container had, whose DEL never came, is this container's now. */
+function missingOf(present: Present, { attachment, addresses }: MasqueradedInterface): NetlinkRequest[] {
+  const chain = chainOf(attachment);
+  const standing = present.rules(chain.name);
+  const rules = addresses
+    .map((address) => ruleFor(attachment, address))
+    .filter((rule) => !standing.some((one) => one.is(rule)));
+  const elements = addresses
+    .map((address) => elementFor(chain, address))
+    .map((element) => ({ element, target: present.target(element) }))
+    .filter(({ target }) => target !== chain.name);
+  return [
+    ...(standing.length === 0 ? [addChain(chain)] : []),
+    ...rules.map((rule) => ruleRequest(rule)),
+    ...elements.flatMap(({ element, target }) => [
+      ...(target === undefined ? [] : [deleteElements(element.set, [element.key])]),
+      addElements(element.set, [element]),
+    ]),
+  ];
+}
+
+/** Rules and elements of addresses that the interface no longer has. */
+function staleRequests(
+  view: NftReader,
+  attachment: Attachment,
+  addresses: readonly string[],
+): NetlinkRequest[] {
+  if (!view.hasTable(TABLE)) return [];
+  const wanted = addresses.map((address) => ruleFor(attachment, address));
+  const stale = view
+    .rules(chainOf(attachment))
+    .filter((standing) => !wanted.some((rule) => standing.is(rule)));
+  const kept = new Set(addresses.map((address) => elementFor(chainOf(attachment), address).key[0]));
+  const elements = stale.flatMap((rule) => addressOf(rule) ?? []).filter((address) => !kept.has(address));
+  return [
+    ...stale.map((standing) => standing.deletion()),
+    ...deletionsOf(view, chainOf(attachment), elements),
+  ];
+}
+
+/** A chain cannot be deleted as long as an element leads to it: if there are others than its rules say, all elements are looked at. */
+function removalOf(view: NftReader, chain: NftChain): NetlinkRequest[] {
+  const references = view.chainReferences(chain);
+  if (references === undefined) return [];
+  const rules = view.rules(chain);
+  const elements = deletionsOf(
+    view,
+    chain,
+    rules.flatMap((rule) => addressOf(rule) ?? []),
+  );
+  const isComplete = elements.length === references - rules.length;
+  return [...(isComplete ? elements : allDeletionsOf(view, chain)), flushChain(chain), deleteChain(chain)];
+}
+
+function deletionsOf(view: NftReader, chain: NftChain, addresses: readonly string[]): NetlinkRequest[] {
+  return [...new Set(addresses)]
+    .map((address) => elementFor(chain, `${address}/${address.includes(':') ? 128 : 32}`))
+    .filter(({ set, key }) => view.element(set, key)?.chain === chain.name)
+    .map(({ set, key }) => deleteElements(set, [key]));
+}
+
+function allDeletionsOf(view: NftReader, chain: NftChain): NetlinkRequest[] {
+  return Object.values(MAPS).flatMap((map) =>
+    view
+      .elements(map)
+      .filter((element) => element.chain === chain.name)
+      .flatMap(({ key }) => {
+        const address = addressFromBytes(key);
+        return address === undefined ? [] : [deleteElements(map, [[formatAddress(address)]])];
+      }),
+  );
+}
+
+function firstMissing(
+  view: NftReader,
+  attachment: Attachment,
+  addresses: readonly string[],
+): string | undefined {
+  if (!view.hasTable(TABLE)) return `table inet ${TABLE.name} is missing`;
+  if (!isComplete(view))
+    return `chain postrouting of table inet ${TABLE.name} does not lead to the containers' chains`;
+  const chain = chainOf(attachment);
+  const present = oneByOne(view);
+  const standing = present.rules(chain.name);
+  for (const address of addresses) {
+    const wanted = ruleFor(attachment, address);
+    if (!standing.some((rule) => rule.is(wanted)))
+      return `the nftables rule that masquerades ${address} is missing`;
+    const element = elementFor(chain, address);
+    if (present.target(element) !== chain.name)
+      return `map ${element.set.name} of table inet ${TABLE.name} does not lead ${element.key[0] ?? ''} to chain ${chain.name}`;
+  }
+  return undefined;
+}
 
 function skeleton(): NetlinkRequest[] {
   return [
     addTable(TABLE),
-    addChain(CHECKS),
+    ...Object.values(MAPS).map((map, at) => addSet(map, at + 1)),
     addChain(POSTROUTING),
     flushChain(POSTROUTING),
     ...POSTROUTING_RULES.map((statements) => ruleRequest({ chain: POSTROUTING, statements })),
   ];
 }
 
+/** Rules cannot exist without the maps that they name. */
 function isComplete(view: NftReader): boolean {
   const present = view.rules(POSTROUTING);
   return (
-    view.hasChain(CHECKS) &&
     present.length === POSTROUTING_RULES.length &&
     POSTROUTING_RULES.every((statements, at) => present[at]?.is({ statements }) === true)
   );
 }
 
-function masqueradeRule(attachment: Attachment, text: string): NftRule {
-  const cidr = parseCidr(text);
-  if (cidr === undefined) throw new Error(`not an address with prefix length: ${text}`);
+function chainOf(attachment: Attachment): NftChain {
+  return { table: TABLE, name: `${PREFIX}${tag(attachment)}` };
+}
+
+function ruleFor(attachment: Attachment, address: string): NftRule {
+  return { chain: chainOf(attachment), ...masqueradeRule(attachment, address) };
+}
+
+/** @param address with prefix length */
+function elementFor(chain: NftChain, address: string): NftElement {
+  const host = cidrOf(address).address;
   return {
-    chain: CHECKS,
-    comment: commentOf(attachment),
-    statements: [
-      { kind: 'address', side: 'saddr', cidr: formatAddress(cidr.address) },
-      { kind: 'address', side: 'daddr', cidr: formatCidr(networkOf(cidr)), not: true },
-      { kind: 'masquerade' },
-    ],
+    set: MAPS[host.family],
+    key: [formatAddress(host)],
+    data: { kind: 'goto', chain: chain.name },
   };
 }
 
-function ownRules(view: NftReader, attachment: Attachment): StandingRule[] {
-  return view.rulesCommented(CHECKS, tag(attachment));
-}
-
-function commentOf(attachment: Attachment): string {
-  const { network, containerId, ifname } = attachment;
-  const text = `${tag(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`.replaceAll('"', '');
-  return Buffer.from(text)
-    .subarray(0, COMMENT_BYTES)
-    .toString('utf8')
-    .replace(/\uFFFD+$/, '');
-}
-
-/** The reference finds the rules of one interface by this beginning of the comment. */
-function tag({ network, containerId, ifname }: Attachment): string {
-  return `${short(network)}-${short(`${ifname}:${containerId}`)}`;
-}
-
-function short(text: string): string {
-  return sha512(text).toString('hex').slice(0, 16);
+function keyText(address: string): string {
+  const parsed = parseAddress(address);
+  return parsed === undefined ? '' : Buffer.from(addressBytes(parsed)).toString('hex');
 }

@@ -89,6 +89,28 @@ export class NftReader {
       .map((body) => new StandingRule(chain, body));
   }
 
+  /** The rules of every chain of a table, by the chain's name. */
+  rulesOfTable(table: NftTable): Map<string, StandingRule[]> {
+    const { family, name } = table;
+    const bodies = this.#connection
+      .dump(`list rules of ${family} ${name}`, Message.getRule, family, [[1, name]])
+      .filter((body) => textAt(body, 1) === name)
+      .map((body) => ({ chain: textAt(body, 2), body }));
+    const byChain = Map.groupBy(bodies, ({ chain }) => chain);
+    return new Map(
+      [...byChain].map(([chain, rules]) => [
+        chain,
+        rules.map(({ body }) => new StandingRule({ table, name: chain }, body)),
+      ]),
+    );
+  }
+
+  /** NFTA_CHAIN_USE (6): its rules, and the rules and elements that lead to it; undefined if the chain does not exist. */
+  chainReferences(chain: NftChain): number | undefined {
+    const body = this.#chain(chain);
+    return body === undefined ? undefined : attributeOf(body, 6)?.readUInt32BE();
+  }
+
   /** Whether a set or map of this name exists. */
   hasSet(set: NftSet): boolean {
     return this.#has(getSet(set));

@@ -98,8 +98,8 @@ export function repairCases(variant: Variant): void {
       ip6tables -D FORWARD 1; ip6tables -t nat -D POSTROUTING 3
       nft flush chain inet weft_firewall forward
       nft delete element inet weft_firewall containers4 '{ 10.101.0.3 }'
-      handle=$(nft -a list chain inet cni_plugins_masquerade masq_checks | grep 10.101.0.3 | sed 's/.*handle //')
-      nft delete rule inet cni_plugins_masquerade masq_checks handle $handle
+      nft flush chain inet weft_masquerade $(nft list map inet weft_masquerade ipv4 | sed -n 's/.*10.101.0.3 : goto \\(masq[0-9a-f-]*\\).*/\\1/p')
+      nft delete element inet weft_masquerade ipv4 '{ 10.101.0.3 }'
       nft flush chain ip weft_hostports prerouting`);
     assert.is(rules(), before);
   });

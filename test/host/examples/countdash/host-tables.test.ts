@@ -10,9 +10,10 @@ const sh = (script: string): string => execFileSync('sh', ['-ec', script], { enc
 
 /** What our plugins leave on a host after the last container is gone. */
 const SCAFFOLDING = `
-nft 'add table inet cni_plugins_masquerade; add chain inet cni_plugins_masquerade masq_checks
-  add chain inet cni_plugins_masquerade postrouting { type nat hook postrouting priority 100; }
-  add rule inet cni_plugins_masquerade postrouting goto masq_checks'
+nft 'add table inet weft_masquerade; add map inet weft_masquerade ipv4 { type ipv4_addr : verdict; }
+  add map inet weft_masquerade ipv6 { type ipv6_addr : verdict; }
+  add chain inet weft_masquerade postrouting { type nat hook postrouting priority 100; }
+  add rule inet weft_masquerade postrouting ip saddr vmap @ipv4'
 for f in ip ip6; do nft "add table $f weft_hostports; add map $f weft_hostports ports { type inet_proto . inet_service : verdict; }
   add chain $f weft_hostports prerouting { type nat hook prerouting priority -100; }
   add rule $f weft_hostports prerouting meta l4proto . th dport vmap @ports"; done`;
@@ -46,10 +47,7 @@ test('keeps what was there before', () => {
 
 test('keeps a table that another container has come to use', () => {
   for (const [use, kept] of [
-    [
-      'add rule inet cni_plugins_masquerade masq_checks ip saddr 10.0.0.2 masquerade',
-      'table inet cni_plugins_masquerade',
-    ],
+    ['add element inet weft_masquerade ipv4 { 10.0.0.2 : accept }', 'table inet weft_masquerade'],
     ['add chain ip weft_hostports CNI-DN-0123456789abcdef01234', 'table ip weft_hostports'],
     ['add element ip6 weft_hostports ports { tcp . 80 : accept }', 'table ip6 weft_hostports'],
   ]) {

@@ -190,15 +190,21 @@ for (const { what, harm, says } of DAMAGE) {
 
 test('nftables rules flushed', () => {
   const config = added(full({ ipMasqBackend: 'nftables' }));
-  sh('nft flush chain inet cni_plugins_masquerade masq_checks');
+  sh('nft flush map inet weft_masquerade ipv4');
+  assert.match(
+    complaint(config),
+    /map ipv4 of table inet weft_masquerade does not lead 10\.88\.0\.2 to chain/,
+  );
+  const [chain = ''] = /masq-[0-9a-f]{16}-[0-9a-f]{16}/.exec(sh('nft list table inet weft_masquerade')) ?? [];
+  sh(`nft flush chain inet weft_masquerade ${chain}`);
   assert.match(
     complaint(config),
     /masquerading is not complete: the nftables rule that masquerades 10\.88\.0\.2\/16/,
   );
-  sh('nft flush chain inet cni_plugins_masquerade postrouting');
-  assert.match(complaint(config), /chain postrouting of table inet cni_plugins_masquerade/);
-  sh('nft delete table inet cni_plugins_masquerade');
-  assert.match(complaint(config), /table inet cni_plugins_masquerade is missing/);
+  sh('nft flush chain inet weft_masquerade postrouting');
+  assert.match(complaint(config), /chain postrouting of table inet weft_masquerade/);
+  sh('nft delete table inet weft_masquerade');
+  assert.match(complaint(config), /table inet weft_masquerade is missing/);
 });
 
 test('CHECK fails when configured promiscuous mode is off, and passes when another program switched it on', () => {

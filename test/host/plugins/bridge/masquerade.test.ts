@@ -96,57 +96,118 @@ test('without ipMasq the world sees the container', async () => {
   assert.equal(natRules(), []);
 });
 
-test("nftables: the reference's table, chains and comments; the same traffic", async () => {
+test('nftables: a chain for each interface, to which a map leads; the same traffic', async () => {
   const config = masq({ ipMasqBackend: 'nftables' });
   await makePeers(config);
   assert.equal(await seen(), MASQUERADED);
   assert.equal(natRules(), []);
 
-  const lines = sh('nft list table inet cni_plugins_masquerade')
+  const table = (): string => sh('nft list table inet weft_masquerade');
+  const lines = table()
     .split('\n')
     .map((line) => line.trim());
-  const own = lines.filter((line) => line.includes('id: cont1'));
-  const comment = 'comment "8e48f37d5de60467-f37378035343678b, net: net1, if: eth0, id: cont1"';
-  assert.equal(own, [
+  const tag = '8e48f37d5de60467-f37378035343678b';
+  const chain = `masq-${tag}`;
+  const comment = `comment "${tag}, net: net1, if: eth0, id: cont1"`;
+  const at = (title: string, count: number): string[] => {
+    const first = lines.indexOf(title) + 1;
+    return lines.slice(first, first + count);
+  };
+  assert.equal(at(`chain ${chain} {`, 3), [
     `ip saddr 10.88.0.2 ip daddr != 10.88.0.0/16 masquerade ${comment}`,
     `ip6 saddr fd00:88::2 ip6 daddr != fd00:88::/64 masquerade ${comment}`,
+    '}',
   ]);
-  const at = lines.indexOf('chain postrouting {');
-  assert.equal(lines.slice(at + 1, at + 6), [
+  assert.equal(at('chain postrouting {', 6), [
     'type nat hook postrouting priority srcnat; policy accept;',
     'ip daddr 224.0.0.0/4 return',
     'ip6 daddr ff00::/8 return',
-    'goto masq_checks',
+    'ip saddr vmap @ipv4',
+    'ip6 saddr vmap @ipv6',
     '}',
   ]);
+  for (const address of ['10.88.0.2', 'fd00:88::2'])
+    assert.match(table(), `${address} : goto ${chain}`, address);
 
-  const once = sh('nft list table inet cni_plugins_masquerade');
+  const once = table();
   add(c1, config);
-  assert.is(sh('nft list table inet cni_plugins_masquerade'), once);
+  assert.is(table(), once);
+  sh('nft list ruleset > /run/saved; nft flush ruleset; nft -f /run/saved');
+  assert.is(table(), once);
   succeed('bridge', 'DEL', c1, config);
-  assert.not.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont1/);
-  assert.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont2/);
+  assert.not.match(table(), /id: cont1|f37378035343678b/);
+  assert.match(table(), /id: cont2/);
 });
 
-test('rules of the reference for the same interface are replaced, and a long comment is cut to what nft takes', () => {
+test('nftables: DEL removes elements whose rules another program has deleted', () => {
+  makeNamespace('c1');
+  const config = masq({ ipMasqBackend: 'nftables' });
+  add(c1, config);
+  sh('nft flush chain inet weft_masquerade masq-8e48f37d5de60467-f37378035343678b');
+  succeed('bridge', 'DEL', c1, config);
+  assert.not.match(sh('nft list table inet weft_masquerade'), /f37378035343678b/);
+});
+
+test('nftables: an address that a container left behind belongs to its next owner', () => {
+  makeNamespace('c1');
+  const config = masq({ ipMasqBackend: 'nftables' });
+  add(c1, config);
+  sh('ip netns del c1; rm -r /run/cni/net1');
+  makeNamespace('c2');
+  add({ id: 'cont2', netns: '/run/netns/c2' }, config);
+  const [, owner] = /10\.88\.0\.2 : goto (\S+)/.exec(sh('nft list map inet weft_masquerade ipv4')) ?? [];
+  assert.match(sh(`nft list chain inet weft_masquerade ${owner}`), /id: cont2/);
+  succeed('bridge', 'DEL', c1, config);
+  assert.match(sh('nft list map inet weft_masquerade ipv4'), `10.88.0.2 : goto ${owner}`);
+  assert.not.match(sh('nft list table inet weft_masquerade'), /id: cont1/);
+});
+
+test("nftables: the reference's rules count, and are replaced by ADD and removed by DEL", async () => {
+  await makeWorld();
+  makeNamespace('c1');
+  const config = masq({ ipMasqBackend: 'nftables' });
+  const prevResult = add(c1, config);
+  const own = sh('nft list table inet weft_masquerade');
+  const rules = [...own.matchAll(/^.*id: cont1.*$/gm)].map(([line]) => line.trim());
+  const byReference = (): void => {
+    sh('nft delete table inet weft_masquerade');
+    sh(`nft 'table inet cni_plugins_masquerade {
+      chain masq_checks {
+        ${rules.join('\n')}
+      }
+      chain postrouting {
+        type nat hook postrouting priority srcnat
+        ip daddr 224.0.0.0/4 return
+        ip6 daddr ff00::/8 return
+        goto masq_checks
+      }
+    }'`);
+  };
+  byReference();
+  succeed('bridge', 'CHECK', c1, { ...config, prevResult });
+  const probe = await startHelper('probe.ts', 'c1');
+  assert.match(await probe.ask('192.0.2.2 1500'), / 192\.0\.2\.1$/);
+  add(c1, config);
+  assert.is(sh('nft list table inet weft_masquerade'), own);
+  assert.not.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont1/);
+  sh('nft delete table inet cni_plugins_masquerade');
+  byReference();
+  succeed('bridge', 'DEL', c1, config);
+  assert.not.match(sh('nft list ruleset'), /id: cont1/);
+});
+
+test('nftables: a long comment is cut to what nft takes', () => {
   const long = 'x'.repeat(100);
   makeNamespace('c1');
   const config = masq({ ipMasqBackend: 'nftables' });
   add({ ...c1, id: long }, config);
-  const table = sh('nft list table inet cni_plugins_masquerade');
-  const comments = [...table.matchAll(/comment "([^"]*)"/g)].map((match) => match[1] ?? '');
+  const comments = sh('nft list table inet weft_masquerade').matchAll(/comment "([^"]*)"/g);
   assert.equal(
-    comments.map(({ length }) => length),
+    [...comments].map((match) => match[1]?.length),
     [127, 127],
   );
-  const [prefix] = comments[0]?.split(',') ?? [];
-  sh(
-    `nft add rule inet cni_plugins_masquerade masq_checks ip saddr 10.9.9.9 masquerade comment '"${prefix}, net: net1"'`,
-  );
-  add({ ...c1, id: long }, config);
-  assert.is(sh('nft list table inet cni_plugins_masquerade'), table);
   succeed('bridge', 'DEL', { ...c1, id: long }, config);
-  assert.not.match(sh('nft list table inet cni_plugins_masquerade'), /masquerade comment/);
+  assert.not.match(sh('nft list table inet weft_masquerade'), /masquerade comment/);
 });
 
 test('iptables unless only nft is there; then nft; what is named is taken or refused', () => {
@@ -158,9 +219,9 @@ test('iptables unless only nft is there; then nft; what is named is taken or ref
   chooseIptables('none');
   makeNamespace('c1');
   add(c1, masq());
-  assert.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont1/);
+  assert.match(sh('nft list table inet weft_masquerade'), /id: cont1/);
   succeed('bridge', 'DEL', c1, masq());
-  assert.not.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont1/);
+  assert.not.match(sh('nft list table inet weft_masquerade'), /id: cont1/);
 
   const before = hostState();
   const error = fail('bridge', 'ADD', c1, masq({ ipMasqBackend: 'iptables' }));
@@ -174,10 +235,10 @@ test("the node's backend counts where the network names none", () => {
   makeNamespace('c1');
   sh(`mkdir -p /etc/weft; echo '{"backend": "nftables"}' > /etc/weft/weft.json`);
   add(c1, masq());
-  assert.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont1/);
+  assert.match(sh('nft list table inet weft_masquerade'), /id: cont1/);
   sh('rm /etc/weft/weft.json');
   succeed('bridge', 'DEL', c1, masq());
-  assert.not.match(sh('nft list table inet cni_plugins_masquerade'), /id: cont1/);
+  assert.not.match(sh('nft list table inet weft_masquerade'), /id: cont1/);
 });
 
 for (const backend of ['iptables', 'nftables']) {
