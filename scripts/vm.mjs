@@ -16,8 +16,8 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { nodeBase } from '../build/node-binary.mjs';
 import { SetupError } from './setup.mjs';
 
-/** Debian's releases by name: kernels 5.10, 6.1, 6.12; iptables 1.8.7, 1.8.9, 1.8.11. */
-export const RELEASES = ['bullseye', 'bookworm', 'trixie'];
+/** Debian's releases by name: kernels 5.10, 6.1, 6.12; iptables 1.8.7, 1.8.9, 1.8.11; and the newest with the kernel of its backports. */
+export const RELEASES = ['bullseye', 'bookworm', 'trixie', 'trixie-backports'];
 
 /** What features of kernels matter to, and traffic on each back end: run where no file is named. */
 const DEFAULT_PARTS = [
@@ -40,9 +40,10 @@ export const VM_TOOLS = [
   { command: 'xz', debian: 'xz-utils', why: 'unpacks kernel modules' },
 ];
 
+const KERNEL = 'linux-image-amd64';
 /** Programs that the tests use, and what they need on a small system. */
 const PACKAGES = [
-  ...['linux-image-amd64', 'kmod', 'iproute2', 'iptables', 'nftables', 'conntrack', 'procps'],
+  ...[KERNEL, 'kmod', 'iproute2', 'iptables', 'nftables', 'conntrack', 'procps'],
   ...['iputils-ping', 'curl', 'strace', 'libatomic1', 'containernetworking-plugins', 'socat'],
 ];
 /** What the initial RAM disk needs before the root file system, with its modules, is there. */
@@ -81,7 +82,10 @@ function makeMachine(folder, release) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(tree, { recursive: true });
   try {
-    run('debootstrap', ['--variant=minbase', `--include=${PACKAGES.join(',')}`, release, tree]);
+    const suite = release.replace('-backports', '');
+    const packages = PACKAGES.filter((name) => suite === release || name !== KERNEL);
+    run('debootstrap', ['--variant=minbase', `--include=${packages.join(',')}`, suite, tree]);
+    if (suite !== release) addKernel(tree, suite, release);
     const kernel = readdirSync(`${tree}/boot`).find((name) => name.startsWith('vmlinuz-'));
     if (kernel === undefined) throw new SetupError(`no kernel in the packages of Debian ${release}`);
     copyFileSync(`${tree}/boot/${kernel}`, `${folder}/vmlinuz`);
@@ -94,6 +98,17 @@ function makeMachine(folder, release) {
   } finally {
     rmSync(tree, { recursive: true, force: true });
   }
+}
+
+/** The kernel of a suite's backports. @param {string} tree @param {string} suite @param {string} backports */
+function addKernel(tree, suite, backports) {
+  const sources = readFileSync(`${tree}/etc/apt/sources.list`, 'utf8');
+  writeFileSync(
+    `${tree}/etc/apt/sources.list.d/backports.list`,
+    sources.replaceAll(` ${suite} `, ` ${backports} `),
+  );
+  run('chroot', [tree, 'apt-get', 'update']);
+  run('chroot', [tree, 'apt-get', 'install', '-y', '--no-install-recommends', '-t', backports, KERNEL]);
 }
 
 /** @param {string} file */
