@@ -1,3 +1,4 @@
+import { configurationOfAdd } from '../../shared/attachments/cached-results.ts';
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
@@ -96,7 +97,8 @@ function check(call: Call): void {
   const { forwardings } = planOf(call, settings, requirePrevResult(call));
   if (forwardings.length === 0) return;
   const changed = new Set<ChangedKey>();
-  const missing = missingFromAll(backendOf(settings, validNodeConfig(call.warn)), forwardings, changed);
+  const setUp = { forwardings, snat: snatOfAdd(call) };
+  const missing = missingFromAll(backendOf(settings, validNodeConfig(call.warn)), setUp, changed);
   if (missing !== undefined) {
     throw new CniError(CniCode.Internal, `port mappings are incomplete: ${missing}`);
   }
@@ -107,22 +109,31 @@ function check(call: Call): void {
   }
 }
 
+/** What CHECK compares the rules with. */
+interface SetUp {
+  readonly forwardings: readonly PortForwarding[];
+  /** Of the container's ADD; undefined where the runtime caches no configuration. */
+  readonly snat: boolean | undefined;
+}
+
+function snatOfAdd(call: Call): boolean | undefined {
+  const raw = configurationOfAdd(call, 'portmap');
+  const configured = raw === undefined ? undefined : configure(raw);
+  return configured !== undefined && 'settings' in configured ? configured.settings.snat : undefined;
+}
+
 /** A container that was added before the node was moved to another back end is complete in the old one. */
-function missingFromAll(
-  chosen: PortmapBackend,
-  forwardings: readonly PortForwarding[],
-  changed: Set<ChangedKey>,
-): string | undefined {
+function missingFromAll(chosen: PortmapBackend, setUp: SetUp, changed: Set<ChangedKey>): string | undefined {
   let missing: string | undefined;
   let failure: unknown;
   try {
-    missing = inspect(chosen, forwardings, changed);
+    missing = inspect(chosen, setUp, changed);
     if (missing === undefined) return undefined;
   } catch (thrown) {
     failure = thrown;
   }
   for (const backend of Object.values(BACKENDS)) {
-    if (backend !== chosen && isComplete(backend, forwardings, changed)) {
+    if (backend !== chosen && isComplete(backend, setUp, changed)) {
       changed.add('backend');
       return undefined;
     }
@@ -132,25 +143,38 @@ function missingFromAll(
 }
 
 /** Reports changed keys only of a back end that is complete. */
-function inspect(
-  backend: PortmapBackend,
-  forwardings: readonly PortForwarding[],
-  changed: Set<ChangedKey>,
-): string | undefined {
+function inspect(backend: PortmapBackend, setUp: SetUp, changed: Set<ChangedKey>): string | undefined {
   const found = new Set<ChangedKey>();
-  const missing = backend.missing(forwardings, found);
+  const missing = backend.missing(setUp.forwardings, found) ?? missingMarks(backend, setUp, found);
   if (missing === undefined) for (const key of found) changed.add(key);
   return missing;
 }
 
-/** A back end that this host lacks, or that cannot apply the settings, has no rules. */
-function isComplete(
+/**
+ * Without a rule that marks packets, a container looks as one that was added with `snat: false`. It is damaged if its ADD had `snat: true`:
+ * the cached configuration says so, or the rules of the other family.
+ */
+function missingMarks(
   backend: PortmapBackend,
-  forwardings: readonly PortForwarding[],
-  changed: Set<ChangedKey>,
-): boolean {
+  { forwardings, snat }: SetUp,
+  found: ReadonlySet<ChangedKey>,
+): string | undefined {
+  const isMarkedNow = forwardings[0]?.settings.snat !== found.has('snat');
+  if (isMarkedNow ? forwardings.length < 2 || !found.has('snat') : snat === false) return undefined;
+  const unmarked = forwardings.filter((one) => {
+    const differences = new Set<ChangedKey>();
+    backend.missing([{ ...one, settings: { ...one.settings, snat: true } }], differences);
+    return differences.has('snat');
+  });
+  const [first] = unmarked;
+  if (first === undefined || (snat !== true && unmarked.length === forwardings.length)) return undefined;
+  return `rules that mark packets for masquerading are missing (${first.family})`;
+}
+
+/** A back end that this host lacks, or that cannot apply the settings, has no rules. */
+function isComplete(backend: PortmapBackend, setUp: SetUp, changed: Set<ChangedKey>): boolean {
   try {
-    return inspect(backend, forwardings, changed) === undefined;
+    return inspect(backend, setUp, changed) === undefined;
   } catch (thrown) {
     if (thrown instanceof CniError || thrown instanceof KernelError) return false;
     throw thrown;

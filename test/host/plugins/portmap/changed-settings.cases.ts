@@ -1,4 +1,7 @@
 import * as assert from 'uvu/assert';
+import { parseNetworkList } from '../../../../conflist/network-list.ts';
+import { writeCachedResult } from '../../../../conflist/result-cache.ts';
+import { parseResult } from '../../../../shared/cni/results.ts';
 import { bad, good, HOST } from '../../../support/port-host.ts';
 import { add, call, CHAIN, config, node, scene, tcp, type Filter } from '../../../support/portmap-scene.ts';
 import { run } from '../../../support/variants.ts';
@@ -59,6 +62,36 @@ export function changedSettingsCases(filter: Filter): void {
     }
   });
 
+  s.test('the only mark rule of IPv6 is lost: fails, also if snat is switched off now', () => {
+    for (const after of [{}, { snat: false }]) {
+      add(s.c1, [tcp(9002)]);
+      loseMarks('ipv6');
+      assert.match(
+        bad('portmap', 'CHECK', s.c1, config(s.c1, [tcp(9002)], after)).msg,
+        /rules that mark packets for masquerading are missing \(ipv6\)/,
+      );
+      add(s.c1, [tcp(9002)]);
+      call('CHECK', s.c1, [tcp(9002)]);
+    }
+  });
+
+  s.test(
+    'no mark rule in either family: damage if the cached configuration of ADD has snat, else a warning',
+    () => {
+      add(s.c1, [tcp(9002)], { masqAll: true });
+      for (const family of ['ipv4', 'ipv6'] as const) loseMarks(family);
+      assert.match(call('CHECK', s.c1, [tcp(9002)]).log, /added with a different "snat"/);
+      cacheResult({ snat: false });
+      assert.match(call('CHECK', s.c1, [tcp(9002)]).log, /added with a different "snat"/);
+      cacheResult({ masqAll: true });
+      for (const after of [{}, { snat: false }])
+        assert.match(
+          bad('portmap', 'CHECK', s.c1, config(s.c1, [tcp(9002)], after)).msg,
+          /rules that mark packets for masquerading are missing \(ipv4\)/,
+        );
+    },
+  );
+
   s.test(
     'the masquerade rule of the bit that was set up is lost: fails, whatever bit is configured now',
     () => {
@@ -103,6 +136,34 @@ export function changedSettingsCases(filter: Filter): void {
         `${s.c1.ipv4}:80`,
       );
     }
+  }
+
+  /** Removes every rule that marks packets, of a container with one mapping. */
+  function loseMarks(family: 'ipv4' | 'ipv6'): void {
+    const table = family === 'ipv4' ? 'ip' : 'ip6';
+    if (onNftables) {
+      const listed = run('nft', '-a', 'list', 'chain', table, 'weft_hostports', CHAIN);
+      for (const [, handle = ''] of listed.matchAll(/mark set .*# handle (\d+)/g))
+        run('nft', `delete rule ${table} weft_hostports ${CHAIN} handle ${handle}`);
+    } else {
+      for (const line of run(`${table}tables`, '-t', 'nat', '-S', CHAIN).split('\n'))
+        if (line.endsWith('SETMARK'))
+          run(`${table}tables`, '-t', 'nat', ...line.replace('-A', '-D').split(' '));
+    }
+  }
+
+  /** As libcni caches the last ADD, whose configuration had these keys. */
+  function cacheResult(more: object): void {
+    const plugins = [{ type: 'portmap', capabilities: { portMappings: true }, ...more }];
+    const list = parseNetworkList(JSON.stringify({ cniVersion: '1.0.0', name: 'net1', plugins }), 'net1');
+    const attachment = {
+      containerId: s.c1.id,
+      netns: s.c1.netns,
+      ifname: 'eth0',
+      args: [],
+      capabilityArgs: {},
+    };
+    writeCachedResult('/var/lib/cni', list, attachment, parseResult('1.0.0', s.c1.prevResult));
   }
 
   /** Removes the rule that marks packets from 127.0.0.1. */
