@@ -112,5 +112,6 @@ export function place(files: readonly HostileFile[]): void {
 }
 
 export function remove(files: readonly HostileFile[]): void {
-  for (const { path } of files) rmSync(path, { recursive: true, force: true });
+  // A later file may be behind a link that is an earlier one.
+  for (const { path } of files.toReversed()) rmSync(path, { recursive: true, force: true });
 }

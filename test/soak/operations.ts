@@ -11,7 +11,8 @@ import { Violation, type Model } from './model.ts';
 import { ChainFailure, runChain, type ChainCall, type Verb } from './runtime.ts';
 import type { World } from './world.ts';
 
-const CACHE = '/var/lib/cni';
+/** The directory of the runtime's cache. */
+export const CACHE = '/var/lib/cni';
 
 /** What an operation works on. */
 export interface Host {
