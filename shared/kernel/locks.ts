@@ -48,6 +48,11 @@ export function withLock<T>(name: string, work: () => T): T {
   return withOwnFile(`${directory}/${name}`, work);
 }
 
+/** As {@link withLock}; without a lock where lock files cannot be created. For work that only calls for one container at once can disturb. */
+export function withLockWherePossible<T>(name: string, work: () => T): T {
+  return lockDirectory() === undefined ? work() : withLock(name, work);
+}
+
 /**
  * Runs `work` while no other process of the suite changes this network namespace. The lock is named after the namespace's identity
  * (device and inode), so every path to it means the same lock.
