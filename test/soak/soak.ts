@@ -29,7 +29,7 @@ interface Step {
 /** Containers at once. */
 const MOST = 30;
 const HISTORY = 40;
-/** Not ADD and DEL: whichever ends last decides, so that nothing can be said of the outcome. */
+/** Not ADD and DEL: test/host/plugins/add-and-del-at-once.cases.ts says what may be left of them. */
 const RACES: readonly (readonly Verb[])[] = [
   ['ADD', 'ADD'],
   ['ADD', 'CHECK'],
