@@ -40,8 +40,8 @@ export function growCrowd(
 }
 
 /**
- * The list itself, or the same on another bridge and subnet. Without consul-cni, whose rules are in the members' own namespaces, where nobody
- * else's work meets them.
+ * The list itself, or the same on another bridge and subnet. Without consul-cni, whose rules are in the members' own namespaces, which
+ * no other call looks at.
  */
 function networkOf(list: List, number: number): List {
   const plugins = list.plugins.filter(({ type }) => type !== 'consul-cni');

@@ -35,7 +35,7 @@ test('what a killed build left goes with the next one; what a running one works 
   const { pid } = spawnSync(process.execPath, script(parent, 'process.kill(process.pid, "SIGKILL")'));
   const [left = ''] = readdirSync(parent);
   assert.match(left, `.work-${pid}-`);
-  for (const name of [`.work-${process.pid}-running`, 'bin', '.work-of-somebody'])
+  for (const name of [`.work-${process.pid}-running`, 'bin', '.work-of-another'])
     mkdirSync(`${parent}/${name}`);
   const { status } = spawnSync(process.execPath, script(parent, ''));
   assert.is(status, 0);

@@ -154,7 +154,7 @@ test('a manual upstream is a port of the loopback', async () => {
 });
 
 test('an intention that does not name the caller refuses it after the handshake', async () => {
-  await start(api, { port: 21004, allowed: ['somebody-else'] }, { mode: 'upstreams', listeners: [] });
+  await start(api, { port: 21004, allowed: ['other-service'] }, { mode: 'upstreams', listeners: [] });
   await start(
     client,
     { port: 21007 },

@@ -25,7 +25,7 @@ test('refused without CNI_NETNS_OVERRIDE, before anything is made', () => {
   assert.equal(hostState(), before);
 });
 
-test('with CNI_NETNS_OVERRIDE=1: the host gets a foot on the bridge; CHECK, ADD again and DEL work', () => {
+test('with CNI_NETNS_OVERRIDE=1: the host gets an interface on the bridge; CHECK, ADD again and DEL work', () => {
   const override = { CNI_NETNS_OVERRIDE: '1' };
   const added = run('ADD', config, override);
   assert.is(added.exitCode, 0, added.stdout);

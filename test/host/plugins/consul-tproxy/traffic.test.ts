@@ -78,7 +78,7 @@ const DEFAULT: readonly Row[] = [
   ['app', USER, 'tcp', 'fd00::2', 9001, 'ECONNREFUSED'],
   ['peer', USER, 'tcp', 'fd00::2', 9001, 'ECONNREFUSED'],
   ['peer', USER, 'tcp', 'fd00::2', 15001, 'ECONNREFUSED'],
-  // Whoever reaches the proxy itself has not gone around it.
+  // A client that reaches the proxy itself has not gone around it.
   ['peer', USER, 'tcp', 'fd00::2', 9999, 'envoy in < [fd00::2]:9999'],
 ];
 

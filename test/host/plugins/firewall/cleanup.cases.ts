@@ -104,7 +104,7 @@ export function cleanupCases(variant: Variant): void {
 
   s.test('DEL leaves the rules of the container that has the address now', () => {
     add(s.c1);
-    lease('net1', '10.88.0.11', 'heir\r\neth0');
+    lease('net1', '10.88.0.11', 'next\r\neth0');
     call('DEL', s.c1);
     assert.equal(accepts(), own('10.88.0.11/32'));
     assert.equal(accepts('ipv6'), []);
