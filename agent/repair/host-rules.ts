@@ -36,8 +36,9 @@ function missingSettings({ settings }: Desired): string[] {
 /**
  * Adds what is missing: all tables of iptables in one transaction (by its programs: one for each table), nf_tables' own tables in another.
  * @param valid called under the lock that ADD and DEL take: what the attachments that are there by then need
+ * @returns what it returned last
  */
-export function restorePieces(desired: Desired, valid: () => Desired): void {
+export function restorePieces(desired: Desired, valid: () => Desired): Desired {
   const byDriver = Map.groupBy(
     tablesOf(desired).filter(({ driver, wanted }) => driver.supports(wanted.family)),
     ({ driver }) => driver,
@@ -53,7 +54,9 @@ export function restorePieces(desired: Desired, valid: () => Desired): void {
     changeNft({ what: 'repair the rules of running containers' }, (reader) =>
       valid().nftables.flatMap((part) => part(reader)),
     );
-  for (const setting of valid().settings) setting.restore();
+  const last = valid();
+  for (const setting of last.settings) setting.restore();
+  return last;
 }
 
 interface DrivenTable {

@@ -57,8 +57,7 @@ export class Repairer {
     let left = missing;
     for (let round = 1; write && left.length > 0 && round <= MOST_ROUNDS; round++) {
       const before = left.length;
-      restorePieces(desired, () => this.#stillValid(attachments, desired));
-      left = missingAfterRestoring(this.#stillValid(attachments, desired));
+      left = missingAfterRestoring(restorePieces(desired, () => this.#stillValid(attachments, desired)));
       if (left.length === before) break;
     }
     return {

@@ -124,16 +124,13 @@ interface Place {
 function placesOf(rules: readonly Rule[], find: Find, none: number): Place[] {
   const found = rules.map(find);
   if (!found.includes(-1)) return [];
+  const first = found.find((one) => one >= 0) ?? none;
   let previous = -1;
   return rules.flatMap((rule, at) => {
     const own = found[at] ?? -1;
-    if (own >= 0) {
-      previous = own;
-      return [];
-    }
-    if (previous >= 0) return [{ rule, before: previous + 1 }];
-    const next = found.slice(at + 1).find((one) => one >= 0);
-    return [{ rule, before: next ?? none }];
+    if (own < 0) return [{ rule, before: previous >= 0 ? previous + 1 : first }];
+    previous = own;
+    return [];
   });
 }
 

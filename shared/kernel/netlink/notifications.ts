@@ -17,6 +17,7 @@ export class NetlinkNotifications {
       const address = Buffer.alloc(12);
       address.writeUInt16LE(AF_NETLINK);
       checked('bind(AF_NETLINK)', libc().bind(fd, address, address.length));
+      enlargeBuffer(fd);
       const number = Buffer.alloc(4);
       number.writeUInt32LE(group);
       checked(
@@ -61,10 +62,29 @@ export class NetlinkNotifications {
   }
 }
 
+/** So that nothing is dropped while the caller works: what it must look for after that would keep it working. */
+function enlargeBuffer(fd: number): void {
+  const size = Buffer.alloc(4);
+  size.writeUInt32LE(RECEIVE_BUFFER);
+  try {
+    checked(
+      'setsockopt(SO_RCVBUFFORCE)',
+      libc().setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, size, size.length),
+    );
+  } catch (thrown) {
+    // Inside a user namespace; the default size is used then.
+    if (!isErrno(thrown, 'EPERM')) throw thrown;
+  }
+}
+
+/** Enough for a commit of some ten thousand rules. It is a limit, not an allocation. */
+const RECEIVE_BUFFER = 8 * 1024 * 1024;
 /** sys/socket.h, linux/netlink.h */
 const AF_NETLINK = 16;
 /** SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK */
 const SOCK_FLAGS = 3 | 0o2000000 | 0o4000;
+const SOL_SOCKET = 1;
+const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;
 const NETLINK_ADD_MEMBERSHIP = 1;
 const MSG_DONTWAIT = 0x40;
