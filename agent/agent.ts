@@ -8,7 +8,7 @@ import { toCniError } from '../shared/cni/errors.ts';
 import { loadPlugins, type LoadedPlugins } from './call.ts';
 import { LEVELS, logTo, type Level, type Log } from './log.ts';
 import { FigureReader } from './metrics/figures.ts';
-import type { MetricsServer } from './metrics/server.ts';
+import type { MetricsServer } from './metrics/http-server.ts';
 import { Server, SOCKET_PATH } from './server.ts';
 import { startUpkeep } from './upkeep.ts';
 import { warmUp } from './warm-up.ts';
@@ -94,7 +94,7 @@ async function startMetrics(figures: FigureReader, log: Log): Promise<MetricsSer
   try {
     const { metrics: address } = readNodeConfig();
     if (address === undefined) return undefined;
-    return (await import('./metrics/server.ts')).serveMetrics(address, figures, log);
+    return (await import('./metrics/http-server.ts')).serveMetrics(address, figures, log);
   } catch (thrown) {
     log('error', `metrics: not possible: ${toCniError(thrown).message}`);
     return undefined;

@@ -6,7 +6,7 @@ import { loadTracesRoles, look } from './collect/look.ts';
 import { removeLeak } from './collect/remove.ts';
 import type { Log } from './log.ts';
 import { loadRoles } from './repair/calls.ts';
-import { createMarks, removeOldMarks, Repairer, type RepairReport } from './repair/repair.ts';
+import { createMarks, removeOldMarks, Repairer, type RepairReport } from './repair/repairer.ts';
 import { LONGEST_DELAY_MS, RulesetEvents } from './repair/ruleset-events.ts';
 import { hostFingerprint, Watcher } from './repair/watcher.ts';
 

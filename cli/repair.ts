@@ -1,6 +1,6 @@
 import * as z from 'zod/mini';
 import { loadRoles } from '../agent/repair/calls.ts';
-import { createMarks, Repairer, type RepairReport } from '../agent/repair/repair.ts';
+import { createMarks, Repairer, type RepairReport } from '../agent/repair/repairer.ts';
 import { readOptions, requireRoot } from '../shared/config/command-line.ts';
 import { writeAll } from '../shared/kernel/stdio.ts';
 import { Progress } from './terminal.ts';

@@ -74,7 +74,7 @@ const SUB_COMMANDS: readonly SubCommand[] = [
   {
     name: 'render',
     summary: 'print the transparent-proxy rules for a configuration; changes nothing',
-    load: async () => (await import('./render.ts')).render,
+    load: async () => (await import('./render-tproxy.ts')).render,
   },
   {
     name: 'licenses',

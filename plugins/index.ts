@@ -1,5 +1,5 @@
 import type { Plugin } from '../shared/cni/plugin.ts';
-import type { TracesRole } from '../shared/attachments/trace.ts';
+import type { TracesRole } from '../shared/attachments/leftover.ts';
 import type { DesiredRole } from '../shared/packetfilter/desired.ts';
 
 /** One plugin of the suite. */

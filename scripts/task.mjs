@@ -64,6 +64,12 @@ const CYCLES = {
   options: ['--config', '.dependency-cruiser.cjs', ...PRODUCT],
 };
 /** @type {Check} */
+const NAMES = {
+  what: 'names of files',
+  script: resolve(root, 'scripts/check-names.mjs'),
+  options: PRODUCT.filter((path) => !path.endsWith('.mjs')),
+};
+/** @type {Check} */
 const PRETTIER = {
   what: 'format',
   script: 'prettier/bin/prettier.cjs',
@@ -150,7 +156,7 @@ async function host(parts) {
 
 async function lint() {
   setUp(root, []);
-  return (await runAll([ESLINT, CYCLES, PRETTIER])) ? 0 : 1;
+  return (await runAll([ESLINT, CYCLES, NAMES, PRETTIER])) ? 0 : 1;
 }
 
 async function typecheck() {
@@ -174,7 +180,7 @@ async function coverage() {
 }
 
 async function checkSources() {
-  return runAll([ESLINT, CYCLES, PRETTIER, TYPES], 'no test was started');
+  return runAll([ESLINT, CYCLES, NAMES, PRETTIER, TYPES], 'no test was started');
 }
 
 /** @param {readonly Check[]} checks @param {string} [consequence] */

@@ -1,6 +1,6 @@
 import type { HolderOf } from '../../shared/attachments/holders.ts';
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
-import type { Trace } from '../../shared/attachments/trace.ts';
+import type { Trace } from '../../shared/attachments/leftover.ts';
 
 /** Everything on the host that names one container on one network. */
 export interface Belongings {

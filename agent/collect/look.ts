@@ -3,7 +3,7 @@ import { uptime } from 'node:os';
 import { PLUGINS, type PluginEntry } from '../../plugins/index.ts';
 import { nameOf } from '../../shared/attachments/holders.ts';
 import { takeInventory, type InventoryEntry } from '../../shared/attachments/inventory.ts';
-import type { Trace, TracesRole } from '../../shared/attachments/trace.ts';
+import type { Trace, TracesRole } from '../../shared/attachments/leftover.ts';
 import { lastCallAtMs } from '../../shared/cni/call-marks.ts';
 import { withCallScope } from '../../shared/kernel/call-scope.ts';
 import { withCallDeadline } from '../../shared/kernel/deadline.ts';

@@ -3,9 +3,9 @@ import { toCniError } from '../../shared/cni/errors.ts';
 import { readSysctl } from '../../shared/kernel/sysctl.ts';
 import { findTools } from '../../shared/packetfilter/iptables/tools.ts';
 import { legacyTablesInUse } from '../../shared/packetfilter/tables-in-use.ts';
-import { runProgram } from '../../shared/process/run.ts';
+import { runProgram } from '../../shared/process/run-program.ts';
 import type { Log } from '../log.ts';
-import type { RepairReport } from './repair.ts';
+import type { RepairReport } from './repairer.ts';
 
 /** What the watcher uses of the host; tests replace it. */
 export interface WatchedHost {

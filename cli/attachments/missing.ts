@@ -1,5 +1,5 @@
 import { desiredOf, loadRoles, repairables } from '../../agent/repair/calls.ts';
-import { missingPieces } from '../../agent/repair/host-rules.ts';
+import { missingPieces } from '../../agent/repair/missing-pieces.ts';
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
 import { withCallScope } from '../../shared/kernel/call-scope.ts';
 

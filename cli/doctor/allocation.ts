@@ -3,7 +3,7 @@ import { readRegularFile } from '../../shared/kernel/files.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { UsageError } from '../../shared/config/command-line.ts';
 import type { AllocationReport } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 
 /**
  * What Nomad's documentation tells to look at when a sidecar does not start ("Consul service mesh", troubleshooting): the logs of the

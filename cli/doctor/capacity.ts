@@ -3,7 +3,7 @@ import { scanStore } from '../../shared/attachments/lease-files.ts';
 import { inRange, type RangeSet } from '../../shared/ipam/ranges.ts';
 import { compareAddresses, sameAddress, type IpAddress } from '../../shared/net/address.ts';
 import type { Check, Finding } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 
 export const CAPACITY_CHECKS: readonly Check<Host>[] = [
   { name: 'free addresses', group: 'capacity', run: ranges },

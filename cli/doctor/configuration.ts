@@ -8,7 +8,7 @@ import { pluginNamed } from '../../plugins/index.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { NODE_CONFIG_FILE } from '../../shared/config/node-config.ts';
 import type { Check, Finding } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 import { listFiles } from './networks.ts';
 import { findPluginFiles } from './plugin-files.ts';
 

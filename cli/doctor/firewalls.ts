@@ -1,4 +1,4 @@
-import { isPolicy } from '../../plugins/firewall/policy/objects.ts';
+import { isPolicy } from '../../plugins/firewall/policy/policy-table.ts';
 import { policyDifference } from '../../plugins/firewall/policy/policy.ts';
 import { publishedPorts, type PublishedPort } from '../../plugins/portmap/published.ts';
 import { isNodeConfigOfAdd } from '../../shared/attachments/node-config-of-add.ts';
@@ -7,7 +7,7 @@ import { isUnmanaged, jumpOf } from '../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
 import type { Rule, TableState } from '../../shared/packetfilter/ruleset.ts';
 import type { Check, Finding } from './finding.ts';
-import { PROGRAMS, type Host } from './host.ts';
+import { PROGRAMS, type Host } from './examined-host.ts';
 
 /** Other programs that manage the packet filter, and the policy of this node. Docker, libvirt and kube-proxy are no finding by themselves. */
 export const FIREWALL_CHECKS: readonly Check<Host>[] = [

@@ -1,7 +1,7 @@
 import { writeSysctl } from '../../shared/kernel/sysctl.ts';
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
 import type { Check, Finding, Fix } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 import { defaultRoutes } from './uplinks.ts';
 import type { Network } from './networks.ts';
 

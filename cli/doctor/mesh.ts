@@ -7,7 +7,7 @@ import type { LinkInfo } from '../../shared/kernel/rtnetlink/links.ts';
 import { handedOutAddress } from './consul.ts';
 import { openDnsSocket, query, type DnsServer } from './dns-query.ts';
 import type { Check, Finding } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 import type { Network } from './networks.ts';
 import { connectToBridge } from './scratch-client.ts';
 

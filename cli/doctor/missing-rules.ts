@@ -1,6 +1,6 @@
 import { missingOnHost } from '../attachments/missing.ts';
 import type { Finding } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 
 /** Compares the rules of this host with what its running allocations need, as `weft repair` does. */
 export async function missingRules(host: Host): Promise<Finding[]> {

@@ -5,7 +5,7 @@ import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
 import type { Rule } from '../../shared/packetfilter/ruleset.ts';
 import { containsAddress, parseAddress } from '../../shared/net/address.ts';
 import type { Finding } from './finding.ts';
-import { PROGRAMS, type Host } from './host.ts';
+import { PROGRAMS, type Host } from './examined-host.ts';
 import { subnetsOf } from './networks.ts';
 
 /** Rules, chains and elements of containers that are gone: those that name the container, and those of the firewall plugin, which have an address only. */

@@ -10,7 +10,7 @@ import { formatCidr } from '../../shared/net/address.ts';
 import { subnetsOf, type Network } from './networks.ts';
 import type { Check, Finding } from './finding.ts';
 import { missingRules } from './missing-rules.ts';
-import { PROGRAMS, type Host, type IptablesTable } from './host.ts';
+import { PROGRAMS, type Host, type IptablesTable } from './examined-host.ts';
 import { managerOf } from './firewalls.ts';
 import { orphanedRules } from './orphaned-rules.ts';
 

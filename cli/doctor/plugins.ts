@@ -1,6 +1,6 @@
 import { chmodSync, statSync } from 'node:fs';
 import type { Check, Finding } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 import {
   findPluginFiles,
   satisfies,

@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { digestAt, linkOrCopy, putInPlace, sync, type Digest } from './files.ts';
-import type { Backup } from './state.ts';
+import { digestAt, linkOrCopy, putInPlace, sync, type Digest } from './installed-files.ts';
+import type { Backup } from './installation.ts';
 
 /** Saves what is at each path under its name in the backup's directory; the files stay where they are. */
 export function save(directory: string, paths: readonly string[]): Record<string, boolean> {

@@ -2,11 +2,17 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { CniError, toCniError } from '../../shared/cni/errors.ts';
 import { newDirectory, restore, save } from './backup.ts';
-import { copy, digestAt, linkOrCopy, putInPlace, sync } from './files.ts';
+import { copy, digestAt, linkOrCopy, putInPlace, sync } from './installed-files.ts';
 import type { Identity } from './identify.ts';
-import { identifyReplaced, labelFiles, requireInstallable } from './preflight.ts';
+import { identifyReplaced, labelFiles, requireInstallable } from './requirements.ts';
 import { AgentService } from './service.ts';
-import { PrivateDirectory, type Backup, type History, type Installation, type State } from './state.ts';
+import {
+  PrivateDirectory,
+  type Backup,
+  type History,
+  type Installation,
+  type State,
+} from './installation.ts';
 import { filesOf, isInPlace, isPackaged, unitPath, type Places, type Target } from './target.ts';
 import { pluginRunner, verifyPlugins, type RunPlugin } from './verify.ts';
 

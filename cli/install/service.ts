@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { toCniError } from '../../shared/cni/errors.ts';
-import { findProgram, runProgram } from '../../shared/process/run.ts';
+import { findProgram, runProgram } from '../../shared/process/run-program.ts';
 import { UNIT, unitPath, type Places } from './target.ts';
 
 /** The agent's systemd unit. On a host without systemd, or in another file system than this host's, nothing is done. */

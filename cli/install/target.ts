@@ -6,7 +6,7 @@ import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { SUITE_VERSION } from '../../shared/cni/versions.ts';
 import { createHash } from 'node:crypto';
 import { brotliDecompressSync } from 'node:zlib';
-import { digestAt, sha256, type Digest } from './files.ts';
+import { digestAt, sha256, type Digest } from './installed-files.ts';
 
 /** What an installation consists of. Its source is the executable that runs. */
 export interface Target {

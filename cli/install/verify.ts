@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
-import { findProgram, runProgram, type RunResult } from '../../shared/process/run.ts';
+import { findProgram, runProgram, type RunResult } from '../../shared/process/run-program.ts';
 
 /** Nomad waits 3 s for a plugin's version; a busy host gets more here. */
 const TIMEOUT_MS = 10_000;

@@ -7,7 +7,7 @@ import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { masqueradeChain, portmapChain } from '../../shared/packetfilter/names.ts';
 import { healthOf } from '../attachments/health.ts';
 import { portsText, viewOf, viewSchema } from '../attachments/view.ts';
-import { hostRules, type HostRule } from './host-rules.ts';
+import { hostRules, type HostRule } from './rules-of-container.ts';
 import { transparentProxySections } from './tproxy.ts';
 
 const stationSchema = z.strictObject({

@@ -8,9 +8,9 @@ import { viewOf } from '../attachments/view.ts';
 import { painter } from '../terminal.ts';
 import { packetPath, pathSchema } from './path.ts';
 import { pathSvg } from './svg.ts';
-import { pathText } from './text.ts';
+import { pathText } from './path-text.ts';
 import { transparentProxySections } from './tproxy.ts';
-import { tracePackets } from './trace.ts';
+import { tracePackets } from './trace-packets.ts';
 
 const HELP = `usage: weft show ALLOC|CONTAINER|NETNS|PORT [options]
        weft show --netns NAME|PATH

@@ -1,6 +1,6 @@
 import type { OwnTable } from '../../plugins/consul-tproxy/backend.ts';
 import { withBackends } from '../../plugins/consul-tproxy/backends.ts';
-import { natOf, proxyInForce } from '../../plugins/consul-tproxy/compare.ts';
+import { natOf, proxyInForce } from '../../plugins/consul-tproxy/differences.ts';
 import { describe } from '../../plugins/consul-tproxy/describe.ts';
 import {
   bypassWarning,

@@ -2,7 +2,7 @@ import { readOptions } from '../../shared/config/command-line.ts';
 import { writeAll } from '../../shared/kernel/stdio.ts';
 import { painter, Progress, terminalWidth } from '../terminal.ts';
 import { readStatus, statusSchema, type Status } from './report.ts';
-import { statusText } from './text.ts';
+import { statusText } from './status-text.ts';
 
 const HELP = `usage: weft status [options]
 

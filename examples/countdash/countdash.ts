@@ -7,7 +7,7 @@ import { setUp } from './example.ts';
 import { takeFootprint } from './footprint.ts';
 import { checkHost, checkPort, clearLeftovers } from './preflight.ts';
 import { portHolders, readHostFacts } from './host.ts';
-import { runOnNomad } from './nomad/run.ts';
+import { runOnNomad } from './nomad/run-job.ts';
 import { listening } from './programs.ts';
 import { HELP, type Options, parseOptions } from './options.ts';
 import { drawPicture, type SidecarStatistics } from './picture.ts';

@@ -4,7 +4,7 @@ import { readAsset } from '../../shared/assets.ts';
 import { makeIdentities, type Identity } from './certificates.ts';
 import { type Children, resolveInside } from './children.ts';
 import { virtualName } from './dns.ts';
-import { acceptInAdminChain } from './host-rules.ts';
+import { acceptInAdminChain } from './shared-rules.ts';
 import {
   APP_UID,
   NAMES,

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { EMPTY_TABLE, iptablesTables, withoutEmptyChains, xtablesRules } from './host-rules.ts';
+import { EMPTY_TABLE, iptablesTables, withoutEmptyChains, xtablesRules } from './shared-rules.ts';
 import { isMountPoint, linesOf, toolIfThere } from './tool.ts';
 
 /** What the example might leave behind on a host, as sorted lines of text under a heading each: compared before and after. */

@@ -9,7 +9,7 @@ import {
   removeFromAdminChain,
   removeSharedChains,
   removeSharedTables,
-} from './host-rules.ts';
+} from './shared-rules.ts';
 import { NETNS_FOLDER, compareFootprints, netnsFolderIsMounted, takeFootprint } from './footprint.ts';
 import { linesOf, tool, toolIfThere, tryTool } from './tool.ts';
 import { NAMES, namespacePath, nomadAttachment, nomadRemoval } from './plan.ts';

@@ -1,5 +1,10 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
-import { type RunOptions, type RunResult, findProgram, runProgram } from '../../shared/process/run.ts';
+import {
+  type RunOptions,
+  type RunResult,
+  findProgram,
+  runProgram,
+} from '../../shared/process/run-program.ts';
 
 const TIMEOUT_MS = 20_000;
 

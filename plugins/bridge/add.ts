@@ -15,7 +15,7 @@ import type { AddContext } from './context.ts';
 import { applyGateway, enableForwarding, planGateway } from './gateway.ts';
 import { identify } from './identity.ts';
 import { isolatesPorts } from './isolation.ts';
-import { ipamOf, type Ipam, type IpamAnswer } from './ipam.ts';
+import { ipamOf, type Ipam, type IpamAnswer } from './ipam-plugin.ts';
 import { addMacSpoofCheck, removeMacSpoofCheck } from './nftables/macspoof.ts';
 import { hasVlans, planLayer3, type Layer3 } from './plan.ts';
 import { chosenMtu, rejectOverlappingGateways, rejectOverlappingRanges } from './uplink.ts';

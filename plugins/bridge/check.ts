@@ -27,7 +27,7 @@ import { otherAddresses } from './container.ts';
 import type { Context } from './context.ts';
 import { missingForwarding } from './gateway.ts';
 import { hostEndOf, identify } from './identity.ts';
-import { ipamOf } from './ipam.ts';
+import { ipamOf } from './ipam-plugin.ts';
 import { isolationByNode } from './isolation.ts';
 import { hasMacSpoofCheck, missingMacSpoofCheck } from './nftables/macspoof.ts';
 import { tableOf, wantedVlans } from './plan.ts';

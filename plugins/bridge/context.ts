@@ -4,7 +4,7 @@ import type { NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import type { BridgeConfig } from './config.ts';
 import type { Identity } from './identity.ts';
-import type { Ipam } from './ipam.ts';
+import type { Ipam } from './ipam-plugin.ts';
 
 /** What the steps of ADD and CHECK work with. */
 export interface Context {

@@ -14,7 +14,7 @@ import { check } from './check.ts';
 import { configure, type BridgeConfig } from './config.ts';
 import { otherAddresses } from './container.ts';
 import { attachmentOfAlias, findHostEnd, hostEndOf, identify, isHostEndOf, isLabelled } from './identity.ts';
-import { ipamOf } from './ipam.ts';
+import { ipamOf } from './ipam-plugin.ts';
 import { removeMacSpoofCheck, staleMacSpoofChecks } from './nftables/macspoof.ts';
 import { noNftables } from './nftables/masquerade.ts';
 

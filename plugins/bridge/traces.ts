@@ -1,4 +1,4 @@
-import type { Trace } from '../../shared/attachments/trace.ts';
+import type { Trace } from '../../shared/attachments/leftover.ts';
 import { links } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
 import { hasNftables } from '../../shared/packetfilter/nftables/change.ts';

@@ -9,7 +9,7 @@ import {
   proxyInForce,
   requiredRules,
   type BrokenRule,
-} from './compare.ts';
+} from './differences.ts';
 import type { TproxyOptions } from './config.ts';
 import type { TablePlan } from './plan.ts';
 import { bypassWarning, listenersOn, processesBypassingProxy, processesHere } from './processes.ts';

@@ -1,7 +1,7 @@
 import type { Family, Rule } from '../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from './backend.ts';
-import { readableRules, takesAllTcp } from './compare.ts';
-import { CHAINS } from './names.ts';
+import { readableRules, takesAllTcp } from './differences.ts';
+import { CHAINS } from './chains.ts';
 
 /** What the rules in force do to an allocation's traffic, one paragraph each; printed by `weft show`. */
 export interface Description {

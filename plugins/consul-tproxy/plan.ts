@@ -1,7 +1,7 @@
 import { familyBits, isLoopback, parseAddress } from '../../shared/net/address.ts';
 import type { Family, PortRange, Rule, TableName, Target } from '../../shared/packetfilter/ruleset.ts';
 import type { TproxyOptions } from './config.ts';
-import { CHAINS } from './names.ts';
+import { CHAINS } from './chains.ts';
 import type { ProxyRequest, UidRange } from './request.ts';
 
 /** One table of one family: the plugin's chains with all their rules, and the jumps to them in the built-in chains. */

@@ -3,7 +3,7 @@ import { readArgs } from '../../shared/cni/environment.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { foldKeys } from '../../shared/config/decode.ts';
 import { parseJson } from '../../shared/config/json.ts';
-import { joinProblems, sentences } from '../../shared/config/messages.ts';
+import { joinProblems, sentences } from '../../shared/config/sentences.ts';
 import { readRegularFile } from '../../shared/kernel/files.ts';
 import type { Family, PortRange } from '../../shared/packetfilter/ruleset.ts';
 import {

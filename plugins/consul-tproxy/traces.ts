@@ -1,4 +1,4 @@
-import type { Trace } from '../../shared/attachments/trace.ts';
+import type { Trace } from '../../shared/attachments/leftover.ts';
 import { isNetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { ownedResolvConfs } from './dns/netns-resolv-conf.ts';
 

@@ -1,4 +1,4 @@
-import { findProgram } from '../../shared/process/run.ts';
+import { findProgram } from '../../shared/process/run-program.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
 import { readNodeConfig, type NodeConfig } from '../../shared/config/node-config.ts';
 import type { FirewallBackend } from './backend.ts';

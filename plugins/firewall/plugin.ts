@@ -3,7 +3,7 @@ import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll } from '../../shared/cni/undo.ts';
-import { addressesOf, earlierAddresses, type ContainerAddresses } from './addresses.ts';
+import { addressesOf, earlierAddresses, type ContainerAddresses } from './container-addresses.ts';
 import { BACKENDS, chosenBackend, possibleBackends } from './backends.ts';
 import { check } from './check.ts';
 import { configure, DEFAULT_ZONE, type FirewallSettings } from './config.ts';

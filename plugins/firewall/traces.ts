@@ -1,4 +1,4 @@
-import type { Trace } from '../../shared/attachments/trace.ts';
+import type { Trace } from '../../shared/attachments/leftover.ts';
 import { addressFromBytes, formatAddress } from '../../shared/net/address.ts';
 import { hasNftables, readNft } from '../../shared/packetfilter/nftables/change.ts';
 import { containersSet, ownerOfComment } from './nftables/objects.ts';

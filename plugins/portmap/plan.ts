@@ -1,7 +1,7 @@
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
-import { joinProblems } from '../../shared/config/messages.ts';
+import { joinProblems } from '../../shared/config/sentences.ts';
 import { formatAddress, parseCidr, type Cidr } from '../../shared/net/address.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { PortForwarding } from './backend.ts';

@@ -1,4 +1,4 @@
-import type { Trace } from '../../shared/attachments/trace.ts';
+import type { Trace } from '../../shared/attachments/leftover.ts';
 import { commentOf, isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { attachmentOfComment } from '../../shared/packetfilter/names.ts';
 import { hasNftables, readNft } from '../../shared/packetfilter/nftables/change.ts';

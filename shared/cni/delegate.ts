@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import * as z from 'zod/mini';
 import { sleep } from '../kernel/deadline.ts';
-import { RunError, runProgram, type RunResult } from '../process/run.ts';
+import { RunError, runProgram, type RunResult } from '../process/run-program.ts';
 import { decodeAs } from '../config/decode.ts';
 import { CniCode, CniError } from './errors.ts';
 import { parseJson, show } from '../config/json.ts';

@@ -4,7 +4,7 @@ import { withCallScope } from '../kernel/call-scope.ts';
 import { withCallDeadline, withRollbackTime } from '../kernel/deadline.ts';
 import { removeUnusedLocks } from '../kernel/locks.ts';
 import { requireSettings, usableSettings } from '../config/decode.ts';
-import { joinProblems } from '../config/messages.ts';
+import { joinProblems } from '../config/sentences.ts';
 import { CniCode, CniError, lacksCapability, toCniError, type CniErrorJson } from './errors.ts';
 import { readNetwork, readPrevResult, readValidAttachments, readVersion, type Network } from './network.ts';
 import { startTrace } from '../process/trace.ts';

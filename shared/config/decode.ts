@@ -1,7 +1,7 @@
 import * as z from 'zod/mini';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { TextWithNul } from './json.ts';
-import { joinProblems, sentences } from './messages.ts';
+import { joinProblems, sentences } from './sentences.ts';
 
 /**
  * A plugin's settings, or everything that is wrong with its configuration. ADD, CHECK and STATUS reject problems; DEL and GC

@@ -2,7 +2,7 @@ import * as z from 'zod/mini';
 import { formatAddress, formatCidr, parseAddress, parseCidr, type IpAddress } from '../net/address.ts';
 import { DEFAULT_DATA_DIR } from '../attachments/lease-files.ts';
 import { decodeSettings, type Configured } from '../config/decode.ts';
-import { joinProblems } from '../config/messages.ts';
+import { joinProblems } from '../config/sentences.ts';
 import { readArgs } from '../cni/environment.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import type { CniRoute } from '../cni/results.ts';

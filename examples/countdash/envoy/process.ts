@@ -3,7 +3,7 @@ import { openSync } from 'node:fs';
 import { get } from 'node:http';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
-import { isExecutable } from '../../../shared/process/run.ts';
+import { isExecutable } from '../../../shared/process/run-program.ts';
 import type { Log, SidecarConfig } from '../sidecar.ts';
 import { ADMIN, envoyBootstrap, KEY_VARIABLE } from './bootstrap.ts';
 

@@ -25,7 +25,7 @@ import {
   missingFrom,
   sameRule,
 } from '../../../shared/packetfilter/compare.ts';
-import type { Trace } from '../../../shared/attachments/trace.ts';
+import type { Trace } from '../../../shared/attachments/leftover.ts';
 import {
   attachmentOfComment,
   masqueradeChain,

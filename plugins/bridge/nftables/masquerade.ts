@@ -1,4 +1,4 @@
-import type { Trace } from '../../../shared/attachments/trace.ts';
+import type { Trace } from '../../../shared/attachments/leftover.ts';
 import { addressBytes, addressFromBytes, formatAddress, parseAddress } from '../../../shared/net/address.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type { Invocation } from '../../../shared/cni/plugin.ts';

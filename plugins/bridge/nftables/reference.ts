@@ -1,4 +1,4 @@
-import type { Trace } from '../../../shared/attachments/trace.ts';
+import type { Trace } from '../../../shared/attachments/leftover.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
 import type { NftChain, NftTable } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';

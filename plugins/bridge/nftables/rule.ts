@@ -1,4 +1,4 @@
-import type { Trace } from '../../../shared/attachments/trace.ts';
+import type { Trace } from '../../../shared/attachments/leftover.ts';
 import {
   addressFromBytes,
   formatAddress,

@@ -18,7 +18,7 @@ import {
   type IptablesVariant,
 } from '../../../shared/packetfilter/tables-in-use.ts';
 import type { Backend } from '../backend.ts';
-import { CHAINS_OF, HOOKS_OF } from '../names.ts';
+import { CHAINS_OF, HOOKS_OF } from '../chains.ts';
 import type { TablePlan } from '../plan.ts';
 import type { CommandPrefix } from './command-prefix.ts';
 

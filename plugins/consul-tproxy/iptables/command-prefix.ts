@@ -1,6 +1,6 @@
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import { readRegularFile } from '../../../shared/kernel/files.ts';
-import { findProgram } from '../../../shared/process/run.ts';
+import { findProgram } from '../../../shared/process/run-program.ts';
 import { withOwner, type Owner } from '../user-namespace.ts';
 
 /** A program and its arguments to put before a program of iptables; empty where none is needed. Throws where the program is missing. */

@@ -12,7 +12,7 @@ import {
   request,
 } from '../../../shared/packetfilter/nftables/messages.ts';
 import type { Backend } from '../backend.ts';
-import { differences } from '../compare.ts';
+import { differences } from '../differences.ts';
 import type { TablePlan } from '../plan.ts';
 import { nftPlan, TABLE } from './plan.ts';
 import { nftListing, readTable, tablesOf } from './read.ts';

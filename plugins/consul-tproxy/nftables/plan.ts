@@ -5,7 +5,7 @@ import type {
   NftStatement,
   NftTable,
 } from '../../../shared/packetfilter/nftables/model.ts';
-import { HOOKS_OF, NFT_TABLE } from '../names.ts';
+import { HOOKS_OF, NFT_TABLE } from '../chains.ts';
 import type { TablePlan } from '../plan.ts';
 
 /**

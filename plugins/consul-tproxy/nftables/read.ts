@@ -4,8 +4,8 @@ import { ruleText } from '../../../shared/packetfilter/nftables/text.ts';
 import { attributeOf, textAt } from '../../../shared/packetfilter/nftables/nlattr.ts';
 import type { Family, UnmanagedRule, Rule, TableName } from '../../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from '../backend.ts';
-import { CHAINS_OF, HOOKS_OF } from '../names.ts';
-import { decodeNftRule, type DecodedRule } from './decode.ts';
+import { CHAINS_OF, HOOKS_OF } from '../chains.ts';
+import { decodeNftRule, type DecodedRule } from './decode-rules.ts';
 import { baseChainName, ownChainName, statementsOf, TABLE } from './plan.ts';
 
 /** The plugin's table as read. */

@@ -1,6 +1,6 @@
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import { runAll, withRollback } from '../../../shared/cni/undo.ts';
-import { staleAddresses } from '../addresses.ts';
+import { staleAddresses } from '../container-addresses.ts';
 import type { FirewallBackend } from '../backend.ts';
 import { ingressPolicy } from '../nftables/backend.ts';
 import { hostsByFamily, withoutPrefixLength, type FirewallPlan, type HostsByFamily } from '../plan.ts';

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import { deadlineIn } from '../../../shared/kernel/deadline.ts';
-import { findProgram, runProgram } from '../../../shared/process/run.ts';
+import { findProgram, runProgram } from '../../../shared/process/run-program.ts';
 
 /** A method that firewalld or the bus rejected; the message is theirs. */
 export class FirewalldError extends CniError {}

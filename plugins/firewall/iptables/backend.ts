@@ -11,7 +11,7 @@ import type {
   TableState,
 } from '../../../shared/packetfilter/ruleset.ts';
 import { chooseDriver, missingEverywhere, removeEverywhere } from '../../../shared/packetfilter/select.ts';
-import { staleAddresses } from '../addresses.ts';
+import { staleAddresses } from '../container-addresses.ts';
 import type { ConfigurationChange, FirewallBackend } from '../backend.ts';
 import { FAMILIES, hostsByFamily, type FirewallPlan } from '../plan.ts';
 import {

@@ -33,7 +33,7 @@ import {
   policyChains,
   type NodePolicy,
   type PolicyChain,
-} from './objects.ts';
+} from './policy-table.ts';
 
 /**
  * For ADD: makes the table match the node's policy, and the container's network subject to it. The policy is the node's: it holds for the

@@ -1,7 +1,7 @@
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { deadlineIn } from '../../kernel/deadline.ts';
 import { withNamespaceLock } from '../../kernel/locks.ts';
-import type { RunResult } from '../../process/run.ts';
+import type { RunResult } from '../../process/run-program.ts';
 import { tableAfterAll } from '../changed-table.ts';
 import { operations } from '../diff.ts';
 import type { PacketFilterDriver, PlannedChange, TableChange, TableName } from '../ruleset.ts';

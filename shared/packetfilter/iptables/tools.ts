@@ -2,7 +2,7 @@ import { realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { CallCache } from '../../kernel/call-scope.ts';
-import { findProgram, runProgram, type RunResult } from '../../process/run.ts';
+import { findProgram, runProgram, type RunResult } from '../../process/run-program.ts';
 import type { Family, TableName } from '../ruleset.ts';
 import { legacyTablesInUse } from '../tables-in-use.ts';
 

@@ -1,7 +1,7 @@
 import { CniCode, CniError } from '../../cni/errors.ts';
 import { CallCache } from '../../kernel/call-scope.ts';
 import { inScratchNamespace } from '../../kernel/namespace.ts';
-import { findProgram, runProgram } from '../../process/run.ts';
+import { findProgram, runProgram } from '../../process/run-program.ts';
 import { NftConnection } from './connection.ts';
 import type { Expression } from './expressions.ts';
 import { Message } from './messages.ts';

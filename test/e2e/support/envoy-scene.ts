@@ -8,7 +8,7 @@ import { envoyArguments } from '../../../examples/countdash/envoy/process.ts';
 import { parseStatistics, type EnvoyStatistics } from '../../../examples/countdash/envoy/statistics.ts';
 import { exampleList, PROXY_UID, type Group } from '../../../examples/countdash/plan.ts';
 import type { SidecarConfig, Upstream } from '../../../examples/countdash/sidecar.ts';
-import { findProgram, isExecutable } from '../../../shared/process/run.ts';
+import { findProgram, isExecutable } from '../../../shared/process/run-program.ts';
 import { Agent } from './agent.ts';
 import { addressesOf, Allocation } from './allocation.ts';
 import { HOST, makeClientHost, onlyThePlugins, OUTSIDE, sh, useXtables } from './client-host.ts';

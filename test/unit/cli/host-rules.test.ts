@@ -1,6 +1,6 @@
 /** Which of the host's rules are about one container. */
 import * as assert from 'uvu/assert';
-import { parseNft, parseSave } from '../../../cli/show/host-rules.ts';
+import { parseNft, parseSave } from '../../../cli/show/rules-of-container.ts';
 import { suite } from '../../support/suite.ts';
 
 const test = suite('weft show: rules');

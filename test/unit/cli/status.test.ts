@@ -1,7 +1,7 @@
 /** `weft status` as a text of any width. */
 import * as assert from 'uvu/assert';
 import type { Status } from '../../../cli/status/report.ts';
-import { statusText } from '../../../cli/status/text.ts';
+import { statusText } from '../../../cli/status/status-text.ts';
 import { painter } from '../../../cli/terminal.ts';
 import { suite } from '../../support/suite.ts';
 

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import * as assert from 'uvu/assert';
 import { loadRoles } from '../../../../agent/repair/calls.ts';
-import { createMarks, removeOldMarks, Repairer } from '../../../../agent/repair/repair.ts';
+import { createMarks, removeOldMarks, Repairer } from '../../../../agent/repair/repairer.ts';
 import { sh } from '../../../e2e/support/client-host.ts';
 import { executable } from '../../../support/executables.ts';
 import { Random } from '../../../support/random.ts';

@@ -7,7 +7,7 @@ import { DEFAULT_CACHE_DIR } from '../../../../conflist/result-cache.ts';
 import { addNetwork, deleteNetwork, type Runtime } from '../../../../conflist/runtime.ts';
 import { HOST, OUTSIDE, sh } from '../../../e2e/support/client-host.ts';
 import { loadRoles } from '../../../../agent/repair/calls.ts';
-import { Repairer } from '../../../../agent/repair/repair.ts';
+import { Repairer } from '../../../../agent/repair/repairer.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
 import { binDir } from '../../../support/executables.ts';
 

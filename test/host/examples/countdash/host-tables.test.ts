@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { takeRules } from '../../../../examples/countdash/footprint.ts';
-import { removeSharedTables } from '../../../../examples/countdash/host-rules.ts';
+import { removeSharedTables } from '../../../../examples/countdash/shared-rules.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('nftables tables of the host');

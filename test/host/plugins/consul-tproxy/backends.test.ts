@@ -3,7 +3,7 @@ import * as assert from 'uvu/assert';
 import type { Backend } from '../../../../plugins/consul-tproxy/backend.ts';
 import { iptablesBackend } from '../../../../plugins/consul-tproxy/iptables/backend.ts';
 import { nftablesBackend } from '../../../../plugins/consul-tproxy/nftables/backend.ts';
-import { differences } from '../../../../plugins/consul-tproxy/compare.ts';
+import { differences } from '../../../../plugins/consul-tproxy/differences.ts';
 import { jumping, planRules, type TablePlan } from '../../../../plugins/consul-tproxy/plan.ts';
 import { DEFAULT_OPTIONS, type TproxyOptions } from '../../../../plugins/consul-tproxy/config.ts';
 import type { ProxyRequest } from '../../../../plugins/consul-tproxy/request.ts';

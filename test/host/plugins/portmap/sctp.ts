@@ -2,7 +2,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { checked, libc } from '../../../../shared/kernel/libc.ts';
 import { inNamespace } from '../../../../shared/kernel/namespace.ts';
-import { findProgram } from '../../../../shared/process/run.ts';
+import { findProgram } from '../../../../shared/process/run-program.ts';
 import { TIME_FACTOR } from '../../../support/suite.ts';
 import { run } from '../../../support/variants.ts';
 

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import { GRACE_MS, judge, type Belongings, type HostFacts } from '../../../../agent/collect/judge.ts';
 import type { InventoryEntry } from '../../../../shared/attachments/inventory.ts';
-import type { Trace } from '../../../../shared/attachments/trace.ts';
+import type { Trace } from '../../../../shared/attachments/leftover.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('which containers are gone');

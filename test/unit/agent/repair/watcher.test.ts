@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import { Watcher } from '../../../../agent/repair/watcher.ts';
-import type { RepairReport } from '../../../../agent/repair/repair.ts';
+import type { RepairReport } from '../../../../agent/repair/repairer.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('when the agent repairs');

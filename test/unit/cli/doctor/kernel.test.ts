@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import type { Finding } from '../../../../cli/doctor/finding.ts';
-import type { Host } from '../../../../cli/doctor/host.ts';
+import type { Host } from '../../../../cli/doctor/examined-host.ts';
 import { KERNEL_CHECKS } from '../../../../cli/doctor/kernel.ts';
 import { PACKET_FILTER_CHECKS } from '../../../../cli/doctor/packet-filter.ts';
 import { suite } from '../../../support/suite.ts';

@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import type { Backend } from '../../../../plugins/consul-tproxy/backend.ts';
 import { addRules, removeRules } from '../../../../plugins/consul-tproxy/backends.ts';
-import { differences } from '../../../../plugins/consul-tproxy/compare.ts';
+import { differences } from '../../../../plugins/consul-tproxy/differences.ts';
 import { DEFAULT_OPTIONS } from '../../../../plugins/consul-tproxy/config.ts';
 import { iptablesBackend } from '../../../../plugins/consul-tproxy/iptables/backend.ts';
 import { nftablesBackend } from '../../../../plugins/consul-tproxy/nftables/backend.ts';

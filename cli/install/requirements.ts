@@ -2,9 +2,9 @@ import { accessSync, constants, existsSync, readFileSync, statfsSync, statSync }
 import { dirname } from 'node:path';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
-import { findProgram, runProgram } from '../../shared/process/run.ts';
+import { findProgram, runProgram } from '../../shared/process/run-program.ts';
 import { identify, type Identity } from './identify.ts';
-import { digestAt } from './files.ts';
+import { digestAt } from './installed-files.ts';
 import type { Places, Target } from './target.ts';
 import type { RunPlugin } from './verify.ts';
 

@@ -1,7 +1,7 @@
 /** What `nft monitor trace` printed of a connection to a published port, as `weft show --trace` tells it. */
 import { readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { traceText } from '../../../../cli/show/trace.ts';
+import { traceText } from '../../../../cli/show/trace-packets.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('weft show --trace: text');

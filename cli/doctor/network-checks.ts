@@ -14,7 +14,7 @@ import {
   type Cidr,
 } from '../../shared/net/address.ts';
 import type { Check, Finding } from './finding.ts';
-import type { Host } from './host.ts';
+import type { Host } from './examined-host.ts';
 import { subnetsOf, type Network } from './networks.ts';
 import { defaultRoutes } from './uplinks.ts';
 

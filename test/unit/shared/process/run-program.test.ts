@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import * as assert from 'uvu/assert';
-import { findProgram, RunError, runProgram } from '../../../../shared/process/run.ts';
+import { findProgram, RunError, runProgram } from '../../../../shared/process/run-program.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('process: run');

@@ -2,7 +2,7 @@ import { isUnmanaged, jumpOf } from '../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
 import type { Family, UnmanagedRule, Rule, TableName } from '../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from './backend.ts';
-import { CHAINS, CHAINS_OF, HOOKS_OF } from './names.ts';
+import { CHAINS, CHAINS_OF, HOOKS_OF } from './chains.ts';
 import { fromUid, jumping, returning, type TablePlan } from './plan.ts';
 import type { DnsRequest, ProxyRequest, UidRange } from './request.ts';
 

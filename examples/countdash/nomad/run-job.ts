@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { readAsset } from '../../../shared/assets.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
-import { findProgram } from '../../../shared/process/run.ts';
+import { findProgram } from '../../../shared/process/run-program.ts';
 import { weftCommand } from '../children.ts';
 import { portHolders, readHostFacts } from '../host.ts';
 import { NAMES, type Plan, PROXY_UID } from '../plan.ts';

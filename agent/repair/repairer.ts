@@ -6,7 +6,7 @@ import { isUndisturbed, MARKS_DIRECTORY } from '../../shared/cni/call-marks.ts';
 import { withCallScope } from '../../shared/kernel/call-scope.ts';
 import { withCallDeadline } from '../../shared/kernel/deadline.ts';
 import { desiredOf, repairables, type KnownCalls, type Repairable, type Role } from './calls.ts';
-import { missingAfterRestoring, missingPieces, restorePieces } from './host-rules.ts';
+import { missingAfterRestoring, missingPieces, restorePieces } from './missing-pieces.ts';
 import type { Desired } from '../../shared/packetfilter/desired.ts';
 
 export interface RepairReport {

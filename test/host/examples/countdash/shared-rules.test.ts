@@ -7,7 +7,7 @@ import {
   removalScript,
   removeFromAdminChain,
   removeSharedChains,
-} from '../../../../examples/countdash/host-rules.ts';
+} from '../../../../examples/countdash/shared-rules.ts';
 import { suite } from '../../../support/suite.ts';
 
 const test = suite('rules of the host');

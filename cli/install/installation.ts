@@ -4,7 +4,7 @@ import * as z from 'zod/mini';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { parseJson } from '../../shared/config/json.ts';
 import { readRegularFile } from '../../shared/kernel/files.ts';
-import { putInPlace, sync } from './files.ts';
+import { putInPlace, sync } from './installed-files.ts';
 
 /**
  * What `weft install` has done to a bin directory: `.weft/install.json` in it. It is written before each step that changes files, so that

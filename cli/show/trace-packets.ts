@@ -11,7 +11,7 @@ import { NftConnection } from '../../shared/packetfilter/nftables/connection.ts'
 import { addChain, addOwnedTable, addRule } from '../../shared/packetfilter/nftables/messages.ts';
 import { encodeStatements } from '../../shared/packetfilter/nftables/encode.ts';
 import { metaStore, immediate, MetaKey, REGISTER_1 } from '../../shared/packetfilter/nftables/expressions.ts';
-import { findProgram, runProgram } from '../../shared/process/run.ts';
+import { findProgram, runProgram } from '../../shared/process/run-program.ts';
 import { portsText, type AttachmentView } from '../attachments/view.ts';
 
 /** Followed by the process id: several traces at once have a table each. */

@@ -1,4 +1,4 @@
-import { findProgram, runProgram } from '../../shared/process/run.ts';
+import { findProgram, runProgram } from '../../shared/process/run-program.ts';
 
 /** A rule of the host that is about one container, with its counters where it has any. */
 export interface HostRule {

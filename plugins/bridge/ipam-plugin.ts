@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { delegate, delegateAdd, findPlugin } from '../../shared/cni/delegate.ts';
 import { NeedsOwnProcess, type Invocation } from '../../shared/cni/plugin.ts';
 import type { CniDns, CniIp, CniRoute } from '../../shared/cni/results.ts';
-import { joinProblems } from '../../shared/config/messages.ts';
+import { joinProblems } from '../../shared/config/sentences.ts';
 import { requireSettings, usableSettings } from '../../shared/config/decode.ts';
 import { configureIpam } from '../../shared/ipam/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus, type IpamCall } from '../../shared/ipam/ipam.ts';
