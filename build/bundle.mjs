@@ -53,7 +53,7 @@ const LATE_PARTS = [
     imported: /^\.\/metrics\/server\.ts$/,
     importer: /agent\/agent\.ts$/,
     exports: ['serveMetrics'],
-    entry: "export { serveMetrics } from './agent/metrics/server.ts';",
+    entry: "export { serveMetrics } from './agent/metrics/http-server.ts';",
   },
   {
     name: 'execa',
