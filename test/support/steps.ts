@@ -50,7 +50,7 @@ export function trace(
     },
   );
   timedOut = outcome.signal === 'SIGKILL' && outcome.error !== undefined;
-  if (timedOut) spawnSync('pkill', ['-KILL', '-x', plugin]);
+  if (timedOut) spawnSync('pkill', ['-KILL', '-f', executable(plugin)]);
   const [stdout = '', stderr = '', lines = ''] = ['stdout', 'stderr', 'trace'].map((file) =>
     readFileSync(`/run/${file}`, 'utf8'),
   );
