@@ -25,7 +25,9 @@ const files = process.argv
     readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((file) => join(folder, file)),
   )
   .filter((file) => /\.(ts|mjs|cjs)$/.test(file) && !ROLES.has(basename(file)));
-const byName = Map.groupBy(files, (file) => basename(file));
+/** @type {Map<string, string[]>} */
+const byName = new Map();
+for (const file of files) byName.set(basename(file), [...(byName.get(basename(file)) ?? []), file]);
 const twins = [...byName].filter(([, paths]) => paths.length > 1);
 for (const [name, paths] of twins) console.error(`${name} is the name of several files: ${paths.join(', ')}`);
 process.exitCode = twins.length === 0 ? 0 : 1;
