@@ -153,7 +153,7 @@ class Account {
         error: `registered and never ran: ${idle.join(', ')}: is suite.run() missing?`,
       });
     if (this.#registered + this.#skipped.length === 0)
-      failures.push({ title: '(file)', error: 'registers no test' });
+      failures.push({ title: '(file)', error: `registers no test (exit ${code})` });
     if (code !== 0 && failures.length === 0) failures.push({ title: '(file)', error: `exit code ${code}` });
     if (!this.#ended && failures.length === 0)
       failures.push({ title: '(file)', error: 'the process was ended before its end' });
