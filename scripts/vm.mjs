@@ -27,7 +27,12 @@ const DEFAULT_PARTS = [
     'rtnetlink/bridge-ports',
     'test/host/kernels/',
   ],
-  ...['iptables-nft/encode-rule', 'portmap/traffic-', 'firewall/nftables/traffic', 'consul-tproxy/backends'],
+  ...[
+    'iptables-nft/encode-rule',
+    'portmap/traffic-',
+    'firewall/nftables/traffic',
+    'test/host/plugins/consul-tproxy/backends',
+  ],
 ];
 
 /** @type {readonly import('./setup.mjs').Tool[]} */

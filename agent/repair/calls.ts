@@ -58,7 +58,7 @@ export function repairables(
     if (earlier !== undefined) return [{ entry: named, calls: earlier }];
     try {
       const base = invocation(named, cniVersion, parseResult(cniVersion, prevResult), problem);
-      const calls = roles.map((role) => {
+      const byRole = roles.map((role) => {
         const own = entry.plugins.filter(({ type }) => role.types.includes(type as string));
         const invocations = own.flatMap((raw) => {
           const config = configured.get(raw) ?? settingsOf(role, raw);
@@ -67,8 +67,9 @@ export function repairables(
         });
         return [role, invocations] as const;
       });
-      known.set(prevResult, new Map(calls));
-      return [{ entry: named, calls: new Map(calls) }];
+      const calls = new Map(byRole);
+      known.set(prevResult, calls);
+      return [{ entry: named, calls }];
     } catch (thrown) {
       problem(`container ${entry.containerId} on network ${entry.network}: ${toCniError(thrown).message}`);
       return [];

@@ -60,7 +60,7 @@ export const nftables = {
   remove: (attachment: Attachment): void => {
     removeFromNft({ what: 'remove masquerading' }, (view) => [
       ...referenceMasquerade.removal(view, attachment),
-      ...(view.hasTable(TABLE) ? removalOf(view, chainOf(attachment)) : []),
+      ...removalOf(view, chainOf(attachment)),
     ]);
   },
 
@@ -75,11 +75,7 @@ export const nftables = {
 
   isPresent: (attachment: Attachment): boolean =>
     hasNftables() &&
-    readNft(
-      (view) =>
-        referenceMasquerade.isPresent(view, attachment) ||
-        (view.hasTable(TABLE) && view.hasChain(chainOf(attachment))),
-    ),
+    readNft((view) => referenceMasquerade.isPresent(view, attachment) || view.hasChain(chainOf(attachment))),
 
   collect: (network: string, valid: ValidAttachments): void => {
     const live = new Set(
@@ -191,8 +187,7 @@ function missingRequests(
   present: Present,
   interfaces: readonly MasqueradedInterface[],
 ): NetlinkRequest[] {
-  const isNew = !isComplete(view);
-  return [...(isNew ? skeleton() : []), ...interfaces.flatMap((one) => missingOf(present, one))];
+  return [...(isComplete(view) ? [] : skeleton()), ...interfaces.flatMap((one) => missingOf(present, one))];
 }
 
 /** An address that another container had, whose DEL never came, is this container's now. */
@@ -222,7 +217,6 @@ function staleRequests(
   attachment: Attachment,
   addresses: readonly string[],
 ): NetlinkRequest[] {
-  if (!view.hasTable(TABLE)) return [];
   const wanted = addresses.map((address) => ruleFor(attachment, address));
   const stale = view
     .rules(chainOf(attachment))
