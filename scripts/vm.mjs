@@ -66,6 +66,11 @@ const TIMEOUT_MINUTES = 60;
 export async function runMachines(root, args) {
   const releases = args.filter((word) => RELEASES.includes(word));
   const parts = args.filter((word) => !RELEASES.includes(word));
+  const option = parts.find((word) => word.startsWith('-'));
+  if (option !== undefined)
+    throw new SetupError(
+      `vm has no option ${option}: npm run vm -- [${RELEASES.join(' | ')}]... [PART OF A TEST FILE'S PATH]...`,
+    );
   let failed = 0;
   for (const release of releases.length > 0 ? releases : RELEASES) {
     const folder = resolve(root, 'dist/tools/vm', release);
@@ -198,7 +203,10 @@ async function boot(root, folder, parts) {
 function end(machine) {
   return new Promise((done, fail) => {
     const timer = setTimeout(() => machine.kill('SIGKILL'), TIMEOUT_MINUTES * 60_000);
-    const stop = () => machine.kill('SIGKILL');
+    const stop = () => {
+      machine.kill('SIGKILL');
+      fail(new SetupError('stopped by a signal'));
+    };
     process.once('SIGINT', stop).once('SIGTERM', stop);
     machine.once('error', fail);
     machine.once('close', () => {

@@ -1,4 +1,5 @@
 import { KnownAttachments } from '../../shared/attachments/attachments.ts';
+import { oneAtATime } from '../../shared/attachments/one-at-a-time.ts';
 import { CniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
@@ -23,8 +24,8 @@ export const plugin: Plugin<BridgeConfig> = {
   name: 'bridge',
   supportedVersions: CNI_VERSIONS,
   configure,
-  add,
-  del,
+  add: (call) => oneAtATime('bridge', call, () => add(call)),
+  del: (call) => oneAtATime('bridge', call, () => del(call)),
   check,
   gc,
   status,

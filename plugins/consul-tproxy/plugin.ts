@@ -1,4 +1,5 @@
 import { cachedResults } from '../../shared/attachments/cached-results.ts';
+import { oneAtATime } from '../../shared/attachments/one-at-a-time.ts';
 import { CniCode, CniError, toCniError } from '../../shared/cni/errors.ts';
 import type { Invocation, Plugin } from '../../shared/cni/plugin.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
@@ -10,8 +11,6 @@ import {
   inScratchNamespace,
   openNamespace,
 } from '../../shared/kernel/namespace.ts';
-import { withLockWherePossible } from '../../shared/kernel/locks.ts';
-import { masqueradeChain } from '../../shared/packetfilter/names.ts';
 import { addRules, removeRules, requireIpv6Support, supportedTables, withBackends } from './backends.ts';
 import { checkRules } from './check.ts';
 import {
@@ -36,21 +35,12 @@ export const plugin: Plugin<OwnOptions> = {
   name: 'consul-tproxy',
   supportedVersions: CNI_VERSIONS,
   configure,
-  add: (call) => oneAtATime(call, () => add(call)),
-  del: (call) => {
-    oneAtATime(call, () => {
-      del(call);
-    });
-  },
+  add: (call) => oneAtATime('consul-tproxy', call, () => add(call)),
+  del: (call) => oneAtATime('consul-tproxy', call, () => del(call)),
   check,
   gc,
   status,
 };
-
-/** Of an ADD and a DEL of one container at once, neither may leave the rules without the resolv.conf, or the other way round. */
-function oneAtATime<T>(call: Invocation<OwnOptions>, work: () => T): T {
-  return withLockWherePossible(`tproxy-${masqueradeChain(call)}`, work);
-}
 
 /** Nomad repeats an ADD up to three times on the same namespace, without DEL; each leaves what the last one asked for. */
 function add(call: Invocation<OwnOptions>): CniResult {
