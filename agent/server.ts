@@ -202,7 +202,7 @@ const BUSY_MS = 1;
 /** Without a call for so long, the agent tidies up. */
 const TIDY_MS = 200;
 /** Then it looks at its socket and tells systemd that it works; signals end a wait. */
-const IDLE_MS = 1_000;
+const IDLE_MS = 5_000;
 /** A call leaves some 10 KiB that only {@link releaseMemory} frees: after so many it runs when the agent is idle, ... */
 const IDLE_RELEASE_CALLS = 100;
 /** ... and after so many between two calls. */

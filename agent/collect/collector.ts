@@ -90,8 +90,8 @@ function shown(pieces: readonly string[]): string {
 }
 
 const PERIOD_MS = 600_000;
-/** Looks take 0.025 % of the time at most. */
-const COST_FACTOR = 4_000;
+/** Looks take 0.0125 % of the time at most. */
+const COST_FACTOR = 8_000;
 /** Between two removals, when no call comes. */
 const REMOVAL_PAUSE_MS = 200;
 const MOST_SHOWN = 6;

@@ -1,7 +1,8 @@
 import type { NetlinkRequest } from '../../shared/kernel/netlink/message.ts';
 import { missingFrom } from '../../shared/packetfilter/compare.ts';
 import type { Desired, DesiredChange } from '../../shared/packetfilter/desired.ts';
-import { changeNft, hasNftables, readNft } from '../../shared/packetfilter/nftables/change.ts';
+import { changeNft, hasNftables, planNft } from '../../shared/packetfilter/nftables/change.ts';
+import type { NftReader } from '../../shared/packetfilter/nftables/reader.ts';
 import {
   describeMissing,
   desiredTable,
@@ -50,9 +51,9 @@ export function restorePieces(desired: Desired, valid: () => Desired): Desired {
     });
     driver.apply(tables.map(({ wanted }) => restoration(wanted, () => tableAmong(current(), wanted))));
   }
-  if (missingObjects(desired).length > 0)
-    changeNft({ what: 'repair the rules of running containers' }, (reader) =>
-      valid().nftables.flatMap((part) => part(reader)),
+  if (desired.nftables.length > 0 && hasNftables())
+    changeNft({ what: 'repair the rules of running containers' }, (reader, generation) =>
+      requestsOf(valid(), reader, generation),
     );
   const last = valid();
   for (const setting of last.settings) setting.restore();
@@ -135,14 +136,25 @@ function tableAmong(
 }
 
 /** Requests that only make room for others name nothing that is missing. */
-function missingObjects({ nftables }: Desired): string[] {
-  if (nftables.length === 0 || !hasNftables()) return [];
-  const requests: NetlinkRequest[] = readNft((reader) => nftables.flatMap((part) => part(reader)));
+function missingObjects(desired: Desired): string[] {
+  if (desired.nftables.length === 0) return [];
+  const requests = planNft((reader, generation) => requestsOf(desired, reader, generation)) ?? [];
   return requests
     .map(({ what }) => what)
     .filter((what) => /^add /.test(what))
     .map((what) => `missing: ${what}`);
 }
+
+/** The same ones as long as no program has committed: to compare and then to restore takes one plan. */
+function requestsOf(desired: Desired, reader: NftReader, generation: number): readonly NetlinkRequest[] {
+  const earlier = PLANNED.get(desired);
+  if (earlier?.generation === generation) return earlier.requests;
+  const requests = desired.nftables.flatMap((part) => part(reader));
+  PLANNED.set(desired, { generation, requests });
+  return requests;
+}
+
+const PLANNED = new WeakMap<Desired, { readonly generation: number; readonly requests: NetlinkRequest[] }>();
 
 function once<T>(work: () => T): () => T {
   let done: { readonly value: T } | undefined;

@@ -188,8 +188,8 @@ const BURST_MS = 3_000;
 const FOLLOW_UP_MS = 2_000;
 const POLL_MS = 30_000;
 const FULL_LOOK_MS = 600_000;
-/** Full looks without a reason take 0.025 % of the time at most. */
-const FULL_LOOK_COST_FACTOR = 4_000;
+/** Full looks without a reason take 0.0125 % of the time at most. */
+const FULL_LOOK_COST_FACTOR = 8_000;
 const MOST_ROUNDS = 5;
 const ROUNDS_WITHIN_MS = 30_000;
 const PAUSED_MS = 300_000;

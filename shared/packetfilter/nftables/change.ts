@@ -10,8 +10,8 @@ export interface ChangeOptions {
   readonly what: string;
 }
 
-/** The requests to commit, computed from the present state. */
-type Plan = (reader: NftReader) => readonly NetlinkRequest[];
+/** The requests to commit, computed from the present state, which has this generation. */
+type Plan = (reader: NftReader, generation: number) => readonly NetlinkRequest[];
 
 /**
  * Commits the requests that `plan` computes from the present state as one transaction. If another program commits in between, `plan` is called
@@ -39,6 +39,14 @@ export function removeFromNft(options: ChangeOptions, plan: Plan): void {
 export function readNft<T>(read: (reader: NftReader) => T): T {
   using connection = NftConnection.open();
   return read(new NftReader(connection));
+}
+
+/** What {@link changeNft} would commit; undefined without nf_tables. */
+export function planNft(plan: Plan): readonly NetlinkRequest[] | undefined {
+  const connected = tryToConnect();
+  if (connected === undefined) return undefined;
+  using connection = connected.connection;
+  return plan(new NftReader(connection), connected.generation);
 }
 
 /** It grows with each change of the ruleset; undefined without nf_tables. */
@@ -73,7 +81,7 @@ function planAndCommit(connection: NftConnection, first: number, { what }: Chang
   let generation = first;
   for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
     const seen = generation;
-    if (attempted(what, () => connection.commit(plan(reader), seen))) return;
+    if (attempted(what, () => connection.commit(plan(reader, seen), seen))) return;
     generation = connection.generation();
   }
   throw new CniError(

@@ -60,7 +60,7 @@ test('"log": a look every ten minutes; each leak is logged once, again when it w
 
 test('looks that take long are made less often', () => {
   const host = new FakeHost(false);
-  host.milliseconds = 900;
+  host.milliseconds = 450;
   host.pass(121);
   assert.is(host.looks, 3, 'one an hour');
 });
