@@ -106,11 +106,12 @@ export function vlanGatewayName(bridge: string, vlan: number): string {
 }
 
 const flag = z._default(z.boolean(), false);
-/** Length: IFNAMSIZ of linux/if.h without the NUL. Characters: those that the kernel's dev_valid_name refuses, and `%`, which the kernel replaces by a number. */
+/** Length: IFNAMSIZ of linux/if.h without the NUL. Characters: those of dev_valid_name in the kernel, `%`, which the kernel replaces by a number, and control characters, as in CNI_IFNAME. */
 const linkName = z.string().check(
   z.refine((name) => Buffer.byteLength(name) <= 15, { error: 'a link name has at most 15 bytes' }),
-  z.regex(/^(?!\.{1,2}$)[^/:%\s\0]+$/u, {
-    error: 'a link name is not empty, not "." or "..", and has no "/", ":", "%", white space or NUL',
+  z.regex(/^(?!\.{1,2}$)[^/:%\s\p{Cc}]+$/u, {
+    error:
+      'a link name is not empty, not "." or "..", and has no "/", ":", "%", white space or control character',
   }),
 );
 const macText = z.string().check(

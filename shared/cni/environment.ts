@@ -77,7 +77,10 @@ export function checkNetworkName(name: string): void {
   }
 }
 
-/** Throws CniError 4. Rejects what the kernel's dev_valid_name rejects, before anything is changed. */
+/**
+ * Throws CniError 4. Rejects what the kernel's dev_valid_name rejects, before anything is changed; and control characters, which would reach
+ * the terminal of whoever lists interfaces, and break the JSON of `ip -j`.
+ */
 export function checkIfname(name: string): void {
   if (Buffer.byteLength(name) > IFNAME_BYTES) {
     throw new CniError(CniCode.InvalidEnvironment, 'interface name is too long', {
@@ -93,6 +96,11 @@ export function checkIfname(name: string): void {
       'interface name contains / or : or whitespace characters',
       { details: name },
     );
+  }
+  if (/\p{Cc}/u.test(name)) {
+    throw new CniError(CniCode.InvalidEnvironment, 'interface name contains control characters', {
+      details: name,
+    });
   }
 }
 

@@ -51,6 +51,7 @@ const IFNAMES: [string, string, string?][] = [
     name,
     'interface name contains / or : or whitespace characters',
   ]),
+  ['\u001b[31m', 'interface name contains control characters'],
 ];
 for (const [ifname, msg, details = ifname] of IFNAMES) {
   test(`interface name ${JSON.stringify(ifname)} is refused`, () => {
