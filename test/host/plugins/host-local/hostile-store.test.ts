@@ -176,6 +176,21 @@ test('DEL with a configuration that ADD rejects releases the lease', () => {
   }
 });
 
+test('300 equal ranges: the error is a screenful and comes at once, and DEL releases the lease', () => {
+  const dataDir = newDataDir();
+  add(configFor(dataDir));
+  const range = { subnet: '10.1.2.0/24' };
+  const config = configFor(dataDir, { ranges: [Array.from({ length: 300 }, () => range)] });
+  const start = Date.now();
+  const { code, msg } = fail('host-local', 'ADD', { ...attachment, id: 'other' }, config);
+  assert.is(code, 7);
+  assert.match(msg, /; and \d+ more$/);
+  assert.ok(msg.length < 3_000, msg);
+  succeed('host-local', 'DEL', attachment, config);
+  assert.ok(Date.now() - start < 10_000);
+  assert.equal(leases(dataDir), []);
+});
+
 test('DEL after dataDir was changed releases the lease where the cached result says', () => {
   const [before, after] = [newDataDir(), newDataDir()];
   add(configFor(before));

@@ -61,5 +61,23 @@ export function badInputCases(filter: Filter): void {
     assert.not.match(s.ruleset(), /CNI-DN/);
   });
 
+  s.test(
+    '65,535 mappings, more than ADD takes: each verb is quick, an error is a screenful, and DEL removes the rules',
+    () => {
+      add(s.c1, [tcp(9002)]);
+      const many = Array.from({ length: 65_535 }, (_, at) => tcp(1 + at));
+      const start = Date.now();
+      const { code, msg } = bad('portmap', 'ADD', s.c2, config(s.c2, many));
+      assert.is(code, 7);
+      assert.match(msg, 'at most 16384 entries');
+      assert.ok(msg.length < 2_000, msg);
+      assert.ok(call('CHECK', s.c1, many).log.length < 2_000);
+      good('portmap', 'DEL', s.c1, config(undefined, many));
+      // Comparing all pairs took more than 90 s.
+      assert.ok(Date.now() - start < 15_000);
+      assert.not.match(s.ruleset(), /CNI-DN|9002/);
+    },
+  );
+
   s.test.run();
 }
