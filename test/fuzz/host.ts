@@ -45,9 +45,9 @@ export function differences(before: Untouched, after: Untouched): string[] {
 /** Addresses and properties of interfaces that were there before. */
 const FOREIGN_INTERFACE = /^(link|address) (eth0|lo|foreign0) /;
 
-/** docs/reference/files.md; and folders of the tests. */
+/** docs/reference/files.md; and folders of the tests. A mutated `dataDir` may be anywhere. */
 const OWN_FILES =
-  /^\/(run\/(weft|cni|netns|xtables\.lock|lock)|etc\/(netns|weft)|var\/lib\/cni)(\/| |$)|^\/run\/\.layers\/\w+\/upper\/(netns|weft|lib\/cni|lib) /;
+  /\/fuzz\/(lock|last_reserved_ip\.\d+|[\da-f.:]+) |^\/(run\/(weft|cni|netns|xtables\.lock|lock)|etc\/(netns|weft)|var\/lib\/cni)(\/| |$)|^\/run\/\.layers\/\w+\/upper\/(netns|weft|lib\/cni|lib) /;
 
 /** Every file of this host's own /run, /etc, /var and /opt that differs from the machine's, with type, size and time of change. */
 function changedFiles(): Lines {
