@@ -15,6 +15,7 @@ export class Model {
   #base: Lines = [];
   readonly #templates = new Map<ListName, { host: Lines; inside: Lines }>();
   #empty: Lines = [];
+  #deletions = 0;
 
   /** The host's first state: shared chains and the bridge exist, no container does. */
   async learnBase(): Promise<void> {
@@ -55,8 +56,10 @@ export class Model {
     );
   }
 
-  /** The namespace of a container after its DEL. */
+  /** The namespace of a container after its DEL: of every third, because it costs eight processes. */
   async verifyEmpty(netns: string): Promise<void> {
+    this.#deletions += 1;
+    if (this.#deletions % 3 !== 0) return;
     compare(`namespace of deleted ${netns}`, this.#empty, await namespaceLines(netns));
   }
 

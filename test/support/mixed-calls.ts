@@ -12,11 +12,11 @@ const AGENT = process.env['WEFT_TEST_AGENT'];
 export const plainBin = AGENT === undefined ? binDir : dirname(AGENT);
 
 /**
- * For many calls, where each must cost little: with an agent on this host, most are asked of it directly, some go through the launcher, and a
- * few are made by the plain executable. Without one, all are.
+ * For many calls, where each must cost little: with an agent on this host, most are asked of it directly, one in 20 goes through the launcher,
+ * and one in `plainEvery` is made by the plain executable, which costs as much processor time as 20 others. Without an agent, all are.
  */
-export function routeOf(number: number): Route {
-  if (AGENT === undefined || number % 100 === 0) return 'executable';
+export function routeOf(number: number, plainEvery = 100): Route {
+  if (AGENT === undefined || number % plainEvery === 0) return 'executable';
   return number % 20 === 0 ? 'launcher' : 'agent';
 }
 
@@ -25,8 +25,9 @@ export async function startMixed(
   number: number,
   name: PluginName,
   call: ProcessCall,
+  plainEvery?: number,
 ): Promise<ProcessOutcome> {
-  const route = routeOf(number);
+  const route = routeOf(number, plainEvery);
   if (route === 'agent') {
     const answer = await callAgent(name, call);
     if (answer !== 'declined') return answer;
