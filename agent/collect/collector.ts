@@ -1,5 +1,5 @@
 import { toCniError } from '../../shared/cni/errors.ts';
-import type { Log } from '../log.ts';
+import { keyValues, type Fields, type Log } from '../log.ts';
 import { piecesOf, type Leak } from './judge.ts';
 import type { Look } from './look.ts';
 
@@ -50,12 +50,15 @@ export class Collector {
       this.counts.leaks = leaks.length;
       for (const { network, containerId, reason } of doubts)
         this.#log('debug', `gc: kept network=${network} container=${containerId}: ${reason}`);
-      for (const leak of leaks.filter((one) => !this.#reported.has(nameOf(one))))
-        this.#log(
-          'warning',
-          `gc: leak ${nameOf(leak)} age=${leak.ageSeconds ?? '?'}s: ${leak.reason}; ${shown(piecesOf(leak))}`,
-        );
-      this.#reported = new Set(leaks.map(nameOf));
+      for (const leak of leaks.filter((one) => !this.#reported.has(keyValues(nameOf(one))))) {
+        const fields = { ...nameOf(leak), age: `${leak.ageSeconds ?? '?'}s` };
+        this.#log('warning', `gc: leak ${keyValues(fields)}: ${leak.reason}; ${shown(piecesOf(leak))}`, {
+          event: 'leak',
+          ...fields,
+          reason: leak.reason,
+        });
+      }
+      this.#reported = new Set(leaks.map((leak) => keyValues(nameOf(leak))));
       if (this.#write) this.#queue = [...leaks];
     } catch (thrown) {
       this.counts.failures += 1;
@@ -71,17 +74,18 @@ export class Collector {
       if (!this.#host.remove(leak)) return;
       this.counts.removed += 1;
       this.counts.leaks -= 1;
-      const milliseconds = (this.#host.now() - began).toFixed(0);
-      this.#log('warning', `gc: removed ${nameOf(leak)} pieces=${piecesOf(leak).length} ms=${milliseconds}`);
+      const ms = (this.#host.now() - began).toFixed(0);
+      const fields = { ...nameOf(leak), pieces: piecesOf(leak).length, ms };
+      this.#log('warning', `gc: removed ${keyValues(fields)}`, { event: 'collection', ...fields });
     } catch (thrown) {
       this.counts.failures += 1;
-      this.#log('error', `gc: cannot remove ${nameOf(leak)}: ${toCniError(thrown).message}`);
+      this.#log('error', `gc: cannot remove ${keyValues(nameOf(leak))}: ${toCniError(thrown).message}`);
     }
   }
 }
 
-function nameOf({ network, containerId }: Leak): string {
-  return `network=${network} container=${containerId}`;
+function nameOf({ network, containerId }: Leak): Fields {
+  return { network, container: containerId };
 }
 
 function shown(pieces: readonly string[]): string {

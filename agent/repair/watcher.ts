@@ -4,7 +4,7 @@ import { readSysctl } from '../../shared/kernel/sysctl.ts';
 import { findTools } from '../../shared/packetfilter/iptables/tools.ts';
 import { legacyTablesInUse } from '../../shared/packetfilter/tables-in-use.ts';
 import { runProgram } from '../../shared/process/run-program.ts';
-import type { Log } from '../log.ts';
+import { keyValues, type Log } from '../log.ts';
 import type { RepairReport } from './repairer.ts';
 
 /** What the watcher uses of the host; tests replace it. */
@@ -37,7 +37,7 @@ export class Watcher {
   #spentAt = 0;
   #pollAt: number;
   #fullLookAt: number;
-  #fingerprint: string | undefined;
+  #fingerprint: string;
   #pausedUntil = 0;
   /** When the last repairs were. */
   #repairs: number[] = [];
@@ -51,6 +51,7 @@ export class Watcher {
     this.#host = host;
     this.#log = log;
     this.#write = write;
+    this.#fingerprint = host.fingerprint();
     const now = host.now();
     this.#dueAt = now;
     this.#pollAt = now + POLL_MS;
@@ -113,10 +114,11 @@ export class Watcher {
     const restored = missing.length - left.length;
     this.counts.repairs += 1;
     this.counts.pieces += restored;
-    const summary = `restored=${restored} missing=${missing.length} attachments=${attachments} ms=${milliseconds.toFixed(0)}`;
+    const figures = { restored, missing: missing.length, attachments, ms: milliseconds.toFixed(0) };
     this.#log(
       'warning',
-      `repair: ${summary}: ${missing.slice(0, SHOWN).join('; ')}${missing.length > SHOWN ? '; ...' : ''}`,
+      `repair: ${keyValues(figures)}: ${missing.slice(0, SHOWN).join('; ')}${missing.length > SHOWN ? '; ...' : ''}`,
+      { event: 'repair', ...figures },
     );
     for (const line of left) this.#log('error', `repair: cannot restore: ${line}`);
     if (left.length > 0) this.#dueAt = this.#host.now() + POLL_MS;
@@ -133,7 +135,8 @@ export class Watcher {
 
   #report(missing: readonly string[]): void {
     const text = missing.join('\n');
-    if (text !== this.#reported) for (const line of missing) this.#log('warning', `repair: ${line}`);
+    if (text !== this.#reported)
+      for (const line of missing) this.#log('warning', `repair: ${line}`, { event: 'missing' });
     this.#reported = text;
   }
 

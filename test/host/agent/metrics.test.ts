@@ -71,6 +71,8 @@ test('the text is valid, and agrees with weft status and the kernel', async () =
   assert.match(sh('ss -Hltn'), /127\.0\.0\.1:9477/);
   const { text, value } = await scrape();
   assert.equal(violations(text), []);
+  const promtool = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
+  if (promtool.error === undefined) assert.is(promtool.status, 0, promtool.stdout + promtool.stderr);
   const { stdout } = spawnSync(executable('weft'), ['status', '--json', '--no-check'], { encoding: 'utf8' });
   const { attachments, networks } = statusSchema.parse(JSON.parse(stdout));
   assert.is(attachments.length, 4);
@@ -93,6 +95,24 @@ test('the text is valid, and agrees with weft status and the kernel', async () =
       assert.is(value(`weft_addresses_free${labels}`), size === null ? undefined : size - used);
     }
   }
+  // What the kernel has: a rule of each family for each port and protocol.
+  const forwarded = [
+    ['net0', "iptables -t nat -S | grep -c -- '-j DNAT'"],
+    ['net0', "ip6tables -t nat -S | grep -c -- '-j DNAT'"],
+    ['net1', "nft list table ip weft_hostports | grep -c 'dnat to 10\\.101\\.0\\.2:80'"],
+  ] as const;
+  for (const [network, count] of forwarded) {
+    const [tcp = 0, udp = 0] = ['tcp', 'udp'].map((protocol) =>
+      value(`weft_port_mappings{network="${network}",protocol="${protocol}"}`),
+    );
+    assert.is(tcp + udp, Number(sh(count)), count);
+  }
+  const namespaces = sh('ip netns list').split('\n').filter(Boolean);
+  assert.is(
+    namespaces.length,
+    (value('weft_attachments{network="net0",state="running"}') ?? 0) +
+      (value('weft_attachments{network="net1",state="running"}') ?? 0),
+  );
   const before = value('weft_ruleset_generation') ?? 0;
   sh('nft add table inet other; nft delete table inet other');
   assert.is((await scrape()).value('weft_ruleset_generation'), before + 2);

@@ -110,6 +110,10 @@ test.before(() => {
   mkdirSync(`${LEASES}/other`, { recursive: true });
   writeFileSync(`${LEASES}/other/10.9.0.2`, 'containerd1\r\neth0');
   utimesSync(`${LEASES}/other/10.9.0.2`, HOUR_AGO, HOUR_AGO);
+  // In the other variant of iptables.
+  useVariant('legacy');
+  running.push(add(0, 5));
+  useVariant('nft');
   // Gone, but younger than ten minutes.
   addContainer(lists[0], 4);
   end('net0-c4');
@@ -135,6 +139,12 @@ function leak(): string[] {
     end(`net${network}-c13`);
   }
   end('net0-c12');
+  // Only rules of the other variant of iptables: the node was moved since.
+  useVariant('legacy');
+  add(0, 16);
+  useVariant('nft');
+  removeFiles('/var', 'net0-c16');
+  end('net0-c16');
   // As after a reboot: a cached result whose address another container has by now.
   const cached = JSON.parse(readFileSync(`${RESULTS}/net0-net0-c1-eth0`, 'utf8')) as object;
   const rebooted = { ...cached, containerId: 'rebooted', netns: '/var/run/netns/rebooted' };
@@ -148,8 +158,8 @@ function leak(): string[] {
   writeFileSync(file, '# weft: network=net0 container=file interface=eth0\nnameserver 192.0.2.1\n');
   utimesSync(file, HOUR_AGO, HOUR_AGO);
   return [
-    ...['net0/file', 'net0/net0-c11', 'net0/net0-c12', 'net0/net0-c13', 'net0/pair', 'net0/rebooted'],
-    ...['net1/net1-c11', 'net1/net1-c13'],
+    ...['net0/file', 'net0/net0-c11', 'net0/net0-c12', 'net0/net0-c13', 'net0/net0-c16', 'net0/pair'],
+    ...['net0/rebooted', 'net1/net1-c11', 'net1/net1-c13'],
   ];
 }
 

@@ -63,20 +63,27 @@ const REQUEST = {
 
 test('the log line of a call names verb, plugin, network, container, time and result, and no secret', () => {
   const success = callLine(REQUEST, { outcome: 0, stdout: '{}', milliseconds: 4.04 });
-  assert.equal(success, ['info', 'ADD consul-cni network=nomad container=c1 4.0ms ok']);
+  const names = { event: 'call', verb: 'ADD', plugin: 'consul-cni', network: 'nomad', container: 'c1' };
+  assert.equal(success, [
+    'info',
+    'ADD consul-cni network=nomad container=c1 4.0ms ok',
+    { ...names, result: 'ok', ms: '4.0' },
+  ]);
   const stdout = '{"code":7,"msg":"wrong"}';
   const failure = callLine(REQUEST, { outcome: 1, stdout, milliseconds: 1 });
-  assert.equal(failure, ['error', 'ADD consul-cni network=nomad container=c1 1.0ms error 7: wrong']);
+  assert.equal(failure, [
+    'error',
+    'ADD consul-cni network=nomad container=c1 1.0ms error 7: wrong',
+    { ...names, result: 'error', ms: '1.0' },
+  ]);
   const [, declined] = callLine(REQUEST, { outcome: 'declined', stdout: '', milliseconds: 1 });
   assert.match(declined, /declined: needs a process of its own$/);
 });
 
 test('the log line of a call with unreadable input', () => {
   const request = { ...REQUEST, environment: {}, stdin: '{' };
-  assert.equal(callLine(request, { outcome: 0, stdout: '', milliseconds: 0.04 }), [
-    'info',
-    'version consul-cni network=- container=- 0.0ms ok',
-  ]);
+  const [level, line] = callLine(request, { outcome: 0, stdout: '', milliseconds: 0.04 });
+  assert.equal([level, line], ['info', 'version consul-cni network=- container=- 0.0ms ok']);
 });
 
 test.run();

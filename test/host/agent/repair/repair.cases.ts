@@ -2,6 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 
 import type { Server } from 'node:net';
 import * as assert from 'uvu/assert';
 import { makeClientHost, OUTSIDE, sh } from '../../../e2e/support/client-host.ts';
+import { rulesetGeneration } from '../../../../shared/packetfilter/nftables/change.ts';
 import { suite } from '../../../support/suite.ts';
 import { useVariant, type Variant } from '../../../support/variants.ts';
 import {
@@ -134,6 +135,11 @@ export function repairCases(variant: Variant): void {
     );
     weftRepair();
     const alone = rules();
+    sh('nft flush ruleset');
+    const generation = rulesetGeneration() ?? 0;
+    weftRepair();
+    // All tables of iptables in one transaction, nf_tables' own in another.
+    assert.is(rulesetGeneration(), generation + (variant === 'nft' ? 2 : 1));
     await repairAfter('nft flush ruleset');
     assert.is(comparable(rules()), comparable(alone));
     writeNftablesConf();
@@ -161,6 +167,20 @@ export function repairCases(variant: Variant): void {
     assert.equal(await missingHere(), []);
     useVariant(variant);
     writeFileSync('/etc/weft/weft.json', unmoved);
+  });
+
+  test('a namespace that has lost the address of its container: its rules do not return', () => {
+    const [lost] = containers.splice(0, 1);
+    assert.ok(lost);
+    sh(`ip -n ${lost.id} addr flush dev eth0`);
+    sh(
+      'nft flush ruleset; for tool in iptables ip6tables; do $tool -F; $tool -t nat -F; $tool -t nat -X; done',
+    );
+    const { attachments, problems, left } = weftRepair();
+    assert.equal([attachments, left], [containers.length, []]);
+    assert.match(problems.join('\n'), `container ${lost.id} on network ${lost.list.name}: namespace `);
+    assert.not.match(rules(), lost.id);
+    removeContainer(lost);
   });
 
   test('a deleted container has no rules after a repair, nor one whose DEL or ADD has begun', async () => {
