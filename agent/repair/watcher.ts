@@ -37,7 +37,7 @@ export class Watcher {
   #spentAt = 0;
   #pollAt: number;
   #fullLookAt: number;
-  #fingerprint: string;
+  #fingerprint: string | undefined;
   #pausedUntil = 0;
   /** When the last repairs were. */
   #repairs: number[] = [];
@@ -51,7 +51,6 @@ export class Watcher {
     this.#host = host;
     this.#log = log;
     this.#write = write;
-    this.#fingerprint = host.fingerprint();
     const now = host.now();
     this.#dueAt = now;
     this.#pollAt = now + POLL_MS;
@@ -95,6 +94,7 @@ export class Watcher {
     this.#urgentAt = Infinity;
     this.#dueAt = Infinity;
     this.#fullLookAt = now + FULL_LOOK_MS;
+    this.#fingerprint ??= this.#host.fingerprint();
     const { missing, left, problems, attachments, milliseconds } = this.#host.repair();
     this.counts.looks += 1;
     this.#fullLookAt = now + Math.max(FULL_LOOK_MS, FULL_LOOK_COST_FACTOR * milliseconds);
