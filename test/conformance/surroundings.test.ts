@@ -139,23 +139,23 @@ test('a configuration without an end is refused before it fills the memory', () 
   assert.is(msg, 'the configuration on stdin is larger than 4 MiB');
 });
 
-test('a configuration that trickles in for more than ten seconds is refused', () => {
-  const env = {
-    ...variables({ id: 'c1', netns: '/run/netns/none' }),
-    CNI_COMMAND: 'DEL',
-    PATH: '/usr/bin:/bin',
-  };
-  const trickle = '(for i in $(seq 10); do printf " " || exit; sleep 5; done) | "$0"';
-  const { status, stdout } = spawnSync('sh', ['-c', trickle, executable('loopback')], {
-    env,
-    encoding: 'utf8',
+for (const name of ['LC_ALL', 'LC_MESSAGES', 'LC_CTYPE', 'LANG', 'LANGUAGE']) {
+  // A language of more than eleven letters crashes V8 before any code of ours runs (docs/internals/packaging.md); the launcher passes none on.
+  test(`an unknown locale or a path in ${name} does no harm`, () => {
+    for (const value of [
+      '/etc/passwd',
+      '../../x',
+      'tr_TR.UTF-8',
+      'xx_NOWHERE.none',
+      `de_DE@${'x'.repeat(100)}`,
+    ]) {
+      const env = { [name]: value, CNI_COMMAND: 'VERSION' };
+      const { status, stdout } = spawnSync(executable('loopback'), { env, encoding: 'utf8', input: '{}' });
+      assert.is(status, 0, value.slice(0, 20));
+      assert.match(stdout, 'supportedVersions');
+    }
   });
-  assert.is(status, 1);
-  assert.match(
-    (JSON.parse(stdout) as { msg: string }).msg,
-    'timed out after 10 s waiting for the end of stdin',
-  );
-});
+}
 
 test('an answer larger than a pipe whose reader does not read ends the call after ten seconds', () => {
   const prevResult = { cniVersion: '1.0.0', unknown: 'x'.repeat(200_000) };
