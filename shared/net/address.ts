@@ -73,7 +73,10 @@ export function familyBits(family: AddressFamily): 32 | 128 {
 }
 
 /** The prefix with its host bits cleared. */
-export function networkOf({ address, prefix }: Cidr): Cidr {
+export function networkOf(cidr: Cidr): Cidr {
+  const { address, prefix } = cidr;
+  // Nearly always: rules name single addresses.
+  if (prefix === familyBits(address.family)) return cidr;
   const bits = hostBits(address.family, prefix);
   return { address: { family: address.family, value: address.value & ~bits }, prefix };
 }
