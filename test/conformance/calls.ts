@@ -21,6 +21,7 @@ interface Options {
   readonly prevResult?: object;
   readonly netns?: string;
   readonly args?: string;
+  readonly path?: string;
   /** As in ProcessCall. */
   readonly patience?: number;
 }
@@ -32,7 +33,7 @@ export function call(name: Name, command: string, options: Options = {}): Proces
   const prevResult = options.prevResult ?? (chained ? previousResult('1.1.0', NS) : undefined);
   return runPluginProcess(name, {
     command,
-    env: variables({ id, netns, args }),
+    env: { ...variables({ id, netns, args }), ...(options.path === undefined ? {} : { PATH: options.path }) },
     stdin: { cniVersion: '1.1.0', name: 'conformance', type: name, ...config, prevResult },
     ...(patience === undefined ? {} : { patience }),
   });
@@ -51,6 +52,18 @@ export function state(): string[] {
   return Object.entries({ ...hostState(), pod })
     .flatMap(([section, text]) => text.split('\n').map((line) => `${section}: ${line}`))
     .filter((line) => !/last_reserved_ip|^(links|addresses|sysctls): .*nomad/.test(line));
+}
+
+/** The host after an ADD and a DEL of the plugin. */
+export function clean(name: Name): string[] {
+  succeeds(call(name, 'ADD'));
+  succeeds(call(name, 'DEL'));
+  return withoutIds(state());
+}
+
+/** The kernel numbers a namespace when an interface refers to it. */
+export function withoutIds(lines: readonly string[]): string[] {
+  return lines.map((line) => line.replace(/ \(id: \d+\)$/, ''));
 }
 
 export function changes(before: readonly string[], after: readonly string[]): string[] {

@@ -3,7 +3,7 @@ import { PLUGINS } from '../../plugins/index.ts';
 import type { ProcessOutcome } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
 import { sample } from '../support/thorough.ts';
-import { call, changes, prepareHost, sh, state, succeeds, type Name } from './calls.ts';
+import { call, changes, clean, prepareHost, sh, state, succeeds, withoutIds, type Name } from './calls.ts';
 import { CASES } from './cases.ts';
 
 /** Paths that are not what a plugin expects: in place of the network namespace, and in place of files that it reads. */
@@ -85,18 +85,6 @@ for (const { name } of PLUGINS) {
 }
 
 test.run();
-
-/** The host after an ADD and a DEL of the plugin. */
-function clean(name: Name): string[] {
-  succeeds(call(name, 'ADD'));
-  succeeds(call(name, 'DEL'));
-  return withoutIds(state());
-}
-
-/** The kernel numbers a namespace when an interface refers to it. */
-function withoutIds(lines: readonly string[]): string[] {
-  return lines.map((line) => line.replace(/ \(id: \d+\)$/, ''));
-}
 
 /** Success, or an error about the file and not one that nothing was prepared for. */
 function isAnswer({ exitCode, stdout }: ProcessOutcome): boolean {
