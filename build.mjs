@@ -66,9 +66,9 @@ async function build() {
     const { late, inputs } = await bundle(root, work);
     say(`bundled ${inputs.length} files`);
     saveSourceMaps(work);
-    const notices = writeNotices(inputs, work);
     const release = fingerprint(root).slice(0, 32);
     const launcher = compileLauncher(root, work, release);
+    const notices = writeNotices(inputs, launcher, work);
     const parts = {
       work,
       node: base.file,
@@ -76,7 +76,7 @@ async function build() {
         ...textAssets(root),
         ...latePartAssets(late),
         ...notices,
-        ...releaseAssets(release, launcher, work),
+        ...releaseAssets(release, launcher?.file, work),
       },
     };
     const packed = await pack(parts);
@@ -87,7 +87,7 @@ async function build() {
       names,
       work,
     );
-    installLaunchers(PLUGIN_NAMES, { release, launcher }, work);
+    installLaunchers(PLUGIN_NAMES, { release, launcher: launcher?.file }, work);
     writeStamp(root);
     report(names, process.argv.includes('--no-timing') ? 0 : 11);
   } finally {
@@ -121,10 +121,11 @@ function saveSourceMaps(work) {
 
 /**
  * The third-party notices: as text beside dist/bin, and compressed for `weft licenses`.
- * @param {readonly string[]} inputs @param {string} work @returns {Record<string, string>} the asset
+ * @param {readonly string[]} inputs @param {import('./build/launcher.mjs').Launcher | undefined} launcher @param {string} work
+ * @returns {Record<string, string>} the asset
  */
-function writeNotices(inputs, work) {
-  const text = thirdPartyNotices(root, inputs, base.source);
+function writeNotices(inputs, launcher, work) {
+  const text = thirdPartyNotices(root, inputs, base.source, launcher);
   writeFileSync(resolve(root, 'dist/THIRD-PARTY-NOTICES.txt'), text);
   const file = join(work, 'third-party-notices.txt.br');
   writeFileSync(file, brotliCompressSync(text));

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -25,7 +24,7 @@
 #include <unistd.h>
 #define SOCKET "/run/weft/agent.sock"
 #define HELLO "weft-agent 1 " RELEASE "\n" /* -DRELEASE: 32 hexadecimal digits (build/launcher.mjs) */
-#define NEEDED (1u << CAP_NET_ADMIN | 1u << CAP_NET_RAW | 1u << CAP_SYS_ADMIN)
+#define NEEDED (1u << 12 | 1u << 13 | 1u << 21) /* CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN: linux/capability.h, which musl lacks */
 enum { HELLO_MS = 100, WORKING_MS = 500, QUEUE_MS = 10000, ANSWER_MS = 15000, STDIN_MS = 10000, STDOUT_MS = 10000, STDERR_MS = 1000 };
 enum { STDIN_LIMIT = 16 << 20, OUTPUT_LIMIT = 64 << 20, STRINGS_LIMIT = 1 << 20 };
 enum { FRAME_STDOUT = 1, FRAME_STDERR = 2, FRAME_EXIT = 3, FRAME_QUEUED = 5 };
@@ -161,8 +160,8 @@ static int connect_agent(void) {
 
 /* A caller that lacks a capability must not get what only the agent may do. */
 static bool is_privileged(void) {
-  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-  struct __user_cap_data_struct data[2] = {0};
+  struct { uint32_t version; int pid; } header = {.version = 0x20080522}; /* _LINUX_CAPABILITY_VERSION_3 */
+  struct { uint32_t effective, permitted, inheritable; } data[2] = {0};
   return syscall(SYS_capget, &header, data) == 0 && (data[0].effective & NEEDED) == NEEDED;
 }
 
@@ -217,7 +216,7 @@ static bool read_answer(int fd, struct buffer output[2], int *status, int64_t de
 /* A runtime that does not get the result takes ADD for failed: undo it. */
 static int report_unwritten(struct call *call, int status) {
   char text[256], *what = errno == ETIMEDOUT ? "" : "cannot write to stdout: ";
-  const char *why = errno == ETIMEDOUT ? "timed out after 10 s writing to stdout; is the runtime reading it?" : strerrorname_np(errno);
+  const char *why = errno == ETIMEDOUT ? "timed out after 10 s writing to stdout; is the runtime reading it?" : strerror(errno);
   if (status == 0 && strcmp(call->command, "ADD") == 0) {
     pid_t child = fork();
     if (child == 0 && setenv("CNI_COMMAND", "DEL", 1) == 0 && dup2(2, 1) == 1 && signal(SIGPIPE, SIG_DFL) != SIG_ERR) execute(call);

@@ -192,7 +192,10 @@ for (const out of ['/dev/full', 'a pipe without a reader']) {
       encoding: 'utf8',
     });
     assert.equal(stdout.trim().split('\n'), ['0', '0', '0'], stderr);
-    assert.match(stderr, 'bridge: cannot report the result: cannot write to stdout: E');
+    assert.match(
+      stderr,
+      /bridge: cannot report the result: cannot write to stdout: (E|Broken pipe|No space)/,
+    );
   });
 }
 

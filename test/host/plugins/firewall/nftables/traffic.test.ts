@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../../support/plugin.ts';
+import { TIME_FACTOR } from '../../../../support/suite.ts';
 import {
   ask,
   bad,
@@ -230,8 +231,11 @@ s.test('names that do not fit into a comment: ADD, CHECK, DEL and GC', () => {
   assert.is(elements().length, 0);
 });
 
-s.test('twelve containers at once on a fresh host', async () => {
-  const starts = Array.from({ length: 12 }, (_, at) =>
+/** Each has its own 10 s, also on an emulated processor, where starting twelve processes at once takes longer. */
+const AT_ONCE = TIME_FACTOR > 1 ? 3 : 12;
+
+s.test(`${AT_ONCE} containers at once on a fresh host`, async () => {
+  const starts = Array.from({ length: AT_ONCE }, (_, at) =>
     startPluginProcess('firewall', {
       command: 'ADD',
       env: variables({ id: `p${at}`, netns: s.c1.netns }),
@@ -243,7 +247,7 @@ s.test('twelve containers at once on a fresh host', async () => {
   );
   const failed = (await Promise.all(starts)).filter(({ exitCode }) => exitCode !== 0);
   assert.equal(failed, []);
-  assert.is(elements().length, 24);
+  assert.is(elements().length, 2 * AT_ONCE);
   const rules = listed('chain inet weft_firewall forward').concat(
     listed('chain inet weft_firewall admin_chains'),
   );
