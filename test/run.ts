@@ -17,7 +17,7 @@ const thorough = process.argv.includes('--thorough');
 if (thorough) process.env['WEFT_TEST_THOROUGH'] = '1';
 /** What a runtime sees must be the same with the node agent. */
 const WITH_AGENT = thorough
-  ? ['test/conformance/', 'test/e2e/', 'test/host/plugins/']
+  ? ['test/conformance/', 'test/e2e/', 'test/host/plugins/bridge/add']
   : [
       'test/conformance/answers',
       'test/conformance/delegation',
@@ -28,6 +28,8 @@ const WITH_AGENT = thorough
       'test/e2e/nomad-lists-',
       'test/host/plugins/bridge/add',
     ];
+/** They call no plugin, or count the programs that one starts. */
+const WITHOUT_AGENT = ['test/e2e/browser', 'test/e2e/no-children'];
 /** They make calls both ways themselves (support/mixed-calls.ts). */
 const MIXED = ['test/soak/', 'test/fuzz/executables.'];
 const files = globSync('test/**/*.test.ts', { cwd: root })
@@ -45,7 +47,8 @@ if (files.length === 0 || unmatched.length > 0) fatal(`no test file matches ${un
 const reports: FileReport[] = [];
 const queue = files.flatMap((file) => [
   ...(onlyWithAgent || (hasLaunchers() && isIn(MIXED, file)) ? [] : [{ file, withAgent: false }]),
-  ...(onlyWithAgent || (hasLaunchers() && isIn([...WITH_AGENT, ...MIXED], file))
+  ...(!isIn(WITHOUT_AGENT, file) &&
+  (onlyWithAgent || (hasLaunchers() && isIn([...WITH_AGENT, ...MIXED], file)))
     ? [{ file, withAgent: true }]
     : []),
 ]);

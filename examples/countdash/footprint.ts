@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { MARKS_DIRECTORY } from '../../shared/cni/call-marks.ts';
 import { EMPTY_TABLE, iptablesTables, withoutEmptyChains, xtablesRules } from './shared-rules.ts';
 import { isMountPoint, linesOf, toolIfThere } from './tool.ts';
 
@@ -52,7 +53,10 @@ export function takeFootprint(ownProcesses: string): Footprint {
     tables: iptablesTables(toolIfThere('nft', ['-s', 'list', 'ruleset'])).sort(),
     mounts: netnsFolderIsMounted() ? [NETNS_FOLDER] : [],
     files: [
-      ...new Set(FOLDERS.map(realFolder).flatMap(filesUnder)),
+      // The node agent removes the marks of calls.
+      ...[...new Set(FOLDERS.map(realFolder).flatMap(filesUnder))].filter(
+        (path) => !path.startsWith(MARKS_DIRECTORY),
+      ),
       ...(existsSync(NETNS_FOLDER) ? [`${NETNS_FOLDER}/`] : []),
     ].sort(),
     processes: processesWith(ownProcesses),

@@ -16,6 +16,8 @@ export function manyCallsBin(): string {
   return existsSync(`${agent}/bridge`) ? agent : binDir;
 }
 
+/** The folder of the launchers has no `weft`: the one that they belong to lies beside it. */
 export function executable(name: PluginName | 'weft'): string {
+  if (name === 'weft' && existsSync(`${binDir}/.weft`)) return resolve(binDir, '../bin/weft');
   return `${binDir}/${name}`;
 }

@@ -11,7 +11,10 @@ const COMMANDS: Readonly<Record<string, string>> = {
   ip6tables: 'ip6tables-save | grep -v "^#" | sed "s/\\[[0-9:]*\\]//"',
   nftables: 'nft -s list ruleset',
   sysctls: 'sysctl -a 2>/dev/null | grep -E "^net\\.(ipv4\\.(ip_forward|conf)|ipv6\\.conf)"',
-  files: 'find /run /etc/netns /var/lib/cni /var/run/cni -not -path "*/.layers*" 2>/dev/null | sort',
+  // Directories of the suite's own, and marks that the node agent removes, are no traces of a call; a lock file is.
+  files:
+    'find /run /etc/netns /var/lib/cni /var/run/cni -not -path "*/.layers*" -not -path /run/weft -not -path /run/weft/locks ' +
+    '-not -path "/run/weft/calls*" 2>/dev/null | sort',
 };
 
 export type HostState = Readonly<Record<string, string>>;

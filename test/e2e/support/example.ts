@@ -1,5 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { executable } from '../../support/executables.ts';
+import { binDir, executable } from '../../support/executables.ts';
 
 /** `weft countdash` as a user starts it, with the executables under test. */
 export interface Outcome {
@@ -10,7 +10,7 @@ export interface Outcome {
 export function countdashOnce(...options: string[]): Outcome {
   const { status, stdout, stderr } = spawnSync(
     executable('weft'),
-    ['countdash', '--once', ...options, ...binDirs()],
+    ['countdash', '--once', ...options, '--bin-dir', binDir],
     {
       encoding: 'utf8',
       timeout: 280_000,
@@ -27,7 +27,7 @@ export class RunningExample {
   readonly ended: Promise<number | null>;
 
   constructor(...options: string[]) {
-    this.child = spawn(executable('weft'), ['countdash', ...options, ...binDirs()], {
+    this.child = spawn(executable('weft'), ['countdash', ...options, '--bin-dir', binDir], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const collect = (chunk: Buffer): void => void (this.output += chunk.toString());
@@ -55,9 +55,4 @@ export class RunningExample {
     const [, url = ''] = await this.says(/The page: (\S+)/);
     return url;
   }
-}
-
-/** An executable finds the plugins beside itself; a script that stands in for it during development needs their path. */
-function binDirs(): string[] {
-  return ['--bin-dir', executable('weft').replace(/\/weft$/, '')];
 }
