@@ -138,12 +138,15 @@ function withOwnFile<T>(file: string, work: () => T): T {
   }
 }
 
-/** Removes the file while it is locked: a process that waits for it finds another file at the path then, and begins again. */
+/**
+ * Removes the file while it is locked: a process that waits for it finds another file at the path then, and begins again. If it cannot be
+ * removed, the next holder uses it again: what was done under the lock has not failed.
+ */
 function removeAndRelease(file: string, fd: number): void {
   try {
     if (isSameFile(fd, file)) unlinkSync(file);
-  } catch (thrown) {
-    if (!isErrno(thrown, 'ENOENT')) throw thrown;
+  } catch {
+    // As a file that a killed process left; GC removes it.
   } finally {
     closeSync(fd);
   }
