@@ -78,8 +78,8 @@ export function checkNetworkName(name: string): void {
 }
 
 /**
- * Throws CniError 4. Rejects what the kernel's dev_valid_name rejects, before anything is changed; and control characters, which would reach
- * the terminal of whoever lists interfaces, and break the JSON of `ip -j`.
+ * Throws CniError 4. Rejects what the kernel's dev_valid_name rejects, before anything is changed. And control characters: `ip link` prints them
+ * to the terminal as they are, and the JSON of `ip -j` would be invalid.
  */
 export function checkIfname(name: string): void {
   if (Buffer.byteLength(name) > IFNAME_BYTES) {
