@@ -1,7 +1,7 @@
 import * as z from 'zod/mini';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { TextWithNul } from './json.ts';
-import { joinProblems, sentences } from './sentences.ts';
+import { joinProblems, quote, sentences } from './sentences.ts';
 
 /**
  * A plugin's settings, or everything that is wrong with its configuration. ADD, CHECK and STATUS reject problems; DEL and GC
@@ -90,6 +90,8 @@ function parse<S extends Schema>(
   schema: S,
   folded: unknown,
 ): { readonly value: z.core.output<S> } | { readonly problems: readonly string[] } {
+  const problem = tooManyEntries(folded);
+  if (problem !== undefined) return { problems: [problem] };
   try {
     const parsed = z.safeParse(schema, folded);
     if (parsed.success) return { value: parsed.data };
@@ -97,8 +99,35 @@ function parse<S extends Schema>(
   } catch (thrown) {
     // zod passes the issues of a list on as arguments of a call; more than about 100,000 exhaust the stack.
     if (!(thrown instanceof RangeError)) throw thrown;
-    return { problems: ['the document has more than 100,000 invalid entries'] };
+    return { problems: ['the document has more than 100,000 invalid members'] };
   }
+}
+
+/** More than any real document has in its lists together; zod needs up to 10 µs for each that is invalid. */
+const MOST_ENTRIES = 100_000;
+
+/** The problem of a document whose lists are too long, naming the one that goes beyond the limit. */
+function tooManyEntries(document: unknown): string | undefined {
+  let entries = 0;
+  const walk = (value: unknown, path: readonly string[]): string | undefined => {
+    if (!Array.isArray(value)) {
+      if (!isObject(value)) return undefined;
+      for (const [key, member] of Object.entries(value)) {
+        const problem = walk(member, [...path, key]);
+        if (problem !== undefined) return problem;
+      }
+      return undefined;
+    }
+    entries += value.length;
+    if (entries > MOST_ENTRIES)
+      return `${quote(path)} has too many entries; all lists together may have at most ${MOST_ENTRIES}`;
+    for (const entry of value) {
+      const problem = walk(entry, path);
+      if (problem !== undefined) return problem;
+    }
+    return undefined;
+  };
+  return walk(document, []);
 }
 
 function validMembers(schema: Schema, value: unknown): unknown {

@@ -148,8 +148,8 @@ function unionRule(issue: z.core.$ZodIssueInvalidUnion): string {
   return [...new Set(rules)].join(' or ');
 }
 
-/** `"ipam.ranges[0][1].subnet"`; the document itself is `the configuration`. */
-function quote(path: readonly PropertyKey[]): string {
+/** `"ipam.ranges[0][1].subnet"`; the document itself is `the document`. */
+export function quote(path: readonly PropertyKey[]): string {
   if (path.length === 0) return 'the document';
   const text = path.reduce<string>((before, key) => {
     if (typeof key === 'number') return `${before}[${key}]`;

@@ -116,9 +116,9 @@ function takeNext(store: Store, request: Request): IpAddress {
     if (address === undefined) {
       // The index may be wrong; the lease files are not.
       if (store.refresh()) continue;
-      const { reclaimed, stale } = reclaim(store, request, inSet);
+      const { reclaimed, ...left } = reclaim(store, request, inSet);
       if (reclaimed > 0) continue;
-      throw exhausted(store, request, stale);
+      throw exhausted(store, request, left);
     }
     if (store.create(address, owner)) return address;
     // The file exists although the index says that the address is free.
@@ -152,21 +152,24 @@ function takeRequested(store: Store, request: Request, address: IpAddress): IpAd
   );
 }
 
+/** How many leases of containers that are gone have to stay for now. */
+type Left = Record<'stale' | 'young', number>;
+
 /** Removes leases that no running container can be using. @returns how many, and how many others are of containers that are gone */
 function reclaim(
   store: Store,
   { network, warn }: Request,
   concerns: (address: IpAddress) => boolean,
-): { reclaimed: number; stale: number } {
-  const { reclaimable, stale } = judge(network, leasesFor(store, concerns));
+): Left & { reclaimed: number } {
+  const { reclaimable, stale, young } = judge(network, leasesFor(store, concerns));
   for (const { found, why } of reclaimable) {
     warn(`reclaimed ${found.path}: ${why}`);
     store.remove(found);
   }
-  return { reclaimed: reclaimable.length, stale: stale.length };
+  return { reclaimed: reclaimable.length, stale: stale.length, young: young.length };
 }
 
-function exhausted(store: Store, { sets, at }: Request, stale: number): CniError {
+function exhausted(store: Store, { sets, at }: Request, { stale, young }: Left): CniError {
   const set = sets[at] ?? [];
   const problem = `no IP addresses available in range set: ${describeSet(set)}`;
   if (!hasUsableAddress(sets, set)) {
@@ -174,13 +177,21 @@ function exhausted(store: Store, { sets, at }: Request, stale: number): CniError
     return failure(at, problem, `${only}; widen rangeStart and rangeEnd`);
   }
   const leases = leasesFor(store, (address) => rangeOf(set, address) !== undefined).length;
+  const whose = [
+    ...(stale > 0 ? [`${counted(stale)} of them to containers that no longer exist`] : []),
+    ...(young > 0 ? [`${counted(young)} of them to containers whose ADD failed or is still running`] : []),
+  ];
+  const remedies = [
+    ...(stale > 0 ? ['run "weft gc"'] : []),
+    ...(young > 0 ? ['retry in a minute, when ADD frees those of failed ones'] : []),
+    'widen the range',
+  ];
   return failure(
     at,
     problem,
-    stale === 0
+    whose.length === 0
       ? `${counted(leases)} leased, all to containers that may be running; widen the range`
-      : `${counted(leases)} leased, ${counted(stale)} of them to containers that no longer exist; ` +
-          'run "weft gc", or widen the range',
+      : `${counted(leases)} leased, ${whose.join(', ')}; ${remedies.join(', or ')}`,
   );
 }
 

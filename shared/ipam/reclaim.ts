@@ -14,6 +14,8 @@ export interface Judged {
   readonly reclaimable: readonly Reclaimable[];
   /** Leases of containers that no longer exist, which DEL or GC will release: the runtime still has a cached result of them. */
   readonly stale: readonly FoundLease[];
+  /** Leases less than a minute old of containers that nothing else knows: their ADD failed or is still running. */
+  readonly young: readonly FoundLease[];
 }
 
 /**
@@ -30,22 +32,24 @@ export function judge(network: string, leases: readonly FoundLease[]): Judged {
   const began = bootBegan();
   const reclaimable: Reclaimable[] = [];
   const stale: FoundLease[] = [];
+  const young: FoundLease[] = [];
   for (const found of leases.filter(({ isFile }) => isFile)) {
     if (found.lease.kind === 'invalid') {
       reclaimable.push({ found, why: 'its text is no lease, so no DEL could release it' });
     } else if ('containerId' in found.lease) {
       const why = whyGone(known, network, found, began);
       if (why === 'stale') stale.push(found);
+      else if (why === 'young') young.push(found);
       else if (why !== undefined) reclaimable.push({ found, why });
     }
   }
-  return { reclaimable, stale };
+  return { reclaimable, stale, young };
 }
 
 /** An ADD that is still running may have written its lease before it created anything else. */
 const YOUNG_MS = 60_000;
 
-/** @returns undefined if its container may be running, `stale` if the runtime is to release it */
+/** @returns undefined if its container may be running, `stale` or `young` as in {@link Judged} */
 function whyGone(
   known: KnownAttachments,
   network: string,
@@ -61,8 +65,9 @@ function whyGone(
   }
   const ifname = lease.kind === 'exact' ? lease.ifname : undefined;
   const attachment = { network, containerId: lease.containerId, ifname, address: text };
-  if (writtenMs > Date.now() - YOUNG_MS || known.mayBeAlive(attachment)) return undefined;
+  if (known.mayBeAlive(attachment)) return undefined;
   if (known.cachedResults(lease.containerId).length > 0) return 'stale';
+  if (writtenMs > Date.now() - YOUNG_MS) return 'young';
   return `container ${lease.containerId} no longer exists: no network namespace has the address, and no cached result names it`;
 }
 

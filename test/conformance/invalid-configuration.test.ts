@@ -78,6 +78,34 @@ for (const { name } of PLUGINS) {
   });
 }
 
+for (const name of ['bridge', 'host-local'] as const) {
+  test(`${name}: a million invalid addresses requested: ADD answers with a screenful, and DEL removes what ADD made`, () => {
+    succeeds(call(name, 'ADD'));
+    succeeds(call(name, 'DEL'));
+    const before = state();
+    const began = Date.now();
+    for (const [member, value] of [
+      ['runtimeConfig', { ips: Array(1_000_000).fill('x') }],
+      ['args', { cni: { ips: Array(1_000_000).fill(5) } }],
+    ] as const) {
+      const config = { ...CASES[name].config, [member]: value };
+      const { code, msg } = errorOf(call(name, 'ADD', { config }), member);
+      assert.is(code, 7, msg);
+      assert.match(msg, 'ips" has too many entries');
+      assert.ok(msg.length < 2_000, msg);
+      succeeds(call(name, 'ADD'), member);
+      succeeds(call(name, 'DEL', { config }), member);
+    }
+    const args = `IP=${'x,'.repeat(50_000)}`;
+    const { code, msg } = errorOf(call(name, 'ADD', { args }), 'CNI_ARGS');
+    assert.is(code, 4, msg);
+    assert.ok(msg.length < 2_000, msg);
+    // A description of each invalid entry took 5 to 9 s a call.
+    assert.ok(Date.now() - began < 20_000);
+    assert.equal(changes(before, state()), []);
+  });
+}
+
 test.run();
 
 /** Breaks what ADD made, so that CHECK must fail. */

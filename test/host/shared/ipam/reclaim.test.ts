@@ -127,7 +127,11 @@ test('a lease younger than a minute stays: its ADD may still be running', () => 
   const dataDir = newDataDir();
   for (const id of ['a', 'b']) ipamAdd(callOn(dataDir, { id, ipam }));
   const error = thrown(() => ipamAdd(callOn(dataDir, { id: 'c', ipam })));
-  assert.is(error.details, '2 leased, all to containers that may be running; widen the range');
+  assert.is(
+    error.details,
+    '2 leased, 2 of them to containers whose ADD failed or is still running; ' +
+      'retry in a minute, when ADD frees those of failed ones, or widen the range',
+  );
   assert.equal(Object.keys(leasesIn(`${dataDir}/net`)), ['10.1.2.2', '10.1.2.3']);
 });
 

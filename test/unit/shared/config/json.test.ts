@@ -38,10 +38,25 @@ test('an error names the first problems and counts the others', () => {
   const long = thrown(() => decodeConfig(schema, { list: Array.from({ length: 90_000 }, () => 5) }, 'thing'));
   assert.match(long.message, 'and at least 988 more');
   assert.ok(long.message.length < 2000);
-  const huge = thrown(() =>
-    decodeConfig(schema, { list: Array.from({ length: 400_000 }, () => 5) }, 'thing'),
-  );
-  assert.is(huge.message, 'invalid thing: the document has more than 100,000 invalid entries');
+  const entry = z.object({ a: z.string(), b: z.string() });
+  const entries = Array.from({ length: 90_000 }, () => ({}));
+  const huge = thrown(() => decodeConfig(z.object({ list: z.array(entry) }), { list: entries }, 'thing'));
+  assert.is(huge.message, 'invalid thing: the document has more than 100,000 invalid members');
+});
+
+test('lists of more than 100,000 entries together are rejected without a look at the entries; the other members stay', () => {
+  const schema = z.object({
+    name: z.string(),
+    inner: z.object({ lists: z.optional(z.array(z.array(z.string()))), size: z.optional(z.int()) }),
+  });
+  const many = Array.from({ length: 40_000 }, () => 'x');
+  const document = { name: 'n', inner: { lists: [many, many, many], size: 5 } };
+  const said = '"inner.lists" has too many entries; all lists together may have at most 100000';
+  assert.is(thrown(() => decodeConfig(schema, document, 'thing')).message, `invalid thing: ${said}`);
+  assert.equal(decodeSettings(schema, document), {
+    problems: [said],
+    partial: { name: 'n', inner: { size: 5 } },
+  });
 });
 
 test('a NUL character is an invalid string, at any depth', () => {
