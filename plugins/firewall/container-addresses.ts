@@ -11,6 +11,7 @@ import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { masqueradeChain } from '../../shared/packetfilter/names.ts';
 import { driversWithRules } from '../../shared/packetfilter/select.ts';
 import type { Collection } from './backend.ts';
+import { notedAddresses } from './noted-addresses.ts';
 import { FAMILIES, withoutPrefixLength } from './plan.ts';
 
 /*
@@ -32,7 +33,7 @@ type Call = Pick<Invocation<unknown>, 'network' | 'containerId' | 'netns' | 'ifn
  * The addresses of a container that is deleted. DEL runs a list backwards, so bridge and its IPAM still have theirs. The sources, until
  * one of them has an address that no other container has (prevResult may be of an earlier ADD, or another container's):
  *
- * 1. prevResult;
+ * 1. prevResult, and what ADD noted;
  * 2. the interface in the container's namespace, and the leases of this interface;
  * 3. the result that the runtime cached;
  * 4. the container's masquerading, whose rules carry its name.
@@ -41,14 +42,14 @@ export function addressesOf(call: Call): ContainerAddresses {
   const attachments = new KnownAttachments({ network: call.network, containerId: call.containerId });
   const inNamespace = once(() => addressesInNamespace(call));
   const sources = [
-    () => call.prevResult?.ips.map(({ address }) => address) ?? [],
+    () => [...addressesOfResult(call), ...notedAddresses(call)],
     () => [...inNamespace(), ...leased(call, attachments)],
     () => cachedAddresses(call, attachments),
     () => masqueraded(call),
   ];
   const known: string[] = [];
   for (const source of sources) {
-    const found = source().map(withoutPrefixLength);
+    const found = [...new Set(source().map(withoutPrefixLength))];
     known.push(...found);
     const own = found.filter((address) => !isOfAnother(address, call, inNamespace, attachments));
     if (own.length > 0) return { known, own };
@@ -57,19 +58,23 @@ export function addressesOf(call: Call): ContainerAddresses {
 }
 
 /**
- * The addresses that an earlier ADD of this attachment got and the present one did not: after a lost lease, for example.
- * Reads the result that the runtime cached, if there is one.
+ * The addresses that an earlier ADD of this attachment got and the present one did not: after a lost lease, for example. Known from what that
+ * ADD noted and from the result that the runtime cached.
  */
 export function earlierAddresses(call: Call): ContainerAddresses {
-  // The usual ADD is the first one: one system call, whatever the number of containers.
-  if (!existsSync(`${RESULTS_DIR}/${call.network}-${call.containerId}-${call.ifname}`))
-    return { known: [], own: [] };
   const attachments = new KnownAttachments({ network: call.network, containerId: call.containerId });
-  const present = new Set(call.prevResult?.ips.map(({ address }) => withoutPrefixLength(address)));
-  const known = cachedAddresses(call, attachments)
+  // The usual ADD is the first one: one system call, whatever the number of containers.
+  const isCached = existsSync(`${RESULTS_DIR}/${call.network}-${call.containerId}-${call.ifname}`);
+  const present = addressesOfResult(call);
+  const known = [...notedAddresses(call), ...(isCached ? cachedAddresses(call, attachments) : [])]
     .map(withoutPrefixLength)
-    .filter((address) => !present.has(address));
+    .filter((address) => !present.includes(address));
   return { known, own: known.filter((address) => !isOfAnother(address, call, () => [], attachments)) };
+}
+
+/** Those of prevResult, without prefix length. */
+export function addressesOfResult({ prevResult }: Pick<Call, 'prevResult'>): string[] {
+  return prevResult?.ips.map(({ address }) => withoutPrefixLength(address)) ?? [];
 }
 
 /**
@@ -79,7 +84,7 @@ export function earlierAddresses(call: Call): ContainerAddresses {
  * - without a lease, in no network namespace of this host, and reached directly through the same link as an address that
  *   this network leases or leased last. (IPAM's GC runs before this plugin's and removes stale leases.)
  *
- * Networks whose addresses host-local does not manage leave no such trace: their rules are removed by DEL only.
+ * Networks whose addresses host-local does not manage leave no such trace: their rules are removed by DEL, or by GC from what ADD noted.
  */
 export function staleAddresses(
   { network, valid }: Pick<Collection, 'network' | 'valid'>,
@@ -191,7 +196,8 @@ function identityOf(path: string): string | undefined {
   }
 }
 
-function isValid(
+/** An attachment without interface name counts for every one of its container. */
+export function isValid(
   { containerId, ifname }: { readonly containerId: string; readonly ifname: string | undefined },
   valid: Collection['valid'],
 ): boolean {

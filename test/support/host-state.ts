@@ -13,7 +13,7 @@ const COMMANDS: Readonly<Record<string, string>> = {
   sysctls: 'sysctl -a 2>/dev/null | grep -E "^net\\.(ipv4\\.(ip_forward|conf)|ipv6\\.conf)"',
   // Directories of the suite's own, and marks that the node agent removes, are no traces of a call; a lock file is.
   files:
-    'find /run /etc/netns /var/lib/cni /var/run/cni -not -path "*/.layers*" -not -path /run/weft -not -path /run/weft/locks ' +
+    'find /run /etc/netns /var/lib/cni /var/run/cni -not -path "*/.layers*" -not -path /run/weft -not -path /run/weft/locks -not -path /run/weft/firewall ' +
     '-not -path "/run/weft/calls*" 2>/dev/null | sort',
 };
 

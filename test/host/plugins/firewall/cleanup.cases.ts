@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { startPluginProcess, variables } from '../../../support/plugin.ts';
 import { masqueradeChange } from '../../../../plugins/bridge/iptables/masquerade.ts';
@@ -253,30 +253,46 @@ export function cleanupCases(variant: Variant): void {
     rmSync('/var/run/cni', { recursive: true });
   });
 
-  s.test('GC removes rules of containers that are not valid, and of addresses without a lease', () => {
-    const gone = makeContainer('gone', 70);
-    const other = makeContainer('other', 71, 'br1', 99);
-    for (const container of [s.c1, s.c2, gone, s.far]) add(container);
-    add(other, { name: 'net2' });
-    removeContainer(gone);
-    removeContainer(other);
-    const gc = (valid: object[]): void =>
-      void good('firewall', 'GC', s.c1, {
+  // far and other are on a network without leases; other is of another network.
+  for (const [suite, keptIpv4, keptIpv6] of [
+    ['this suite', ['10.88.0.12/32', '10.99.0.71/32'], ['fd00:88::12/128', 'fd00:99::71/128']],
+    [
+      'the reference',
+      ['10.88.0.12/32', '10.99.0.13/32', '10.99.0.71/32'],
+      ['fd00:88::11/128', 'fd00:88::12/128', 'fd00:99::13/128', 'fd00:99::71/128'],
+    ],
+  ] as const)
+    s.test(`GC removes rules that ${suite} made for containers that are not valid`, () => {
+      const gone = makeContainer('gone', 70);
+      const other = makeContainer('other', 71, 'br1', 99);
+      for (const container of [s.c1, s.c2, gone, s.far]) add(container);
+      add(other, { name: 'net2' });
+      removeContainer(gone);
+      removeContainer(other);
+      // Only leases and routes tell whose the reference's rules are.
+      if (suite === 'the reference') rmSync('/run/weft/firewall', { recursive: true });
+      lease('net1', '10.88.0.11', 'c1\r\neth0');
+      lease('net1', '10.88.0.12', 'c2\r\neth0');
+      lease('net1', 'fd00:88::12', 'c2\r\neth0');
+      good('firewall', 'GC', s.c1, {
         ...config(undefined),
-        'cni.dev/valid-attachments': valid,
+        'cni.dev/valid-attachments': [{ containerID: 'c2', ifname: 'eth0' }],
       });
-    // c1 is leased but not valid; gone is leased no more; far and other are of a network without a trace.
-    lease('net1', '10.88.0.11', 'c1\r\neth0');
-    lease('net1', '10.88.0.12', 'c2\r\neth0');
-    lease('net1', 'fd00:88::12', 'c2\r\neth0');
-    gc([{ containerID: 'c2', ifname: 'eth0' }]);
-    assert.equal(accepts(), [...own('10.88.0.12/32'), ...own('10.99.0.13/32'), ...own('10.99.0.71/32')]);
-    assert.equal(accepts('ipv6'), [
-      ...own('fd00:88::11/128'),
-      ...own('fd00:88::12/128'),
-      ...own('fd00:99::13/128'),
-      ...own('fd00:99::71/128'),
-    ]);
+      assert.equal(accepts(), keptIpv4.flatMap(own));
+      assert.equal(accepts('ipv6'), keptIpv6.flatMap(own));
+    });
+
+  s.test('a DEL with nothing but what ADD noted, while another container has one of its addresses', () => {
+    const gone = makeContainer('gone', 70);
+    add(gone);
+    add(s.c2);
+    removeContainer(gone);
+    // The next owner of the IPv4 address.
+    lease('net1', '10.88.0.70', 'c2\r\neth0');
+    good('firewall', 'DEL', { ...gone, netns: '' }, config(undefined));
+    assert.equal(accepts(), [...own('10.88.0.70/32'), ...own('10.88.0.12/32')]);
+    assert.equal(accepts('ipv6'), own('fd00:88::12/128'));
+    assert.is(readdirSync('/run/weft/firewall').length, 1, 'the note of c2');
   });
 
   s.test('twelve containers at once on a fresh host', async () => {

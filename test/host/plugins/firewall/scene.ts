@@ -73,7 +73,8 @@ export function scene(
       policy('ACCEPT');
       clear('filter', 'nat');
     }
-    for (const folder of ['/var/lib/cni', '/etc/weft']) rmSync(folder, { recursive: true, force: true });
+    for (const folder of ['/var/lib/cni', '/etc/weft', '/run/weft/firewall'])
+      rmSync(folder, { recursive: true, force: true });
     if (!onNftables) commits();
   });
   return {

@@ -1,0 +1,59 @@
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { nameOf } from '../../shared/cni/call-marks.ts';
+import { sha512 } from '../../shared/cni/sha512.ts';
+import { attempt, readRegularFile } from '../../shared/kernel/files.ts';
+
+/**
+ * The addresses that a container's rules are about, kept for its DEL. When a runtime gives up on an ADD and calls DEL while the ADD still runs,
+ * no lease, result or interface may have the address any more, and rules of iptables name nothing else.
+ *
+ *     /run/weft/firewall/<hash>    "<network> <container id> <interface name> <address> ..."
+ *
+ * Rules do not survive a reboot, nor do these files. Where one cannot be written or read, DEL has its other sources.
+ */
+const DIRECTORY = '/run/weft/firewall';
+
+export interface Attachment {
+  readonly network: string;
+  readonly containerId: string;
+  readonly ifname: string;
+}
+
+/** Replaces what is noted for the attachment. @param addresses without prefix length; none removes the file */
+export function noteAddresses(attachment: Attachment, addresses: readonly string[]): void {
+  attempt(() => {
+    const file = fileOf(attachment);
+    if (addresses.length === 0) {
+      rmSync(file, { force: true });
+      return;
+    }
+    const { network, containerId, ifname } = attachment;
+    mkdirSync(DIRECTORY, { recursive: true, mode: 0o700 });
+    writeFileSync(file, [network, containerId, ifname, ...addresses].join(' '), { mode: 0o600 });
+  });
+}
+
+/** Without prefix length. */
+export function notedAddresses(attachment: Attachment): string[] {
+  return read(fileOf(attachment))?.addresses ?? [];
+}
+
+/** The attachments of a network for which addresses are noted. */
+export function notedAttachments(network: string): Attachment[] {
+  const names = attempt(() => readdirSync(DIRECTORY)) ?? [];
+  return names.flatMap((name) => {
+    const noted = read(`${DIRECTORY}/${name}`);
+    return noted?.attachment.network === network ? [noted.attachment] : [];
+  });
+}
+
+function read(file: string): { attachment: Attachment; addresses: string[] } | undefined {
+  const text = attempt(() => readRegularFile(file, { followLinks: false }));
+  if (text === undefined) return undefined;
+  const [network = '', containerId = '', ifname = '', ...addresses] = text.split(' ');
+  return { attachment: { network, containerId, ifname }, addresses };
+}
+
+function fileOf(attachment: Attachment): string {
+  return `${DIRECTORY}/${sha512(nameOf(attachment)).toString('hex').slice(0, 40)}`;
+}
