@@ -29,7 +29,7 @@ const LONGEST_MS = 15_000;
  * all, and a DEL afterwards leaves nothing.
  */
 export function addAndDelAtOnce(backend: Backend): void {
-  const test = suite(`ADD and DEL at once on ${backend}`, { limit: 240 });
+  const test = suite(`ADD and DEL at once on ${backend}`, { limit: THOROUGH ? 900 : 240 });
   const seed = Date.now() % 1_000_000_007;
   const random = new Random(seed);
   let host: Host;
