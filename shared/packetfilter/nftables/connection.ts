@@ -5,7 +5,7 @@ import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../kernel/netlink/socket.ts';
 import { Flag, Message, request, SUBSYSTEM } from './messages.ts';
 import type { NftFamily } from './model.ts';
-import { attributeOf, be32, encodeTree, type AttributeNode } from './nlattr.ts';
+import { attributeOf, encodeTree, type AttributeNode } from './nlattr.ts';
 
 /**
  * Belongs to the network namespace that it was opened in. Close it: at the end of a process, the kernel waits for the RCU grace period of
@@ -147,7 +147,7 @@ function lastAcknowledged(requests: readonly NetlinkRequest[]): NetlinkRequest[]
 
 /** Begin or end of a batch; res_id (be16) is the subsystem. */
 function edge(type: number, generation?: number): NetlinkRequest {
-  const nodes = generation === undefined ? [] : [[BATCH_GENERATION, be32(generation)] as const];
+  const nodes = generation === undefined ? [] : [[BATCH_GENERATION, generation] as const];
   const body = encodeTree(nodes, Buffer.of(0, 0, 0, SUBSYSTEM));
   return {
     what: type === BATCH_BEGIN ? 'nf_tables transaction' : 'nf_tables commit',

@@ -2,7 +2,7 @@
  * nf_tables' expressions: the small instructions that a rule is made of (linux/netfilter/nf_tables.h). Each function gives
  * one NFTA_LIST_ELEM. Registers 1 to 4 hold 16 bytes each; 8 to 23 are the same space in words of 4 bytes.
  */
-import { be32, be64, type AttributeNode } from './nlattr.ts';
+import type { AttributeNode } from './nlattr.ts';
 
 /**
  * ```
@@ -71,8 +71,8 @@ export const PayloadBase = { link: 0, network: 1, transport: 2 } as const;
  */
 export function metaLoad(key: number, register: number = REGISTER_1): Expression {
   return expression('meta', [
-    [META.key, be32(key)],
-    [META.dreg, be32(register)],
+    [META.key, key],
+    [META.dreg, register],
   ]);
 }
 
@@ -84,8 +84,8 @@ export function metaLoad(key: number, register: number = REGISTER_1): Expression
  */
 export function metaStore(key: number, register: number = REGISTER_1): Expression {
   return expression('meta', [
-    [META.key, be32(key)],
-    [META.sreg, be32(register)],
+    [META.key, key],
+    [META.sreg, register],
   ]);
 }
 
@@ -101,10 +101,10 @@ export function payloadLoad(
   register: number = REGISTER_1,
 ): Expression {
   return expression('payload', [
-    [PAYLOAD.dreg, be32(register)],
-    [PAYLOAD.base, be32(base)],
-    [PAYLOAD.offset, be32(offset)],
-    [PAYLOAD.len, be32(length)],
+    [PAYLOAD.dreg, register],
+    [PAYLOAD.base, base],
+    [PAYLOAD.offset, offset],
+    [PAYLOAD.len, length],
   ]);
 }
 
@@ -119,8 +119,8 @@ export function compare(
   register: number = REGISTER_1,
 ): Expression {
   return expression('cmp', [
-    [CMP.sreg, be32(register)],
-    [CMP.op, be32(op)],
+    [CMP.sreg, register],
+    [CMP.op, op],
     [CMP.data, [[DATA.value, value]]],
   ]);
 }
@@ -133,8 +133,8 @@ export function compare(
  */
 export function range(from: Uint8Array, to: Uint8Array, op: number = CompareOp.eq): Expression {
   return expression('range', [
-    [RANGE.sreg, be32(REGISTER_1)],
-    [RANGE.op, be32(op)],
+    [RANGE.sreg, REGISTER_1],
+    [RANGE.op, op],
     [RANGE.fromData, [[DATA.value, from]]],
     [RANGE.toData, [[DATA.value, to]]],
   ]);
@@ -148,9 +148,9 @@ export function range(from: Uint8Array, to: Uint8Array, op: number = CompareOp.e
  */
 export function bitwise(mask: Uint8Array, xor: Uint8Array = new Uint8Array(mask.length)): Expression {
   return expression('bitwise', [
-    [BITWISE.sreg, be32(REGISTER_1)],
-    [BITWISE.dreg, be32(REGISTER_1)],
-    [BITWISE.len, be32(mask.length)],
+    [BITWISE.sreg, REGISTER_1],
+    [BITWISE.dreg, REGISTER_1],
+    [BITWISE.len, mask.length],
     [BITWISE.mask, [[DATA.value, mask]]],
     [BITWISE.xor, [[DATA.value, xor]]],
   ]);
@@ -164,11 +164,11 @@ export function bitwise(mask: Uint8Array, xor: Uint8Array = new Uint8Array(mask.
  */
 export function hostToNetwork(length: number): Expression {
   return expression('byteorder', [
-    [BYTEORDER.sreg, be32(REGISTER_1)],
-    [BYTEORDER.dreg, be32(REGISTER_1)],
-    [BYTEORDER.op, be32(BYTEORDER_HTON)],
-    [BYTEORDER.len, be32(length)],
-    [BYTEORDER.size, be32(length)],
+    [BYTEORDER.sreg, REGISTER_1],
+    [BYTEORDER.dreg, REGISTER_1],
+    [BYTEORDER.op, BYTEORDER_HTON],
+    [BYTEORDER.len, length],
+    [BYTEORDER.size, length],
   ]);
 }
 
@@ -179,7 +179,7 @@ export function hostToNetwork(length: number): Expression {
  */
 export function immediate(value: Uint8Array, register: number): Expression {
   return expression('immediate', [
-    [IMMEDIATE.dreg, be32(register)],
+    [IMMEDIATE.dreg, register],
     [IMMEDIATE.data, [[DATA.value, value]]],
   ]);
 }
@@ -194,7 +194,7 @@ export const VerdictCode = { drop: 0, accept: 1, jump: -3, goto: -4, return: -5 
  */
 export function verdict(code: number, chain?: string): Expression {
   return expression('immediate', [
-    [IMMEDIATE.dreg, be32(REGISTER_VERDICT)],
+    [IMMEDIATE.dreg, REGISTER_VERDICT],
     [IMMEDIATE.data, [verdictData(code, chain)]],
   ]);
 }
@@ -205,7 +205,7 @@ export function verdict(code: number, chain?: string): Expression {
  * ```
  */
 export function verdictData(code: number, chain?: string): AttributeNode {
-  const codeNode = [VERDICT.code, be32(code)] as const;
+  const codeNode = [VERDICT.code, code] as const;
   return [DATA.verdict, chain === undefined ? [codeNode] : [codeNode, [VERDICT.chain, chain]]];
 }
 
@@ -217,8 +217,8 @@ export function verdictData(code: number, chain?: string): AttributeNode {
  */
 export function counter(): Expression {
   return expression('counter', [
-    [COUNTER.bytes, be64(0n)],
-    [COUNTER.packets, be64(0n)],
+    [COUNTER.bytes, 0n],
+    [COUNTER.packets, 0n],
   ]);
 }
 
@@ -229,8 +229,8 @@ export function counter(): Expression {
  */
 export function conntrackLoad(key: 'state' | 'status'): Expression {
   return expression('ct', [
-    [CT.dreg, be32(REGISTER_1)],
-    [CT.key, be32(ConntrackKey[key])],
+    [CT.dreg, REGISTER_1],
+    [CT.key, ConntrackKey[key]],
   ]);
 }
 
@@ -242,9 +242,9 @@ export function conntrackLoad(key: 'state' | 'status'): Expression {
  */
 export function fibDestinationType(): Expression {
   return expression('fib', [
-    [FIB.dreg, be32(REGISTER_1)],
-    [FIB.result, be32(FIB_RESULT_ADDRTYPE)],
-    [FIB.flags, be32(FIB_F_DADDR)],
+    [FIB.dreg, REGISTER_1],
+    [FIB.result, FIB_RESULT_ADDRTYPE],
+    [FIB.flags, FIB_F_DADDR],
   ]);
 }
 
@@ -256,9 +256,9 @@ export function fibDestinationType(): Expression {
 export function lookup(set: string, options: { destination?: number; not?: boolean } = {}): Expression {
   return expression('lookup', [
     [LOOKUP.set, set],
-    [LOOKUP.sreg, be32(REGISTER_1)],
-    ...(options.destination === undefined ? [] : [[LOOKUP.dreg, be32(options.destination)] as const]),
-    ...(options.not === true ? [[LOOKUP.flags, be32(LOOKUP_F_INV)] as const] : []),
+    [LOOKUP.sreg, REGISTER_1],
+    ...(options.destination === undefined ? [] : [[LOOKUP.dreg, options.destination] as const]),
+    ...(options.not === true ? [[LOOKUP.flags, LOOKUP_F_INV] as const] : []),
   ]);
 }
 
@@ -275,17 +275,17 @@ export function destinationNat(
 ): Expression {
   const { address, port } = registers;
   return expression('nat', [
-    [NAT.type, be32(NAT_DNAT)],
-    [NAT.family, be32(family)],
-    [NAT.regAddrMin, be32(address)],
-    [NAT.regAddrMax, be32(address)],
+    [NAT.type, NAT_DNAT],
+    [NAT.family, family],
+    [NAT.regAddrMin, address],
+    [NAT.regAddrMax, address],
     ...(port === undefined
       ? []
       : ([
-          [NAT.regProtoMin, be32(port[0])],
-          [NAT.regProtoMax, be32(port[1])],
+          [NAT.regProtoMin, port[0]],
+          [NAT.regProtoMax, port[1]],
         ] as const)),
-    [NAT.flags, be32(port === undefined ? RANGE_ADDRESS : RANGE_ADDRESS | RANGE_PORT)],
+    [NAT.flags, port === undefined ? RANGE_ADDRESS : RANGE_ADDRESS | RANGE_PORT],
   ]);
 }
 
@@ -296,9 +296,9 @@ export function destinationNat(
  */
 export function redirect(portRegister: number): Expression {
   return expression('redir', [
-    [REDIR.regProtoMin, be32(portRegister)],
-    [REDIR.regProtoMax, be32(portRegister)],
-    [REDIR.flags, be32(RANGE_PORT)],
+    [REDIR.regProtoMin, portRegister],
+    [REDIR.regProtoMax, portRegister],
+    [REDIR.flags, RANGE_PORT],
   ]);
 }
 
@@ -315,9 +315,9 @@ export function reject(how: 'tcp reset' | 'icmpx port-unreachable'): Expression 
   return expression(
     'reject',
     how === 'tcp reset'
-      ? [[REJECT.type, be32(RejectType.tcpReset)]]
+      ? [[REJECT.type, RejectType.tcpReset]]
       : [
-          [REJECT.type, be32(RejectType.icmpx)],
+          [REJECT.type, RejectType.icmpx],
           [REJECT.icmpCode, Uint8Array.of(ICMPX_PORT_UNREACHABLE)],
         ],
   );
@@ -360,11 +360,10 @@ function expression(name: string, data: readonly AttributeNode[]): Expression {
 }
 
 function xtables(name: string, revision: number, info: Uint8Array): readonly AttributeNode[] {
-  const padded = new Uint8Array((info.length + 7) & ~7);
-  padded.set(info);
+  const padding = new Uint8Array(-info.length & 7);
   return [
     [XTABLES.name, name],
-    [XTABLES.rev, be32(revision)],
-    [XTABLES.info, padded],
+    [XTABLES.rev, revision],
+    [XTABLES.info, padding.length === 0 ? info : Buffer.concat([info, padding])],
   ];
 }

@@ -19,7 +19,7 @@ import type {
   NftType,
   NftVerdict,
 } from './model.ts';
-import { type AttributeNode, be32, be64, encodeTree } from './nlattr.ts';
+import { type AttributeNode, encodeTree } from './nlattr.ts';
 
 /**
  * nf_tables' messages as netlink requests. Each begins with struct nfgenmsg (linux/netfilter/nfnetlink.h):
@@ -86,7 +86,7 @@ export function addTable(table: NftTable): NetlinkRequest {
 export function addOwnedTable(table: NftTable): NetlinkRequest {
   return request(`add table ${tableText(table)}`, Message.newTable, Flag.create | Flag.excl, table.family, [
     [1, table.name],
-    [2, be32(2)],
+    [2, 2],
   ]);
 }
 
@@ -122,8 +122,9 @@ export function flushChain(chain: NftChain): NetlinkRequest {
   ]);
 }
 
-export interface RuleBody {
-  readonly expressions: readonly Expression[];
+/** Expressions as data, or as the kernel listed them. */
+export interface RuleBody<Expressions = readonly Expression[] | Uint8Array> {
+  readonly expressions: Expressions;
   /** NFTA_RULE_USERDATA */
   readonly comment?: string | undefined;
   /** NFTA_RULE_COMPAT: needed where an xtables match or target checks the rule's protocol. */
@@ -155,12 +156,12 @@ export function addRule(
             [
               5,
               [
-                [1, be32(compat.protocol)],
-                [2, be32(compat.flags)],
+                [1, compat.protocol],
+                [2, compat.flags],
               ],
             ] as const,
           ]),
-      ...(typeof where === 'object' ? [[6, be64(where.before)] as const] : []),
+      ...(typeof where === 'object' ? [[6, where.before] as const] : []),
       ...(comment === undefined ? [] : [[7, encodeComment(comment)] as const]),
     ],
   );
@@ -176,7 +177,7 @@ export function deleteRule(chain: NftChain, handle: bigint): NetlinkRequest {
     [
       [1, chain.table.name],
       [2, chain.name],
-      [3, be64(handle)],
+      [3, handle],
     ],
   );
 }
@@ -197,11 +198,11 @@ function hookNodes({ type, hook, priority, policy }: NftHook): AttributeNode[] {
     [
       4,
       [
-        [1, be32(HOOKS[hook])],
-        [2, be32(priority)],
+        [1, HOOKS[hook]],
+        [2, priority],
       ],
     ],
-    [5, be32(policy === 'drop' ? 0 : 1)],
+    [5, policy === 'drop' ? 0 : 1],
     [7, type],
   ];
 }
@@ -218,11 +219,11 @@ export function addSet(set: NftSet, id: number): NetlinkRequest {
   return request(`add set ${setText(set)}`, Message.newSet, Flag.create, set.table.family, [
     [1, set.table.name],
     [2, set.name],
-    [3, be32(flags)],
-    [4, be32(typeNumber(set.key))],
-    [5, be32(keyLength(set.key))],
+    [3, flags],
+    [4, typeNumber(set.key)],
+    [5, keyLength(set.key)],
     ...dataNodes(set.data),
-    [10, be32(id)],
+    [10, id],
     [13, setUserdata(set)],
   ]);
 }
@@ -273,12 +274,12 @@ function dataNodes(data: NftSet['data']): AttributeNode[] {
   if (data === undefined) return [];
   if (data === 'verdict')
     return [
-      [6, be32(DATA_VERDICT)],
-      [7, be32(0)],
+      [6, DATA_VERDICT],
+      [7, 0],
     ];
   return [
-    [6, be32(typeNumber(data))],
-    [7, be32(keyLength(data))],
+    [6, typeNumber(data)],
+    [7, keyLength(data)],
   ];
 }
 
@@ -331,7 +332,7 @@ function elementNodes(element: NftElement): AttributeNode[] {
           1,
           [
             [1, [[1, after]]],
-            [3, be32(ELEMENT_INTERVAL_END)],
+            [3, ELEMENT_INTERVAL_END],
           ],
         ],
       ];

@@ -1,10 +1,11 @@
 import { align, uint16At } from '../../kernel/netlink/attributes.ts';
 
 /**
- * A netlink attribute as data: its type (NFTA_*), and bytes, a NUL-terminated string, or nested attributes.
- * nf_tables numbers are big-endian throughout (struct nlattr's own header stays host-endian).
+ * A netlink attribute as data: its type (NFTA_*), and bytes, a NUL-terminated string, a number (of 32 bits; of 64 bits as bigint), or nested
+ * attributes. nf_tables numbers are big-endian throughout (struct nlattr's own header stays host-endian).
  */
-export type AttributeNode = readonly [type: number, value: Uint8Array | string | readonly AttributeNode[]];
+export type AttributeNode = readonly [type: number, value: LeafValue | readonly AttributeNode[]];
+type LeafValue = Uint8Array | string | number | bigint;
 
 /**
  * ```
@@ -49,16 +50,6 @@ export function attributeOf(bytes: Buffer, type: number): Buffer | undefined {
   return undefined;
 }
 
-export function be32(value: number): Uint8Array {
-  return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
-}
-
-export function be64(value: bigint): Uint8Array {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64BE(value);
-  return bytes;
-}
-
 /** A string up to its NUL. */
 export function textOf(bytes: Buffer): string {
   const end = bytes.indexOf(0);
@@ -97,8 +88,8 @@ function writeNodes(start: number, nodes: readonly AttributeNode[]): number {
     const node = nodes[index];
     if (node === undefined) continue;
     const [type, value] = node;
-    const nested = typeof value !== 'string' && !(value instanceof Uint8Array);
-    const end = nested ? writeNodes(at + HEADER, value) : writeLeaf(at + HEADER, value);
+    const nested = Array.isArray(value);
+    const end = nested ? writeNodes(at + HEADER, value) : writeLeaf(at + HEADER, value as LeafValue);
     const padded = align(end);
     reserve(padded);
     for (let pad = end; pad < padded; pad++) scratch[pad] = 0;
@@ -110,17 +101,26 @@ function writeNodes(start: number, nodes: readonly AttributeNode[]): number {
 }
 
 /** @returns its end */
-function writeLeaf(at: number, value: string | Uint8Array): number {
-  if (typeof value !== 'string') {
-    reserve(at + value.length);
-    scratch.set(value, at);
-    return at + value.length;
+function writeLeaf(at: number, value: LeafValue): number {
+  switch (typeof value) {
+    case 'number':
+      reserve(at + 4);
+      return scratch.writeInt32BE(value | 0, at);
+    case 'bigint':
+      reserve(at + 8);
+      return scratch.writeBigUInt64BE(value, at);
+    case 'string': {
+      // At most three bytes of UTF-8 for each unit of UTF-16.
+      reserve(at + 3 * value.length + 1);
+      const end = at + scratch.write(value, at);
+      scratch[end] = 0;
+      return end + 1;
+    }
+    default:
+      reserve(at + value.length);
+      scratch.set(value, at);
+      return at + value.length;
   }
-  // At most three bytes of UTF-8 for each unit of UTF-16.
-  reserve(at + 3 * value.length + 1);
-  const end = at + scratch.write(value, at);
-  scratch[end] = 0;
-  return end + 1;
 }
 
 function writeU16(at: number, value: number): void {

@@ -2,13 +2,7 @@
 import type { NetlinkRequest, ReceivedMessage } from '../../../shared/kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../../shared/kernel/netlink/socket.ts';
 import { Message, SUBSYSTEM } from '../../../shared/packetfilter/nftables/messages.ts';
-import {
-  attributeOf,
-  be32,
-  be64,
-  encodeTree,
-  type AttributeNode,
-} from '../../../shared/packetfilter/nftables/nlattr.ts';
+import { attributeOf, encodeTree, type AttributeNode } from '../../../shared/packetfilter/nftables/nlattr.ts';
 import {
   elementsOf,
   findElement,
@@ -123,7 +117,7 @@ class FakeSocket implements Pick<
 type Question = (kernel: FakeNftables, family: number, asked: Buffer, isDump: boolean) => AttributeNode[][];
 
 const QUESTIONS: Readonly<Record<number, Question>> = {
-  [Message.getGeneration]: (kernel) => [[[1, be32(kernel.generation)]]],
+  [Message.getGeneration]: (kernel) => [[[1, kernel.generation]]],
   [Message.getTable]: (kernel, family, asked, isDump) =>
     tablesOf(kernel, family)
       .filter(({ name }) => isDump || name === textAt(asked, 1))
@@ -175,7 +169,7 @@ function chainNodes(table: FakeTable, chain: FakeChain): AttributeNode[] {
     [3, chain.name],
     ...optional(4, chain.hook),
     ...optional(5, chain.policy),
-    [6, be32(usesOf(table, chain.name))],
+    [6, usesOf(table, chain.name)],
     ...optional(7, chain.type),
     ...optional(12, chain.userdata),
   ];
@@ -185,7 +179,7 @@ function ruleNodes(table: FakeTable, chain: FakeChain, rule: FakeRule): Attribut
   return [
     [1, table.name],
     [2, chain.name],
-    [3, be64(rule.handle)],
+    [3, rule.handle],
     [4, rule.expressions],
     ...optional(7, rule.userdata),
   ];

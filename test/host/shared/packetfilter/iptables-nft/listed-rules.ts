@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { Listing } from '../../../../../shared/kernel/netlink/conversation.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { Message } from '../../../../../shared/packetfilter/nftables/messages.ts';
-import { attributeOf, be64, encodeTree } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
+import { attributeOf, encodeTree } from '../../../../../shared/packetfilter/nftables/nlattr.ts';
 import { FILTER_RULES, NAT_RULES } from '../../../../support/packetfilter/driver-cases.ts';
 
 /** What the suite never writes, is spelled in another way, or looks like what is looked for and is not. */
@@ -110,8 +110,8 @@ function messageOf({ chain, handle, expressions }: Listed): Buffer {
   const attributes = encodeTree([
     [1, 'nat'],
     [2, chain],
-    [3, be64(BigInt(handle))],
-    ...(handle % 2 === 0 ? [[6, be64(BigInt(handle - 1))] as const] : []),
+    [3, BigInt(handle)],
+    ...(handle % 2 === 0 ? [[6, BigInt(handle - 1)] as const] : []),
     [4, expressions],
   ]);
   return message(NEW_RULE, Buffer.concat([Buffer.of(2, 0, 0, 0), attributes]));

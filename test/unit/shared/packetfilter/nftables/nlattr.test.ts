@@ -2,7 +2,6 @@ import * as assert from 'uvu/assert';
 import {
   attributeOf,
   attributesOf,
-  be64,
   encodeTree,
   textOf,
   type AttributeNode,
@@ -56,8 +55,14 @@ test('text is UTF-8 and ends with NUL', () => {
   assert.is(value.length, Buffer.byteLength(text) + 1);
 });
 
-test('numbers of 64 bits are big-endian', () => {
-  assert.equal([...be64(0x0102030405060708n)], [1, 2, 3, 4, 5, 6, 7, 8]);
+test('numbers are big-endian, and may be negative', () => {
+  const tree: AttributeNode[] = [
+    [1, 0x0102030405060708n],
+    [2, 0xffffff00],
+    [3, -3],
+  ];
+  const values = attributesOf(encodeTree(tree)).map(([, value]) => value.toString('hex'));
+  assert.equal(values, ['0102030405060708', 'ffffff00', 'fffffffd']);
 });
 
 test('the first of a type is found; malformed lengths end the walk', () => {
@@ -81,9 +86,11 @@ test('the first of a type is found; malformed lengths end the walk', () => {
 function randomTree(seed: number, depth = 0): AttributeNode[] {
   const next = randomBelow(seed * 2654435761 + depth);
   return Array.from({ length: 1 + next(6) }, (_, index): AttributeNode => {
-    const kind = next(depth < 4 ? 3 : 2);
+    const kind = next(depth < 4 ? 5 : 4);
     if (kind === 0) return [index, 'x'.repeat(next(60))];
     if (kind === 1) return [index, Buffer.alloc(next(seed % 50 === 0 ? 4000 : 40), index)];
+    if (kind === 2) return [index, seed];
+    if (kind === 3) return [index, BigInt(seed) << 32n];
     return [index, randomTree(seed + index + 1, depth + 1)];
   });
 }
@@ -103,14 +110,12 @@ function plain(bytes: Buffer): Shape {
 }
 
 function shape(tree: readonly AttributeNode[]): Shape {
-  return tree.map(([type, value]) => [
-    type,
-    typeof value === 'string'
-      ? Buffer.from(`${value}\0`).toString('hex')
-      : value instanceof Uint8Array
-        ? Buffer.from(value).toString('hex')
-        : shape(value),
-  ]) as Shape;
+  return tree.map(([type, value]) => {
+    if (typeof value === 'string') return [type, Buffer.from(`${value}\0`).toString('hex')];
+    if (typeof value === 'number') return [type, value.toString(16).padStart(8, '0')];
+    if (typeof value === 'bigint') return [type, value.toString(16).padStart(16, '0')];
+    return [type, value instanceof Uint8Array ? Buffer.from(value).toString('hex') : shape(value)];
+  }) as Shape;
 }
 
 test.run();
