@@ -10,8 +10,9 @@ import {
   messagesWith,
   bytePatternsOf,
 } from './byte-search.ts';
+import { isListedAs, keepListed } from './listed-form.ts';
 import { ruleText } from '../iptables/render.ts';
-import { attributeOf, attributesOf, textAt, textOf } from '../nftables/nlattr.ts';
+import { attributeOf, textOf } from '../nftables/nlattr.ts';
 import type { PortRanges } from '../port-ranges.ts';
 import type { Family, UnmanagedRule, Rule } from '../ruleset.ts';
 import type { Entry, Rules } from '../table.ts';
@@ -195,12 +196,11 @@ export class KernelRule implements Entry {
   }
 
   isKnownAs(wanted: Rule): boolean {
-    const known = KNOWN.get(wanted);
-    return known !== undefined && isEqualExceptCounter(this.#list, known);
+    return isListedAs(this.#family, wanted, this.#list);
   }
 
   keepAs(wanted: Rule): void {
-    KNOWN.set(wanted, withCounter(Buffer.from(this.#list)));
+    keepListed(this.#family, wanted, this.#list);
   }
 
   /** Without decoding: false proves nothing. */
@@ -212,38 +212,6 @@ export class KernelRule implements Entry {
     return isSurelyNotFor(this.#list, ports);
   }
 }
-
-interface KnownRule {
-  readonly list: Buffer;
-  /** Where the counter's values are. */
-  readonly from: number;
-  readonly to: number;
-}
-
-/** How the kernel listed a rule that was decoded and equal. */
-const KNOWN = new WeakMap<Rule, KnownRule>();
-
-function withCounter(list: Buffer): KnownRule {
-  const elements = attributesOf(list).map(([, element]) => element);
-  const counter = elements.find((element) => textAt(element, EXPRESSION_NAME) === 'counter');
-  const values = counter === undefined ? undefined : attributeOf(counter, EXPRESSION_DATA);
-  if (values === undefined) return { list, from: list.length, to: list.length };
-  const from = values.byteOffset - list.byteOffset;
-  return { list, from, to: from + values.length };
-}
-
-function isEqualExceptCounter(list: Buffer, { list: known, from, to }: KnownRule): boolean {
-  const { length } = known;
-  return (
-    list.length === length &&
-    list.compare(known, 0, from, 0, from) === 0 &&
-    list.compare(known, to, length, to, length) === 0
-  );
-}
-
-/** NFTA_EXPR_NAME, _DATA */
-const EXPRESSION_NAME = 1;
-const EXPRESSION_DATA = 2;
 
 /** Unique in a table, deleted rules included. @param body NFTA_RULE_* attributes */
 export function handleOf(body: Buffer): bigint {

@@ -39,14 +39,13 @@ export function encodeRule(
   family: Family,
   rule: Rule,
   { order, native }: RuleForm = { order: ORDER, native: false },
-): RuleBody | undefined {
+): RuleBody<readonly expr.Expression[]> | undefined {
   const matches: expr.Expression[] = [];
   for (const match of rule.matches ?? []) {
     const expressions = encodeMatch(rule, match, native);
     if (expressions === undefined) return undefined;
     matches.push(...expressions);
   }
-  const { protocol } = rule;
   return {
     expressions: [
       ...order.flatMap((test) => headerTest(rule, test)),
@@ -54,9 +53,13 @@ export function encodeRule(
       expr.counter(),
       encodeTarget(family, rule.target),
     ],
-    // xt_check_match and xt_check_target compare this with the protocol that a match needs.
-    compat: protocol === undefined ? undefined : { protocol: protocolNumber(protocol), flags: 0 },
+    compat: compatOf(rule),
   };
+}
+
+/** xt_check_match and xt_check_target compare it with the protocol that a match needs. */
+export function compatOf({ protocol }: Rule): RuleBody['compat'] {
+  return protocol === undefined ? undefined : { protocol: protocolNumber(protocol), flags: 0 };
 }
 
 /** Empty if the rule does not have this test. */

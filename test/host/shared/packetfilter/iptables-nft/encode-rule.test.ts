@@ -7,7 +7,12 @@ import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import { decodeRule } from '../../../../../shared/packetfilter/iptables-nft/decode-rule.ts';
 import { jumpTarget } from '../../../../../shared/packetfilter/nftables/decode-expressions.ts';
-import { encodeRule } from '../../../../../shared/packetfilter/iptables-nft/encode-rule.ts';
+import { compatOf, encodeRule } from '../../../../../shared/packetfilter/iptables-nft/encode-rule.ts';
+import {
+  isListedAs,
+  keepListed,
+  listedExpressions,
+} from '../../../../../shared/packetfilter/iptables-nft/listed-form.ts';
 import { ruleText } from '../../../../../shared/packetfilter/iptables/render.ts';
 import { NftConnection } from '../../../../../shared/packetfilter/nftables/connection.ts';
 import { addRule, flushChain, Message } from '../../../../../shared/packetfilter/nftables/messages.ts';
@@ -149,6 +154,10 @@ function cases(family: Family, table: TableName): Rule[] {
 
 const TOOL = { ipv4: 'iptables-nft', ipv6: 'ip6tables-nft' } as const;
 
+function counted(line: string): string {
+  return `[3:180] ${line}`;
+}
+
 function run(family: Family, suffix: '-save' | '-restore', args: string[], input = ''): string {
   return execFileSync(`${TOOL[family]}${suffix}`, args, { input, encoding: 'utf8' });
 }
@@ -172,7 +181,7 @@ function expressions(connection: NftConnection, chain: NftChain): Buffer[] {
 
 for (const family of ['ipv4', 'ipv6'] as const) {
   for (const table of ['nat', 'filter'] as const) {
-    test(`${family} ${table}: same listing, same rule read back`, () => {
+    test(`${family} ${table}: same listing, same rule read back, and written as it was listed`, () => {
       const rules = cases(family, table);
       const chain: NftChain = {
         table: { family: family === 'ipv4' ? 'ip' : 'ip6', name: table },
@@ -182,8 +191,8 @@ for (const family of ['ipv4', 'ipv6'] as const) {
       run(
         family,
         '-restore',
-        ['--noflush'],
-        [`*${table}`, ':SAMPLE - [0:0]', ':OTHER - [0:0]', ...lines, 'COMMIT', ''].join('\n'),
+        ['--noflush', '--counters'],
+        [`*${table}`, ':SAMPLE - [0:0]', ':OTHER - [0:0]', ...lines.map(counted), 'COMMIT', ''].join('\n'),
       );
       using connection = NftConnection.open();
       const theirs = expressions(connection, chain);
@@ -205,6 +214,23 @@ for (const family of ['ipv4', 'ipv6'] as const) {
         );
       });
       assert.equal(listed(family, table), theirListing);
+
+      rules.forEach((rule, at) => keepListed(family, rule, required(theirs[at])));
+      const kept = rules.map((rule) => ({
+        expressions: required(listedExpressions(family, rule)),
+        compat: compatOf(rule),
+      }));
+      connection.commit([flushChain(chain), ...kept.map((body) => addRule(chain, body, 'last'))]);
+      const again = expressions(connection, chain);
+      assert.equal(
+        again.map((list, at) => isListedAs(family, required(rules[at]), list)),
+        rules.map(() => true),
+      );
+      assert.equal(
+        again,
+        kept.map((body) => body.expressions),
+        'as they were, with counters at zero',
+      );
     });
   }
 }
