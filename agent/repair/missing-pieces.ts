@@ -149,7 +149,8 @@ function missingObjects(desired: Desired): string[] {
 function requestsOf(desired: Desired, reader: NftReader, generation: number): readonly NetlinkRequest[] {
   const earlier = PLANNED.get(desired);
   if (earlier?.generation === generation) return earlier.requests;
-  const requests = desired.nftables.flatMap((part) => part(reader));
+  const bulk = reader.inBulk();
+  const requests = desired.nftables.flatMap((part) => part(bulk));
   PLANNED.set(desired, { generation, requests });
   return requests;
 }

@@ -1,5 +1,5 @@
 import type { Trace } from '../../../shared/attachments/leftover.ts';
-import { addressBytes, addressFromBytes, formatAddress, parseAddress } from '../../../shared/net/address.ts';
+import { addressFromBytes, formatAddress } from '../../../shared/net/address.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type { Invocation } from '../../../shared/cni/plugin.ts';
 import type { NetlinkRequest } from '../../../shared/kernel/netlink/message.ts';
@@ -27,7 +27,7 @@ import type {
   NftStatement,
   NftTable,
 } from '../../../shared/packetfilter/nftables/model.ts';
-import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
 import type { Attachment } from '../identity.ts';
 import type { Masqueraded } from '../plan.ts';
 import { referenceMasquerade, referenceTraces } from './reference.ts';
@@ -53,7 +53,7 @@ export const nftables = {
     changeNft({ what: 'set up masquerading' }, (view) => [
       ...referenceMasquerade.removal(view, attachment),
       ...staleRequests(view, attachment, addresses),
-      ...missingRequests(view, oneByOne(view), [{ attachment, addresses }]),
+      ...missingRequests(view, [{ attachment, addresses }]),
     ]);
   },
 
@@ -105,7 +105,7 @@ export function restoreMasquerade(
 ): NetlinkRequest[] {
   const byReference = referenceMasquerade.completeAmong(view, interfaces);
   const own = interfaces.filter((one) => !byReference.has(one));
-  return own.length === 0 ? [] : missingRequests(view, allAtOnce(view), own);
+  return own.length === 0 ? [] : missingRequests(view, own);
 }
 
 /** For garbage collection: the rules whose comments name their attachments. */
@@ -153,53 +153,20 @@ const POSTROUTING_RULES: readonly (readonly NftStatement[])[] = [
 /** nft(8) takes no name that begins with a digit. */
 const PREFIX = 'masq-';
 
-/** What is in the table now. */
-interface Present {
-  rules(chain: string): readonly StandingRule[];
-  /** The chain that the map leads to for an address; undefined if it has none. */
-  target(element: NftElement): string | undefined;
-}
-
-/** At a cost that does not depend on other containers. */
-function oneByOne(view: NftReader): Present {
-  return {
-    rules: (name) => view.rules({ table: TABLE, name }),
-    target: ({ set, key }) => view.element(set, key)?.chain,
-  };
-}
-
-/** Cheaper for many interfaces. */
-function allAtOnce(view: NftReader): Present {
-  const rules = view.rulesOfTable(TABLE);
-  const targets = new Map(
-    Object.values(MAPS).flatMap((map) =>
-      view.elements(map).map(({ key, chain }) => [key.toString('hex'), chain] as const),
-    ),
-  );
-  return {
-    rules: (name) => rules.get(name) ?? [],
-    target: ({ key: [text = ''] }) => targets.get(keyText(text)),
-  };
-}
-
-function missingRequests(
-  view: NftReader,
-  present: Present,
-  interfaces: readonly MasqueradedInterface[],
-): NetlinkRequest[] {
-  return [...(isComplete(view) ? [] : skeleton()), ...interfaces.flatMap((one) => missingOf(present, one))];
+function missingRequests(view: NftReader, interfaces: readonly MasqueradedInterface[]): NetlinkRequest[] {
+  return [...(isComplete(view) ? [] : skeleton()), ...interfaces.flatMap((one) => missingOf(view, one))];
 }
 
 /** An address that another container had, whose DEL never came, is this container's now. */
-function missingOf(present: Present, { attachment, addresses }: MasqueradedInterface): NetlinkRequest[] {
+function missingOf(view: NftReader, { attachment, addresses }: MasqueradedInterface): NetlinkRequest[] {
   const chain = chainOf(attachment);
-  const standing = present.rules(chain.name);
+  const standing = view.rules(chain);
   const rules = addresses
     .map((address) => ruleFor(attachment, address))
     .filter((rule) => !standing.some((one) => one.is(rule)));
   const elements = addresses
     .map((address) => elementFor(chain, address))
-    .map((element) => ({ element, target: present.target(element) }))
+    .map((element) => ({ element, target: view.element(element.set, element.key)?.chain }))
     .filter(({ target }) => target !== chain.name);
   return [
     ...(standing.length === 0 ? [addChain(chain)] : []),
@@ -271,14 +238,13 @@ function firstMissing(
   if (!isComplete(view))
     return `chain postrouting of table inet ${TABLE.name} does not lead to the containers' chains`;
   const chain = chainOf(attachment);
-  const present = oneByOne(view);
-  const standing = present.rules(chain.name);
+  const standing = view.rules(chain);
   for (const address of addresses) {
     const wanted = ruleFor(attachment, address);
     if (!standing.some((rule) => rule.is(wanted)))
       return `the nftables rule that masquerades ${address} is missing`;
     const element = elementFor(chain, address);
-    if (present.target(element) !== chain.name)
+    if (view.element(element.set, element.key)?.chain !== chain.name)
       return `map ${element.set.name} of table inet ${TABLE.name} does not lead ${element.key[0] ?? ''} to chain ${chain.name}`;
   }
   return undefined;
@@ -319,9 +285,4 @@ function elementFor(chain: NftChain, address: string): NftElement {
     key: [formatAddress(host)],
     data: { kind: 'goto', chain: chain.name },
   };
-}
-
-function keyText(address: string): string {
-  const parsed = parseAddress(address);
-  return parsed === undefined ? '' : Buffer.from(addressBytes(parsed)).toString('hex');
 }

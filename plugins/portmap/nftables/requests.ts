@@ -11,8 +11,8 @@ import {
   flushChain,
   ruleRequest,
 } from '../../../shared/packetfilter/nftables/messages.ts';
-import type { NftElement } from '../../../shared/packetfilter/nftables/model.ts';
-import type { NftReader } from '../../../shared/packetfilter/nftables/reader.ts';
+import type { NftElement, NftRule } from '../../../shared/packetfilter/nftables/model.ts';
+import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from '../backend.ts';
 import { resolveConflicts, type PortConflict } from '../conflicts.ts';
@@ -168,14 +168,8 @@ function hostAddresses(family: Family): string[] {
 export function skeletonRequests(reader: NftReader, family: Family): NetlinkRequest[] {
   const table = tableOf(family);
   const lookups = (['prerouting', 'output'] as const).map((name) => baseChain(family, name));
-  const complete = lookups.every((chain) => {
-    const present = reader.rules(chain);
-    const wanted = lookupRules(family);
-    return (
-      present.length === wanted.length &&
-      wanted.every((statements, at) => present[at]?.is({ statements }) === true)
-    );
-  });
+  const wanted = lookupRules(family).map((statements) => ({ statements }));
+  const complete = lookups.every((chain) => areRules(reader.rules(chain), wanted));
   if (complete) return [];
   return [
     addTable(table),
@@ -185,7 +179,7 @@ export function skeletonRequests(reader: NftReader, family: Family): NetlinkRequ
     ...lookups.flatMap((chain) => [
       addChain(chain),
       flushChain(chain),
-      ...lookupRules(family).map((statements) => ruleRequest({ chain, statements })),
+      ...wanted.map((one) => ruleRequest({ chain, ...one })),
     ]),
   ];
 }
@@ -216,12 +210,14 @@ function containerRequests(
   });
   const free = states.filter(({ state }) => state.chains.length === 0).map(({ element }) => element);
   const shared = states.filter(({ state: { chains } }) => chains.length > 0 && !chains.includes(chain.name));
-  const fill = hasContainerRules(reader, forwarding)
+  const rules = containerRules(forwarding);
+  const standing = reader.rules(chain);
+  const fill = areRules(standing, rules)
     ? []
     : [
         addChain(chain),
-        ...(reader.hasChain(chain) ? [flushChain(chain)] : []),
-        ...containerRules(forwarding).map((one) => ruleRequest({ chain, ...one })),
+        ...(standing.length > 0 ? [flushChain(chain)] : []),
+        ...rules.map((one) => ruleRequest({ chain, ...one })),
       ];
   return [
     ...fill,
@@ -249,9 +245,13 @@ function entriesOf(family: Family, chain: string, ports: readonly HostPorts[]): 
 }
 
 export function hasContainerRules(reader: NftReader, forwarding: PortForwarding): boolean {
-  const chain = containerChain(forwarding, forwarding.family);
-  const present = reader.rules(chain);
-  const wanted = containerRules(forwarding);
+  return areRules(reader.rules(containerChain(forwarding, forwarding.family)), containerRules(forwarding));
+}
+
+function areRules(
+  present: readonly StandingRule[],
+  wanted: readonly Pick<NftRule, 'statements' | 'comment'>[],
+): boolean {
   return present.length === wanted.length && wanted.every((one, at) => present[at]?.is(one) === true);
 }
 

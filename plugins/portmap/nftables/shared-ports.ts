@@ -30,19 +30,8 @@ export interface PortState {
 
 /** The states in the order of the ports. */
 export function portStates(reader: NftReader, family: Family, ports: readonly PortKey[]): PortState[] {
-  const states = new Map<PortKey, PortState>();
-  for (const together of Map.groupBy(ports, ({ set }) => set.name).values()) {
-    const [{ set } = {}] = together;
-    if (set === undefined) continue;
-    const present = reader.elementsAt(
-      set,
-      together.map(({ key }) => key),
-    );
-    for (const [at, port] of together.entries()) {
-      states.set(port, portState(reader, family, port, present[at]?.chain));
-    }
-  }
-  return ports.map((port) => states.get(port) ?? FREE);
+  const present = reader.elementsAt(ports);
+  return ports.map((port, at) => portState(reader, family, port, present[at]?.chain));
 }
 
 const FREE: PortState = { chains: [], jumps: undefined };

@@ -3,7 +3,7 @@ import { isErrno } from '../../kernel/errno.ts';
 import type { NetlinkRequest } from '../../kernel/netlink/message.ts';
 import type { NftConnection } from './connection.ts';
 import { encodeKey, encodeStatements } from './encode.ts';
-import { Message, deleteRule, getElement, request } from './messages.ts';
+import { Message, deleteRule, getElement, request, tableText } from './messages.ts';
 import type { NftChain, NftElement, NftRule, NftSet, NftTable } from './model.ts';
 import { sameExpressions } from './decode-expressions.ts';
 import { attributeOf, attributesOf, encodeTree, textAt, textOf, type AttributeNode } from './nlattr.ts';
@@ -121,18 +121,15 @@ export class NftReader {
     return elementIn(this.#connection.get(getElement(set, key)));
   }
 
-  /**
-   * The same for many keys. A request for each is cheaper than a list of ten thousand elements, unless there are many keys (a mapped range of
-   * ports).
-   */
-  elementsAt(set: NftSet, keys: readonly NftElement['key'][]): (StandingElement | undefined)[] {
-    if (keys.length <= MOST_REQUESTS) {
-      return this.#connection.getAll(keys.map((key) => getElement(set, key))).map(elementIn);
-    }
-    const all = this.elements(set).map((element) => [element.key.toString('latin1'), element] as const);
-    if (all.length === 0) return keys.map(() => undefined);
-    const byKey = new Map(all);
-    return keys.map((key) => byKey.get(Buffer.from(encodeKey(set.key, key)).toString('latin1')));
+  /** The same for many keys; the cost of more than a few hundred (a mapped range of ports) is that of all elements. */
+  elementsAt(wanted: readonly Pick<NftElement, 'set' | 'key'>[]): (StandingElement | undefined)[] {
+    if (wanted.length > MOST_REQUESTS) return this.inBulk().elementsAt(wanted);
+    return this.#connection.getAll(wanted.map(({ set, key }) => getElement(set, key))).map(elementIn);
+  }
+
+  /** A reader for many containers, valid until something is committed. */
+  inBulk(): NftReader {
+    return new BulkReader(this.#connection);
   }
 
   /** Every element with its key's bytes; none if there is no such set. */
@@ -182,6 +179,37 @@ export class NftReader {
   }
 }
 
+/** Reads each table's rules and each set's elements as a whole, and once: the cost of all containers is that of a few lists. */
+class BulkReader extends NftReader {
+  readonly #rules = new Map<string, ReadonlyMap<string, StandingRule[]>>();
+  readonly #elements = new Map<string, ReadonlyMap<string, StandingElement>>();
+
+  override rules({ table, name }: NftChain): StandingRule[] {
+    const known = this.#rules.get(tableText(table)) ?? this.rulesOfTable(table);
+    this.#rules.set(tableText(table), known);
+    return known.get(name) ?? [];
+  }
+
+  override element(set: NftSet, key: NftElement['key']): StandingElement | undefined {
+    // The kernel finds an interval by any key in it.
+    if (set.interval === true) return super.element(set, key);
+    const name = `${tableText(set.table)} ${set.name}`;
+    const known =
+      this.#elements.get(name) ?? new Map(this.elements(set).map((one) => [keyText(one.key), one]));
+    this.#elements.set(name, known);
+    return known.get(keyText(encodeKey(set.key, key)));
+  }
+
+  override elementsAt(wanted: readonly Pick<NftElement, 'set' | 'key'>[]): (StandingElement | undefined)[] {
+    return wanted.map(({ set, key }) => this.element(set, key));
+  }
+}
+
+function keyText(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('latin1');
+}
+
+/** A request for each is cheaper than a list of ten thousand elements. */
 const MOST_REQUESTS = 500;
 
 /** NFT_SET_INTERVAL */
@@ -217,7 +245,7 @@ export class StandingRule {
     this.#chain = chain;
     this.handle = attributeOf(body, 3)?.readBigUInt64BE() ?? 0n;
     this.comment = commentOf(attributeOf(body, 7));
-    this.#list = Buffer.from(attributeOf(body, 4) ?? Buffer.alloc(0));
+    this.#list = attributeOf(body, 4) ?? Buffer.alloc(0);
   }
 
   /** Same statements and comment; counters are ignored. */
@@ -292,9 +320,9 @@ function standingBaseChain(table: NftTable, body: Buffer): StandingBaseChain | u
   return { table, name: textAt(body, 3), hook: number, policy };
 }
 
-/** NFTA_SET_ELEM_KEY (1) { NFTA_DATA_VALUE (1) }; a copy, because views end with the answer. */
+/** NFTA_SET_ELEM_KEY (1) { NFTA_DATA_VALUE (1) } */
 function keyOf(element: Buffer): Buffer {
-  return Buffer.from(attributeOf(attributeOf(element, 1) ?? Buffer.alloc(0), 1) ?? Buffer.alloc(0));
+  return attributeOf(attributeOf(element, 1) ?? Buffer.alloc(0), 1) ?? Buffer.alloc(0);
 }
 
 function ifPresent<T>(read: () => T): T | undefined {

@@ -220,14 +220,15 @@ export function transactionCases(test: Suite, host: NftHost): void {
     const ports = Array.from({ length: 700 }, (_, at) => ['tcp', String(at + 1)]);
     readNft((reader) => {
       for (const keys of [ports.slice(70, 90), ports]) {
-        const found = reader.elementsAt(PORTS, keys);
+        const found = reader.elementsAt(keys.map((key) => ({ set: PORTS, key })));
         assert.is(found.length, keys.length);
         assert.equal(
           found.flatMap((element, at) => (element === undefined ? [] : [[keys[at]?.[1], element.chain]])),
           [['80', 'own']],
         );
       }
-      assert.equal(reader.elementsAt({ ...PORTS, name: 'never' }, ports).filter(Boolean), []);
+      const never = ports.map((key) => ({ set: { ...PORTS, name: 'never' }, key }));
+      assert.equal(reader.elementsAt(never).filter(Boolean), []);
     });
   });
 }
