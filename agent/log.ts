@@ -21,7 +21,8 @@ const PRIORITIES: Readonly<Record<Level, number>> = { error: 3, warning: 4, info
 const LONGEST_LINE = 1_300;
 
 /**
- * A log to journald where stderr leads to it, otherwise to stderr. Many lines at once wait for its reader; while it reads nothing, they are lost.
+ * A log to journald where stderr leads to it and it can be reached, otherwise to stderr. Many lines at once wait for its reader; while it reads
+ * nothing, they are lost.
  * @param lowest of the levels that are written
  */
 export function logTo(lowest: Level): Log {
@@ -68,7 +69,7 @@ const writeJournal: Write = (level, line, fields) => {
     sendDatagram(JOURNAL, `${head}${own.join('')}`);
     return true;
   } catch (thrown) {
-    return !isErrno(thrown, 'EAGAIN');
+    return isErrno(thrown, 'EAGAIN') ? false : writeStderr(level, line, fields);
   }
 };
 

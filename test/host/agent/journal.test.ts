@@ -1,6 +1,6 @@
 /** The agent's events in journald, which runs on the test's host. */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, fstatSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, fstatSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 import { logTo } from '../../../agent/log.ts';
@@ -87,15 +87,22 @@ else {
     await until(() => (entries('WEFT_EVENT=missing').length === 1_000 ? true : undefined));
   });
 
-  test('a value cannot make another field, and lines of journald that is gone are lost', async () => {
+  test('a value cannot make another field', async () => {
     logTo('info')('error', 'one\nMESSAGE=two', { event: 'call', container: 'c1\nPRIORITY=0' });
     const entry = await until(() => entries('WEFT_EVENT=call')[0]);
     assert.equal(
       [entry['MESSAGE'], entry['WEFT_CONTAINER'], entry['PRIORITY']],
       ['one MESSAGE=two', 'c1 PRIORITY=0', '3'],
     );
+  });
+
+  test('lines go to stderr when nothing listens on the socket, and when it is gone', async () => {
     journald?.kill('SIGKILL');
-    logTo('info')('error', 'lost');
+    const agent = await NodeAgent.start([], STARTER);
+    assert.match(agent.log, /^release \w+: /);
+    rmSync('/run/systemd/journal/socket');
+    assert.is(await agent.stop(), 0);
+    assert.match(agent.log, /^stopped by a signal$/m);
   });
 }
 
