@@ -53,7 +53,7 @@ export function restorePieces(desired: Desired, valid: () => Desired): Desired {
   }
   if (desired.nftables.length > 0 && hasNftables())
     changeNft({ what: 'repair the rules of running containers' }, (reader, generation) =>
-      requestsOf(valid(), reader, generation),
+      requestsOf(desired, reader, generation).length === 0 ? [] : requestsOf(valid(), reader, generation),
     );
   const last = valid();
   for (const setting of last.settings) setting.restore();
