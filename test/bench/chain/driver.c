@@ -1,16 +1,17 @@
 /*
- * Starts plugins for the benchmark as a runtime written in Go does: clone(CLONE_VM | CLONE_VFORK), three pipes, one at a time. Node's own
- * child_process copies the page tables of its process for each program, which takes longer than a launcher.
+ * Starts plugins for the benchmark as a runtime written in Go does: clone(CLONE_VM | CLONE_VFORK), three pipes, a thread for each. Node's
+ * own child_process copies the page tables of its process for each program, which takes longer than a launcher.
  *
  * driver REQUESTS ANSWERS   two named pipes; it ends at the end of REQUESTS
  *
- * request: u32 length of the rest, u32 count of variables, then NUL-terminated file and variables, then stdin
- * answer:  u64 ns until the program had ended, u64 us of processor (the program's children included), i32 exit status or -signal,
+ * request: u32 length of the rest, u32 id, u32 count of variables, then NUL-terminated file and variables, then stdin
+ * answer:  u32 id, u64 ns until the program had ended, u64 us of processor (the program's children included), i32 exit status or -signal,
  *          u32 bytes of stdout, u32 of stderr, then both
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -22,7 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-struct answer { uint64_t ns, cpu; int32_t status; uint32_t output[2]; } __attribute__((packed));
+struct request { uint32_t length, id, count; char strings[]; };
+struct answer { uint32_t id; uint64_t ns, cpu; int32_t status; uint32_t output[2]; } __attribute__((packed));
 struct buffer { char *data; size_t length, capacity; };
 
 static _Noreturn void fail(const char *what) { perror(what); exit(1); }
@@ -113,26 +115,38 @@ static struct answer run(char *file, char **environment, const char *input, size
   };
 }
 
+static int answers;
+static pthread_mutex_t answering = PTHREAD_MUTEX_INITIALIZER;
+
+static void *serve(void *bytes) {
+  struct request *request = bytes;
+  struct buffer output[2] = {{0}, {0}};
+  char *file = request->strings, *at = file + strlen(file) + 1, *end = (char *)&request->id + request->length;
+  char **environment = calloc(request->count + 1, sizeof *environment);
+  if (environment == NULL) fail("calloc");
+  for (uint32_t variable = 0; variable < request->count; variable++) environment[variable] = at, at += strlen(at) + 1;
+  struct answer answer = run(file, environment, at, (size_t)(end - at), output);
+  answer.id = request->id;
+  pthread_mutex_lock(&answering);
+  write_all(answers, &answer, sizeof answer);
+  for (int stream = 0; stream < 2; stream++) write_all(answers, output[stream].data, output[stream].length);
+  pthread_mutex_unlock(&answering);
+  free(output[0].data), free(output[1].data), free(environment), free(request);
+  return NULL;
+}
+
 int main(int argc, char **argv) {
   int requests = argc == 3 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1;
-  int answers = argc == 3 ? open(argv[2], O_WRONLY | O_CLOEXEC) : -1;
+  answers = argc == 3 ? open(argv[2], O_WRONLY | O_CLOEXEC) : -1;
   if (requests < 0 || answers < 0) fail("driver REQUESTS ANSWERS");
   signal(SIGPIPE, SIG_IGN);
-  struct buffer output[2] = {{0}, {0}};
   for (uint32_t length; read_all(requests, &length, sizeof length);) {
-    char *request = malloc(length);
-    uint32_t count;
-    if (request == NULL || !read_all(requests, request, length)) fail("a request");
-    memcpy(&count, request, sizeof count);
-    char *file = request + sizeof count, *at = file + strlen(file) + 1;
-    char **environment = calloc(count + 1, sizeof *environment);
-    if (environment == NULL) fail("calloc");
-    for (uint32_t variable = 0; variable < count; variable++) environment[variable] = at, at += strlen(at) + 1;
-    output[0].length = output[1].length = 0;
-    struct answer answer = run(file, environment, at, length - (size_t)(at - request), output);
-    write_all(answers, &answer, sizeof answer);
-    for (int stream = 0; stream < 2; stream++) write_all(answers, output[stream].data, output[stream].length);
-    free(environment), free(request);
+    struct request *request = malloc(sizeof length + length);
+    pthread_t thread;
+    if (request == NULL || !read_all(requests, &request->id, length)) fail("a request");
+    request->length = length;
+    if (pthread_create(&thread, NULL, serve, request) != 0) fail("pthread_create");
+    pthread_detach(thread);
   }
   return 0;
 }

@@ -1,7 +1,7 @@
 /** One chain of plugins, called as libcni calls them; nothing else is timed. */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { callOf, type Allocation, type Call, type Verb } from './calls.ts';
-import { drive } from './driver.ts';
+import { drive, driveBeside } from './driver.ts';
 import type { List, PluginSuite } from './suites.ts';
 
 /** Milliseconds of each plugin, in the order of their calls. */
@@ -90,7 +90,7 @@ export async function startChain(
   for (const plugin of inOrder(list, verb)) {
     const call = callOf(suite, list, plugin, verb, allocation, result);
     if (call === undefined) continue;
-    const stdout = await runAsync(call);
+    const { stdout } = await driveBeside(call);
     if (verb === 'ADD' && stdout !== '') result = JSON.parse(stdout);
   }
   return result;
@@ -113,21 +113,6 @@ function runSync({ file, env, input }: Call, [program, ...args]: readonly [strin
   if (error !== undefined && (error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
   if (status !== 0) throw failure(file, env, status, stdout + stderr);
   return stdout;
-}
-
-function runAsync({ file, env, input }: Call): Promise<string> {
-  const child = spawn(file, { env });
-  let output = '';
-  let complaint = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
-  child.stderr.setEncoding('utf8').on('data', (chunk: string) => (complaint += chunk));
-  child.stdin.on('error', () => undefined).end(input);
-  return new Promise((resolve, reject) => {
-    child.on('error', reject).on('close', (status) => {
-      if (status === 0) resolve(output);
-      else reject(failure(file, env, status, output + complaint));
-    });
-  });
 }
 
 function failure(file: string, env: Call['env'], status: number | null, text: string): Error {
