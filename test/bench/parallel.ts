@@ -7,7 +7,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { hasLaunchers, startAgent, stopAgent } from './chain/agent.ts';
+import { agentCpu, hasLaunchers, startAgent, stopAgent } from './chain/agent.ts';
 import type { Allocation } from './chain/calls.ts';
 import { makeNamespace } from './chain/crowd.ts';
 import { milliseconds, startChain } from './chain/invoke.ts';
@@ -39,6 +39,8 @@ const AGENT_LIMIT = 0.3;
 interface Burst {
   readonly add: number;
   readonly del: number;
+  /** Milliseconds of processor of all calls, the agent's included. */
+  readonly cpu: number;
   readonly failures: number;
   readonly addresses: number;
   readonly rules: number;
@@ -86,7 +88,7 @@ function verdictOf({ backend, suite, bursts }: (typeof rows)[number]): boolean {
   return isHeld;
 }
 
-function median(bursts: readonly Burst[], key: 'add' | 'del'): number {
+function median(bursts: readonly Burst[], key: 'add' | 'del' | 'cpu'): number {
   return summarise(bursts.map((one) => one[key])).median;
 }
 
@@ -96,24 +98,28 @@ async function burst(suite: PluginSuite): Promise<Burst> {
     netns: makeNamespace(`burst-${at}`),
     ports: [20_000 + at],
   }));
+  const agentBefore = agentCpu();
   const began = process.hrtime.bigint();
   const results = await Promise.allSettled(
     allocations.map((allocation) => startChain(suite, list, 'ADD', allocation)),
   );
   const add = milliseconds(began);
   const rules = duplicateRules();
-  const given = results.flatMap((one) => (one.status === 'fulfilled' ? addressesOf(one.value) : []));
+  const given = results.flatMap((one) => (one.status === 'fulfilled' ? addressesOf(one.value.result) : []));
   const again = process.hrtime.bigint();
   const removed = await Promise.allSettled(
     allocations.map((allocation, at) => {
       const added = results[at];
-      const result = added?.status === 'fulfilled' ? added.value : undefined;
+      const result = added?.status === 'fulfilled' ? added.value.result : undefined;
       return startChain(suite, list, 'DEL', allocation, result);
     }),
   );
-  const failures = [...results, ...removed].filter(({ status }) => status === 'rejected').length;
+  const del = milliseconds(again);
+  const calls = [...results, ...removed];
+  const failures = calls.filter(({ status }) => status === 'rejected').length;
+  const cpu = calls.reduce((total, one) => total + (one.status === 'fulfilled' ? one.value.cpu : 0), 0);
   const addresses = given.length - new Set(given).size;
-  return { add, del: milliseconds(again), failures, addresses, rules };
+  return { add, del, cpu: cpu + agentCpu() - agentBefore, failures, addresses, rules };
 }
 
 function addressesOf(result: unknown): string[] {
@@ -143,9 +149,11 @@ function placed(text: string, isHeading: (line: string) => boolean, family: stri
 function print(backend: Backend, suite: string, bursts: readonly Burst[]): void {
   const sum = (key: 'failures' | 'addresses' | 'rules'): number =>
     bursts.reduce((total, one) => total + one[key], 0);
-  const [add, del] = [median(bursts, 'add'), median(bursts, 'del')].map((one) => one.toFixed(0).padStart(6));
+  const [add, del, cpu] = (['add', 'del', 'cpu'] as const).map((key) =>
+    median(bursts, key).toFixed(0).padStart(6),
+  );
   console.log(
-    `${backend.padEnd(16)} ${suite.padEnd(10)} all added ${add} ms, all deleted ${del} ms; in ${bursts.length} rounds ` +
+    `${backend.padEnd(16)} ${suite.padEnd(10)} all added ${add} ms, all deleted ${del} ms, ${cpu} ms of processor; in ${bursts.length} rounds ` +
       `${sum('failures')} of ${2 * chains * bursts.length} failed, ${sum('addresses')} addresses twice, ${sum('rules')} rules twice`,
   );
 }

@@ -85,15 +85,17 @@ export async function startChain(
   verb: Verb,
   allocation: Allocation,
   prevResult?: unknown,
-): Promise<unknown> {
+): Promise<Pick<ChainOutcome, 'cpu' | 'result'>> {
   let result = verb === 'ADD' ? undefined : prevResult;
+  let cpu = 0;
   for (const plugin of inOrder(list, verb)) {
     const call = callOf(suite, list, plugin, verb, allocation, result);
     if (call === undefined) continue;
-    const { stdout } = await driveBeside(call);
-    if (verb === 'ADD' && stdout !== '') result = JSON.parse(stdout);
+    const driven = await driveBeside(call);
+    cpu += driven.cpu;
+    if (verb === 'ADD' && driven.stdout !== '') result = JSON.parse(driven.stdout);
   }
-  return result;
+  return { cpu, result };
 }
 
 export function milliseconds(since: bigint): number {
