@@ -1,10 +1,12 @@
 /**
  * npm run bench -- chain [--backends iptables-nft,iptables-legacy,nftables] [--sizes 1,100,300,1000,5000] [--rounds 12]
- *                        [--lists nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin] [--reference DIR] [--json FILE] [--svg FILE]
+ *                        [--lists nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin] [--reference DIR] [--load N] [--json FILE] [--svg FILE]
  * Whole chains as Nomad runs them, turn by turn: our executables, our launchers with a node agent, and the reference's executables (Debian's, or
  * newer ones of --reference DIR, best with a real consul-cni in it), with more and more allocations present.
+ * --load N: beside N busy loops, as on a host whose processors are taken. The figures to hold are those of a quiet host and not judged then.
  * The first list is measured at every size (on iptables-legacy up to 1,000), the others, which differ by a plugin, a family or a flag, with up to 100.
  */
+import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -36,6 +38,7 @@ const { values } = parseArgs({
     lists: { type: 'string', default: 'nomad-tproxy,nomad,nomad-dual-stack,nomad-hairpin' },
     rounds: { type: 'string', default: '12' },
     reference: { type: 'string', default: REFERENCE.binDir },
+    load: { type: 'string', default: '0' },
     json: { type: 'string' },
     svg: { type: 'string' },
   },
@@ -46,7 +49,8 @@ const MOST_FOR_REFERENCE = 1000;
 const MOST_FOR_LEGACY = 1000;
 const MOST_FOR_OTHER_LISTS = 100;
 
-const machine = describeMachine();
+const load = Number(values.load);
+const machine = `${describeMachine()}${load === 0 ? '' : `, beside ${load} busy loops`}`;
 const backends = values.backends.split(',') as Backend[];
 const lists = values.lists.split(',') as ListName[];
 const reference: PluginSuite = { name: 'reference', binDir: resolve(values.reference) };
@@ -59,7 +63,7 @@ const main = results[0]?.measurements ?? [];
 if (values.json !== undefined)
   writeFileSync(values.json, `${JSON.stringify({ machine, results }, null, 1)}\n`);
 if (values.svg !== undefined) writeFileSync(values.svg, plot(main, `${lists[0] ?? ''} on ${machine}`));
-process.exitCode = printVerdicts(verdicts(main)) ? 0 : 1;
+if (load === 0) process.exitCode = printVerdicts(verdicts(main)) ? 0 : 1;
 
 function benchList(name: ListName, first: boolean): Measurement[] {
   const sizes = values.sizes.split(',').map(Number);
@@ -89,7 +93,9 @@ function benchBackend(name: ListName, backend: Backend, sizes: readonly number[]
     const ours = hasLaunchers ? [WEFT, AGENT] : [WEFT];
     const suites = compared ? [...ours, reference] : ours;
     const rounds = present > 300 ? Math.ceil(Number(values.rounds) / 2) : Number(values.rounds);
+    const loops = startLoops();
     const rows = measure({ backend, list, present, suites, rounds });
+    loops.forEach((loop) => loop.kill('SIGKILL'));
     rows.forEach(printRow);
     return rows;
   });
@@ -100,4 +106,9 @@ function benchBackend(name: ListName, backend: Backend, sizes: readonly number[]
   }
   stopAgent();
   return measurements;
+}
+
+/** They end with this process's pid namespace at the latest. */
+function startLoops(): ChildProcess[] {
+  return Array.from({ length: load }, () => spawn('sh', ['-c', 'while :; do :; done'], { stdio: 'ignore' }));
 }
