@@ -10,10 +10,10 @@ import { align, Attributes } from './attributes.ts';
  *    +--------+-------+-------+-----------+-----------+- - - - - - - - - - - - - - -
  *    | length | type  | flags | sequence  | port      | family header, attributes
  *    +--------+-------+-------+-----------+-----------+- - - - - - - - - - - - - - -
- *    length: all of it, without the padding to a multiple of 4 before the next message
+ *    length: all of it, without the padding to a multiple of 4 before the next message; port: 0 in requests, the kernel knows the sender's
  */
 
-/** One request without header; the socket adds sequence, port and the ACK flag. */
+/** One request without header; the socket adds sequence and ACK flag. */
 export interface NetlinkRequest {
   /** What it does, for errors: `RTM_NEWLINK veth1234`. */
   readonly what: string;
@@ -37,15 +37,10 @@ export interface NetlinkMessage {
 
 export interface ReceivedMessage extends NetlinkMessage {
   readonly sequence: number;
-  readonly port: number;
 }
 
 /** Requests concatenated for one write; sequence numbers count up from `firstSequence`. */
-export function encodeRequests(
-  requests: readonly NetlinkRequest[],
-  firstSequence: number,
-  port: number,
-): Buffer {
+export function encodeRequests(requests: readonly NetlinkRequest[], firstSequence: number): Buffer {
   const total = requests.reduce((sum, { body }) => sum + HEADER_LENGTH + align(body.length), 0);
   const out = Buffer.alloc(total);
   let at = 0;
@@ -55,7 +50,6 @@ export function encodeRequests(
     writeU16.call(out, type, at + 4);
     writeU16.call(out, flags | Flags.REQUEST | (acknowledged ? Flags.ACK : 0), at + 6);
     writeU32.call(out, (firstSequence + index) >>> 0, at + 8);
-    writeU32.call(out, port, at + 12);
     out.set(body, at + HEADER_LENGTH);
     at += HEADER_LENGTH + align(body.length);
   });
@@ -83,7 +77,6 @@ export function messageAt(datagram: Buffer, at: number): ReceivedMessage {
     type: datagram.readUInt16LE(at + 4),
     flags: datagram.readUInt16LE(at + 6),
     sequence: datagram.readUInt32LE(at + 8),
-    port: datagram.readUInt32LE(at + 12),
     body: datagram.subarray(at + HEADER_LENGTH, at + datagram.readUInt32LE(at)),
   };
 }

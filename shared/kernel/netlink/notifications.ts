@@ -41,10 +41,9 @@ export class NetlinkNotifications {
    * @returns false if the kernel has dropped some because they were not read in time
    */
   drain(visit: (message: ReceivedMessage) => void): boolean {
-    // Nearly always there is nothing, and an error for that would cost more than this question.
-    if (!isReadable(this.fd, 0)) return true;
     let complete = true;
-    for (let read = 0; read < MOST_DATAGRAMS; read++) {
+    // Nearly always there is nothing, and an error for that would cost more than this question.
+    for (let read = 0; read < MOST_DATAGRAMS && isReadable(this.fd, 0); read++) {
       try {
         const length = checked('recv', libc().recv(this.fd, this.#buffer, this.#buffer.length, MSG_DONTWAIT));
         decodeMessages(this.#buffer.subarray(0, length)).forEach(visit);

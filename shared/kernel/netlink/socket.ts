@@ -2,7 +2,8 @@ import { trace } from '../../process/trace.ts';
 import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
 import { closeSync } from 'node:fs';
 import { deadlineIn, timeoutError, type Deadline } from '../deadline.ts';
-import { KernelError, checked, isErrno, libc } from '../libc.ts';
+import { KernelError, checked, isErrno, lastErrno, libc } from '../libc.ts';
+import { isReadable } from '../unix-socket.ts';
 import { type NetlinkRequest, type ReceivedMessage, decodeMessages, encodeRequests } from './message.ts';
 
 export type { NetlinkMessage, NetlinkRequest } from './message.ts';
@@ -14,12 +15,10 @@ export interface NetlinkSocketOptions {
 
 /**
  * A synchronous netlink socket: sends datagrams and receives the kernel's answers, which conversation.ts interprets. A socket always belongs
- * to the namespace that it was opened in.
+ * to the namespace that it was opened in. It gets its port with the first request.
  */
 export class NetlinkSocket {
   readonly fd: number;
-  /** The socket's own address, which is in every answer. */
-  readonly port: number;
   readonly #timeoutMs: number;
   readonly #closeFd: (fd: number) => void;
   #sequence = 1;
@@ -43,8 +42,7 @@ export class NetlinkSocket {
     this.fd = fd;
     this.#timeoutMs = timeoutMs;
     this.#closeFd = protocol === Protocol.NETFILTER ? closeLater : closeSync;
-    configure(fd, timeoutMs);
-    this.port = bindAnywhere(fd);
+    configure(fd, protocol);
   }
 
   /** Sends the requests in one datagram. @returns the sequence number of the first; the others follow it */
@@ -52,8 +50,9 @@ export class NetlinkSocket {
     trace(() => `netlink: ${requests.map(({ what }) => what).join(', ')}`);
     const first = this.#sequence;
     this.#sequence += requests.length;
-    const datagram = encodeRequests(requests, first, this.port);
-    if (datagram.length > SAFE_DATAGRAM) growSendBuffer(this.fd, datagram.length);
+    const datagram = encodeRequests(requests, first);
+    if (datagram.length > SAFE_DATAGRAM) growBuffer(this.fd, SO_SNDBUFFORCE, datagram.length * 2);
+    if (requests.length > SAFE_ANSWERS) growBuffer(this.fd, SO_RCVBUFFORCE, RECEIVE_BUFFER);
     const what = `send of ${requests.length} netlink messages`;
     checked(what, libc().sendto(this.fd, datagram, datagram.length, 0, KERNEL, KERNEL.length));
     return first;
@@ -71,7 +70,7 @@ export class NetlinkSocket {
       const datagram = this.#receive(wait);
       if (datagram === undefined) continue;
       const ours = decodeMessages(datagram).filter(
-        ({ sequence, port }) => port === this.port && sequence >= first && sequence < first + count,
+        ({ sequence }) => sequence >= first && sequence < first + count,
       );
       if (ours.length > 0) return ours;
     } while (!wait.passed());
@@ -89,8 +88,7 @@ export class NetlinkSocket {
     do {
       const datagram = this.#receive(wait);
       if (datagram === undefined || datagram.length < HEADER) continue;
-      if (datagram.readUInt32LE(8) === sequence && datagram.readUInt32LE(12) === this.port)
-        return Buffer.from(datagram);
+      if (datagram.readUInt32LE(8) === sequence) return Buffer.from(datagram);
     } while (!wait.passed());
     throw noAnswer(wait);
   }
@@ -117,19 +115,16 @@ export class NetlinkSocket {
   /** @returns a view of {@link received}; undefined for a datagram that is not the kernel's, after a signal, and after the timeout */
   #receive(wait: Deadline): Buffer | undefined {
     const buffer = (received ??= Buffer.allocUnsafeSlow(LARGEST_ANSWER));
-    // The socket's own timeout is enough until the call's deadline is nearer.
-    if (wait.remainingMs() < this.#timeoutMs - 1) setReceiveTimeout(this.fd, wait.remainingMs());
     const { bytes: sender, length: senderLength } = this.#sender;
     senderLength[0] = SOCKADDR_NL;
-    let length: number;
-    try {
-      length = checked(
-        'recv',
-        libc().recvfrom(this.fd, buffer, buffer.length, MSG_TRUNC, sender, senderLength),
-      );
-    } catch (thrown) {
-      if (isErrno(thrown, 'EAGAIN', 'EINTR')) return undefined;
-      throw thrown;
+    const flags = MSG_TRUNC | MSG_DONTWAIT;
+    const length = libc().recvfrom(this.fd, buffer, buffer.length, flags, sender, senderLength);
+    if (length < 0) {
+      const errno = lastErrno();
+      if (errno !== EAGAIN && errno !== EINTR) throw new KernelError('recv', errno);
+      // Rare: most answers are there when the request returns.
+      isReadable(this.fd, Math.max(0, wait.remainingMs()));
+      return undefined;
     }
     if (sender.readUInt32LE(4) !== 0) return undefined;
     if (length > buffer.length) throw new KernelError('recv', 90, { detail: `an answer of ${length} bytes` });
@@ -148,12 +143,14 @@ const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
-const SO_RCVTIMEO = 20;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const SO_NETNS_COOKIE = 71;
 const SOL_NETLINK = 270;
 const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
+const EINTR = 4;
+const EAGAIN = 11;
 const SOCKADDR_NL = 12;
 /** struct nlmsghdr */
 const HEADER = 16;
@@ -163,30 +160,21 @@ const KERNEL = Uint8Array.of(AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 const LARGEST_ANSWER = 64 * 1024;
 /** Default send buffers take a datagram of 200 KiB. */
 const SAFE_DATAGRAM = 64 * 1024;
+/** Answers that fit into the smallest receive buffer that is in use (208 KiB), with the kernel's overhead. */
+const SAFE_ANSWERS = 32;
 /** Enough for the acknowledgements of ten thousand messages (768 bytes each). It is a limit, not an allocation. */
 const RECEIVE_BUFFER = 8 * 1024 * 1024;
 
-function configure(fd: number, timeoutMs: number): void {
-  setReceiveTimeout(fd, timeoutMs);
-  // Refused inside a user namespace; the default size is used then.
-  setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, int32(RECEIVE_BUFFER), 'EPERM');
-  // All three are optional (Linux 4.3, 4.12, 4.20): the kernel's error texts, short acknowledgements, filtered dumps.
-  for (const option of [SocketOption.EXT_ACK, SocketOption.CAP_ACK, SocketOption.GET_STRICT_CHK]) {
-    setOption(fd, SOL_NETLINK, option, int32(1), 'ENOPROTOOPT');
-  }
+/** All are optional (Linux 4.3, 4.12, 4.20): the kernel's error texts, short acknowledgements, filtered dumps. */
+function configure(fd: number, protocol: number): void {
+  const options = [SocketOption.EXT_ACK, SocketOption.CAP_ACK];
+  if (protocol === Protocol.ROUTE) options.push(SocketOption.GET_STRICT_CHK);
+  for (const option of options) setOption(fd, SOL_NETLINK, option, int32(1), 'ENOPROTOOPT');
 }
 
-/** struct timeval { i64 seconds, i64 microseconds }; zero would mean no limit. */
-function setReceiveTimeout(fd: number, timeoutMs: number): void {
-  const microseconds = Math.max(1, Math.round(timeoutMs * 1000));
-  const timeout = Buffer.alloc(16);
-  timeout.writeBigInt64LE(BigInt(Math.floor(microseconds / 1e6)), 0);
-  timeout.writeBigInt64LE(BigInt(microseconds % 1e6), 8);
-  setOption(fd, SOL_SOCKET, SO_RCVTIMEO, timeout);
-}
-
-function growSendBuffer(fd: number, bytes: number): void {
-  setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, int32(bytes * 2), 'EPERM');
+/** Refused inside a user namespace; the default size is used then. */
+function growBuffer(fd: number, option: number, bytes: number): void {
+  setOption(fd, SOL_SOCKET, option, int32(bytes), 'EPERM');
 }
 
 function setOption(fd: number, level: number, option: number, value: Buffer, ...tolerated: string[]): void {
@@ -195,14 +183,6 @@ function setOption(fd: number, level: number, option: number, value: Buffer, ...
   } catch (thrown) {
     if (!isErrno(thrown, ...tolerated)) throw thrown;
   }
-}
-
-/** Port 0: the kernel chooses one that no other socket of this namespace has. */
-function bindAnywhere(fd: number): number {
-  checked('bind(AF_NETLINK)', libc().bind(fd, KERNEL, SOCKADDR_NL));
-  const own = Buffer.alloc(SOCKADDR_NL);
-  checked('getsockname', libc().getsockname(fd, own, int32(SOCKADDR_NL)));
-  return own.readUInt32LE(4);
 }
 
 function namespaceCookie(fd: number): bigint | undefined {

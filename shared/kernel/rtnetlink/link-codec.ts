@@ -173,6 +173,7 @@ export function getLinkRequest(link: LinkReference): NetlinkRequest {
     type: MessageType.GETLINK,
     flags: 0,
     body: encode((out) => putLink(out, indexOf(link), {}, attributes)),
+    answered: true,
   };
 }
 

@@ -186,6 +186,7 @@ function lookupRouteRequest(address: IpAddress): NetlinkRequest {
     type: MessageType.GETROUTE,
     flags: 0,
     body: encode((out) => formatRouteMessage({ kind: 'route', data, attrs: { dst } }, out)),
+    answered: true,
   };
 }
 

@@ -106,10 +106,9 @@ class FakeSocket implements Pick<
       type: (SUBSYSTEM << 8) | message,
       flags: isDump ? MULTI : 0,
       sequence,
-      port: 0,
       body: encodeTree(nodes, Buffer.of(family, 0, 0, 0)),
     }));
-    if (isDump) return [...messages, { type: DONE, flags: MULTI, sequence, port: 0, body: Buffer.alloc(4) }];
+    if (isDump) return [...messages, { type: DONE, flags: MULTI, sequence, body: Buffer.alloc(4) }];
     return messages.length === 0 ? [result(sequence, ENOENT)] : messages.slice(0, 1);
   }
 }
@@ -200,7 +199,7 @@ function attributesIn(request: NetlinkRequest | undefined): Buffer {
 function result(sequence: number, errno: number): ReceivedMessage {
   const body = Buffer.alloc(20);
   body.writeInt32LE(-errno);
-  return { type: ERROR, flags: 0, sequence, port: 0, body };
+  return { type: ERROR, flags: 0, sequence, body };
 }
 
 const NETLINK_NETFILTER = 12;

@@ -9,7 +9,6 @@ import {
   decodeMessages,
   encodeRequests,
   type NetlinkRequest,
-  type ReceivedMessage,
 } from '../../../../../shared/kernel/netlink/message.ts';
 import { NetlinkSocket } from '../../../../../shared/kernel/netlink/socket.ts';
 import {
@@ -33,11 +32,14 @@ function milliseconds(work: () => unknown): number {
   return Number(process.hrtime.bigint() - start) / 1e6;
 }
 
-/** Sends a datagram to another netlink socket, as any privileged process may. */
-function sendTo(sender: NetlinkSocket, port: number, datagram: Buffer): void {
+const FORGED: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
+
+/** Sends a message to another netlink socket, as any privileged process may. The receiver must have a port: that it gets with its first request. */
+function forge(sender: NetlinkSocket, receiver: NetlinkSocket, sequence: number): void {
+  const datagram = encodeRequests([FORGED], sequence);
   const address = Buffer.alloc(12);
-  address.writeUInt16LE(16, 0);
-  address.writeUInt32LE(port, 4);
+  checked('getsockname', libc().getsockname(receiver.fd, address, Buffer.of(12, 0, 0, 0)));
+  assert.is.not(address.readUInt32LE(4), 0);
   checked('sendto', libc().sendto(sender.fd, datagram, datagram.length, 0, address, 12));
 }
 
@@ -56,46 +58,19 @@ test('without an answer it times out with error 11', () => {
 test('messages of another process are dropped and cannot prolong the wait', () => {
   using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 200 });
   using other = NetlinkSocket.open(ROUTE);
-  const forged: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
-  for (let count = 0; count < 20; count++)
-    sendTo(other, socket.port, encodeRequests([forged], 1, socket.port));
-  const took = milliseconds(() => cniError(11, () => socket.receive(1, 1)));
+  assert.is(linkThrough(socket), 'lo');
+  for (let count = 0; count < 20; count++) forge(other, socket, 2);
+  const took = milliseconds(() => cniError(11, () => socket.receive(2, 1)));
   assert.ok(took < 2000, `${took} ms`);
 
-  sendTo(other, socket.port, encodeRequests([forged], 1, socket.port));
-  const first = socket.send([getLinkRequest('lo')]);
-  const received = collect(socket, first, 2);
-  assert.equal(
-    received.map(({ type }) => type),
-    [16, 2],
-  );
-  assert.is(decodeLink(received[0]?.body ?? Buffer.alloc(0)).name, 'lo');
+  forge(other, socket, 2);
+  assert.is(linkThrough(socket), 'lo');
 });
 
 test('an answer to an earlier request is dropped', () => {
   using socket = NetlinkSocket.open(ROUTE);
   socket.send([getLinkRequest('lo'), getLinkRequest('nowhere')]);
-  const first = socket.send([getLinkRequest('lo')]);
-  const received = collect(socket, first, 2);
-  assert.equal(
-    received.map(({ sequence }) => sequence),
-    [first, first],
-  );
-});
-
-function collect(socket: NetlinkSocket, first: number, count: number): ReceivedMessage[] {
-  const received: ReceivedMessage[] = [];
-  while (received.length < count) {
-    for (const message of socket.receive(first, 1))
-      received.push({ ...message, body: Buffer.from(message.body) });
-  }
-  return received;
-}
-
-test('every socket of a process has a port of its own', () => {
-  const sockets = Array.from({ length: 5 }, () => NetlinkSocket.open(ROUTE));
-  assert.is(new Set(sockets.map(({ port }) => port)).size, 5);
-  sockets.forEach((socket) => socket.close());
+  assert.is(linkThrough(socket), 'lo');
 });
 
 test('closing twice closes once, and a failed open leaks nothing', () => {
@@ -112,21 +87,23 @@ test('closing twice closes once, and a failed open leaks nothing', () => {
 
 function linkThrough(socket: NetlinkSocket): string {
   const first = socket.send([getLinkRequest('lo')]);
-  return decodeLink(collect(socket, first, 2)[0]?.body ?? Buffer.alloc(0)).name;
+  const received = socket.receive(first, 1);
+  assert.is(received.length, 1);
+  return decodeLink(received[0]?.body ?? Buffer.alloc(0)).name;
 }
 
 test('a datagram that is received whole stays as it is, others are dropped', () => {
   using socket = NetlinkSocket.open(ROUTE, { timeoutMs: 300 });
   using other = NetlinkSocket.open(ROUTE);
   const receive = (index: number): Buffer => {
-    const forged: NetlinkRequest = { what: 'forged', type: 16, flags: 0, body: Buffer.alloc(16) };
-    sendTo(other, socket.port, encodeRequests([forged], index, socket.port));
+    forge(other, socket, index);
     assert.is(socket.send([getLinkRequest('lo')]), index);
     return socket.receiveDatagram(index);
   };
-  const first = receive(1);
+  assert.is(linkThrough(socket), 'lo');
+  const first = receive(2);
   const copy = Buffer.from(first);
-  const others = [2, 3, 4].map(receive);
+  const others = [3, 4, 5].map(receive);
   assert.equal(first, copy);
   const names = [first, ...others].map((datagram) => decodeMessages(datagram)[0]?.body ?? Buffer.alloc(0));
   assert.equal(

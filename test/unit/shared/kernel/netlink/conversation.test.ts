@@ -16,7 +16,7 @@ const DONE = 3;
 const MULTI = 2;
 const DUMP_INTR = 0x10;
 
-type Recorded = Omit<ReceivedMessage, 'port' | 'sequence'> & { readonly to: number };
+type Recorded = Omit<ReceivedMessage, 'sequence'> & { readonly to: number };
 
 /** Plays back datagrams; `to` is the request, counted from 0 within each send, that a message answers. */
 class Recording implements Transport {
@@ -39,7 +39,7 @@ class Recording implements Transport {
     const datagram = this.#datagrams.shift();
     if (datagram === undefined)
       throw new Error('the conversation waits although the kernel has said everything');
-    return datagram.map(({ to, ...message }) => ({ ...message, sequence: first + to, port: 1 }));
+    return datagram.map(({ to, ...message }) => ({ ...message, sequence: first + to }));
   }
 
   get left(): number {

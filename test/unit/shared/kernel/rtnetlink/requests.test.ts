@@ -44,7 +44,7 @@ function golden(command: string): Buffer {
 
 function same(command: string, request: NetlinkRequest): void {
   const expected = golden(command);
-  const actual = encodeRequests([request], expected.readUInt32LE(8), 0);
+  const actual = encodeRequests([request], expected.readUInt32LE(8));
   assert.is(actual.toString('hex'), expected.toString('hex'), command);
 }
 
