@@ -12,6 +12,8 @@ export interface CallOutput {
   readonly writeErr: (text: string) => void;
   /** The call's time has started again, because it waits for a lock that other calls hand on. */
   readonly onQueued?: () => void;
+  /** For the log: called once the configuration could be read. */
+  readonly onNetwork?: (name: string) => void;
 }
 
 /** By every name under which a runtime may call one. */

@@ -1,5 +1,4 @@
 import { fstatSync, writeSync } from 'node:fs';
-import { parseJson } from '../shared/config/json.ts';
 import { waitUntil } from '../shared/kernel/deadline.ts';
 import { isErrno } from '../shared/kernel/errno.ts';
 import { isWritable, sendDatagram } from '../shared/kernel/unix-socket.ts';
@@ -86,12 +85,11 @@ const JOURNAL = '/run/systemd/journal/socket';
  * because they may hold secrets of other plugins.
  */
 export function callLine(
-  { plugin, environment, stdin }: Request,
-  call: { outcome: number | 'declined'; stdout: string; milliseconds: number },
+  { plugin, environment }: Request,
+  call: { outcome: number | 'declined'; stdout: string; network: string | undefined; milliseconds: number },
 ): [Level, string, Fields] {
-  const { outcome } = call;
+  const { outcome, network = '-' } = call;
   const verb = environment['CNI_COMMAND'] || 'version';
-  const network = networkName(stdin);
   const container = environment['CNI_CONTAINERID'] || '-';
   const milliseconds = call.milliseconds.toFixed(1);
   const result = outcome === 'declined' ? outcome : outcome === 0 ? 'ok' : 'error';
@@ -101,16 +99,6 @@ export function callLine(
     `${verb} ${plugin} network=${network} container=${container} ${milliseconds}ms ${said[result]}`,
     { event: 'call', verb, plugin, network, container, result, ms: milliseconds },
   ];
-}
-
-function networkName(stdin: string): string {
-  try {
-    // JSON.parse takes seconds for millions of nested lists, and other calls wait meanwhile.
-    const { name } = parseJson(stdin, 'stdin') as { name?: unknown };
-    return typeof name === 'string' && name !== '' ? name : '-';
-  } catch {
-    return '-';
-  }
 }
 
 function errorText(stdout: string): string {

@@ -137,7 +137,9 @@ export class Server {
     const last = outcome === 'declined' ? lastFrame(Frame.declined, 0) : lastFrame(Frame.exit, outcome);
     sendAll(connection, last, deadlineIn(ANSWER_MS));
     const milliseconds = Number(process.hrtime.bigint() - began) / 1e6;
-    this.#log(...callLine(request, { outcome, stdout: answer.stdout, milliseconds }));
+    this.#log(
+      ...callLine(request, { outcome, stdout: answer.stdout, network: answer.network, milliseconds }),
+    );
     this.onServed({
       plugin: request.plugin,
       verb: verbOf(request),
@@ -166,6 +168,8 @@ const VERBS = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION'];
 class Answer implements CallOutput {
   readonly #connection: number;
   stdout = '';
+  /** Undefined while the configuration could not be read. */
+  network: string | undefined;
 
   constructor(connection: number) {
     this.#connection = connection;
@@ -179,6 +183,8 @@ class Answer implements CallOutput {
   };
 
   readonly writeErr = (text: string): void => this.#send(outputFrame(Frame.stderr, text));
+
+  readonly onNetwork = (name: string): void => void (this.network = name);
 
   readonly onQueued = (): void => void sendAll(this.#connection, queuedFrame(), deadlineIn(ANSWER_MS));
 

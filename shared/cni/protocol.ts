@@ -28,6 +28,8 @@ export interface ProcessEdge {
   readonly writeErr: (text: string) => void;
   /** The call's time has started again (deadline.ts, restartInQueue). */
   readonly onQueued?: (() => void) | undefined;
+  /** The network's name is known and valid. */
+  readonly onNetwork?: ((name: string) => void) | undefined;
   readonly origin?: CallOrigin | undefined;
 }
 
@@ -114,6 +116,7 @@ function answer<Config>(
   const variables = readVariables(command, edge.environment);
   const stdin = edge.readStdin(command === 'GC' ? GC_INPUT_LIMIT_MIB : INPUT_LIMIT_MIB);
   const network = readNetwork(stdin);
+  edge.onNetwork?.(network.name);
   if (!isCommand(command)) {
     throw new CniError(CniCode.InvalidEnvironment, `unknown CNI_COMMAND: ${command}`);
   }

@@ -62,7 +62,7 @@ const REQUEST = {
 };
 
 test('the log line of a call names verb, plugin, network, container, time and result, and no secret', () => {
-  const success = callLine(REQUEST, { outcome: 0, stdout: '{}', milliseconds: 4.04 });
+  const success = callLine(REQUEST, { outcome: 0, stdout: '{}', network: 'nomad', milliseconds: 4.04 });
   const names = { event: 'call', verb: 'ADD', plugin: 'consul-cni', network: 'nomad', container: 'c1' };
   assert.equal(success, [
     'info',
@@ -70,19 +70,24 @@ test('the log line of a call names verb, plugin, network, container, time and re
     { ...names, result: 'ok', ms: '4.0' },
   ]);
   const stdout = '{"code":7,"msg":"wrong"}';
-  const failure = callLine(REQUEST, { outcome: 1, stdout, milliseconds: 1 });
+  const failure = callLine(REQUEST, { outcome: 1, stdout, network: 'nomad', milliseconds: 1 });
   assert.equal(failure, [
     'error',
     'ADD consul-cni network=nomad container=c1 1.0ms error 7: wrong',
     { ...names, result: 'error', ms: '1.0' },
   ]);
-  const [, declined] = callLine(REQUEST, { outcome: 'declined', stdout: '', milliseconds: 1 });
+  const [, declined] = callLine(REQUEST, {
+    outcome: 'declined',
+    stdout: '',
+    network: undefined,
+    milliseconds: 1,
+  });
   assert.match(declined, /declined: needs a process of its own$/);
 });
 
 test('the log line of a call with unreadable input', () => {
   const request = { ...REQUEST, environment: {}, stdin: '{' };
-  const [level, line] = callLine(request, { outcome: 0, stdout: '', milliseconds: 0.04 });
+  const [level, line] = callLine(request, { outcome: 0, stdout: '', network: undefined, milliseconds: 0.04 });
   assert.equal([level, line], ['info', 'version consul-cni network=- container=- 0.0ms ok']);
 });
 
