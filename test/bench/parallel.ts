@@ -1,5 +1,6 @@
 /**
- * npm run bench -- parallel [--backends iptables-nft,iptables-legacy,nftables] [--chains 40] [--rounds 3] [--reference DIR] [--json FILE]
+ * npm run bench -- parallel [--backends iptables-nft,iptables-legacy,nftables] [--chains 40] [--rounds 3]
+ *                           [--suites weft,agent,reference] [--reference DIR] [--json FILE]
  * Many chains at once on a fresh host, as after a reboot: how long until all are done, how many calls failed, and how many addresses and rules
  * are there twice. Our executables, the node agent and the reference's executables (Debian's, or those of --reference) take turns, each round
  * on a host without any rule or bridge.
@@ -23,6 +24,7 @@ const { values } = parseArgs({
     backends: { type: 'string', default: 'iptables-nft,iptables-legacy,nftables' },
     chains: { type: 'string', default: '40' },
     rounds: { type: 'string', default: '3' },
+    suites: { type: 'string', default: 'weft,agent,reference' },
     reference: { type: 'string', default: REFERENCE.binDir },
     json: { type: 'string' },
   },
@@ -51,7 +53,8 @@ console.log(`${chains} chains at once on a fresh host; ${describeMachine()}`);
 for (const backend of values.backends.split(',') as Backend[]) {
   const compared = hasReference && backend !== 'nftables';
   const suites = [WEFT, ...(hasLaunchers ? [AGENT] : []), ...(compared ? [reference] : [])];
-  const measured = suites.map((suite) => ({ suite, bursts: [] as Burst[] }));
+  const wanted = suites.filter(({ name }) => values.suites.split(',').includes(name));
+  const measured = wanted.map((suite) => ({ suite, bursts: [] as Burst[] }));
   for (let round = 0; round < Number(values.rounds); round++) {
     for (const { suite, bursts } of measured) {
       resetHost(backend);
