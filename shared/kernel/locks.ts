@@ -144,7 +144,7 @@ function withOwnFile<T>(file: string, work: () => T): T {
  */
 function removeAndRelease(file: string, fd: number): void {
   try {
-    if (isSameFile(fd, file)) unlinkSync(file);
+    if (leadsTo(fstatSync(fd), file)) unlinkSync(file);
   } catch {
     // As a file that a killed process left; GC removes it.
   } finally {
@@ -155,22 +155,16 @@ function removeAndRelease(file: string, fd: number): void {
 function lockWithin(file: string, options: FileLockOptions): number {
   const first = deadlineIn(options.timeoutMs);
   let wait = first;
-  let inode = inodeOf(file);
+  let inode: number | undefined;
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
     const fd = tryToLock(file, options);
     if (fd !== undefined) return fd;
-    const inodeNow = inodeOf(file);
-    if (options.removed === true && inodeNow !== inode) {
-      inode = inodeNow;
-      wait = restartInQueue(first);
-    }
+    const inodeNow = statSync(file, { throwIfNoEntry: false })?.ino;
+    if (options.removed === true && inode !== undefined && inodeNow !== inode) wait = restartInQueue(first);
+    inode = inodeNow;
     if (wait.passed()) throw timeoutError(`waiting for lock ${file}`, first, { holder: holderOf(file) });
     sleep(Math.min(pauseMs, Math.max(wait.remainingMs(), 0)));
   }
-}
-
-function inodeOf(file: string): number | undefined {
-  return statSync(file, { throwIfNoEntry: false })?.ino;
 }
 
 /** @returns the descriptor that holds the lock; undefined when another process has it */
@@ -178,8 +172,9 @@ function tryToLock(file: string, options: FileLockOptions): number | undefined {
   const fd = openLockFile(file, options);
   let locked = false;
   try {
-    requireRegular(file, fstatSync(fd));
-    locked = flock(fd, file) && isSameFile(fd, file);
+    const opened = fstatSync(fd);
+    requireRegular(file, opened);
+    locked = flock(fd, file) && leadsTo(opened, file);
     return locked ? fd : undefined;
   } finally {
     if (!locked) closeSync(fd);
@@ -207,10 +202,9 @@ function flock(fd: number, file: string): boolean {
 }
 
 /** Whether the path still leads to the locked file: operators remove lease directories, and holders of our locks remove their files. */
-function isSameFile(fd: number, file: string): boolean {
+function leadsTo({ dev, ino }: Stats, file: string): boolean {
   const now = statSync(file, { throwIfNoEntry: false });
-  const locked = fstatSync(fd);
-  return now !== undefined && now.dev === locked.dev && now.ino === locked.ino;
+  return now?.dev === dev && now.ino === ino;
 }
 
 /** @returns undefined where our own lock files cannot be created, or others could replace them */

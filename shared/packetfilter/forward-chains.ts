@@ -83,13 +83,13 @@ function ruleMayDrop(rule: Rule | UnmanagedRule): boolean {
 
 /**
  * The kernel lists base chains only among all chains of a family, and there may be one for each container. So in tables whose chains have
- * known names these are asked for one by one.
+ * known names these are asked for by name.
  * @returns undefined for any other table
  */
 function wellKnownChains(reader: NftReader, table: NftTable): StandingBaseChain[] | undefined {
   const key = `${table.family} ${table.name}`;
   if (NOTHING_AT_FORWARD.has(key)) return [];
-  const chains = (KNOWN_CHAINS.get(key) ?? []).flatMap((name) => reader.baseChain({ table, name }) ?? []);
+  const chains = reader.baseChainsNamed(table, KNOWN_CHAINS.get(key) ?? []);
   return chains.length === 0 ? undefined : chains;
 }
 

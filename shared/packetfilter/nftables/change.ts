@@ -21,18 +21,20 @@ type Plan = (reader: NftReader, generation: number) => readonly NetlinkRequest[]
 export function changeNft(options: ChangeOptions, plan: Plan): void {
   withNamespaceLock(() => {
     using connection = NftConnection.open();
-    planAndCommit(connection, connection.generation(), options, plan);
+    commitOrPlanAgain(connection, planned(connection, connection.generation(), options, plan), options, plan);
   });
 }
 
-/** As {@link changeNft} for plans that only remove: does nothing on a kernel without nf_tables. */
+/**
+ * As {@link changeNft} for plans that only remove: does nothing on a kernel without nf_tables, and takes no lock when there is nothing to
+ * remove, which is nearly always so in an ADD.
+ */
 export function removeFromNft(options: ChangeOptions, plan: Plan): void {
-  withNamespaceLock(() => {
-    const connected = tryToConnect();
-    if (connected === undefined) return;
-    using connection = connected.connection;
-    planAndCommit(connection, connected.generation, options, plan);
-  });
+  const connected = tryToConnect();
+  if (connected === undefined) return;
+  using connection = connected.connection;
+  const first = planned(connection, connected.generation, options, plan);
+  if (first.requests.length > 0) withNamespaceLock(() => commitOrPlanAgain(connection, first, options, plan));
 }
 
 /** Reads without changing anything. */
@@ -76,13 +78,32 @@ function tryToConnect(): { connection: NftConnection; generation: number } | und
   }
 }
 
-function planAndCommit(connection: NftConnection, first: number, { what }: ChangeOptions, plan: Plan): void {
-  const reader = new NftReader(connection);
-  let generation = first;
+interface Planned {
+  readonly requests: readonly NetlinkRequest[];
+  /** Of the state that they were computed from. */
+  readonly generation: number;
+}
+
+function planned(
+  connection: NftConnection,
+  generation: number,
+  { what }: ChangeOptions,
+  plan: Plan,
+): Planned {
+  return { requests: explained(what, () => plan(new NftReader(connection), generation)), generation };
+}
+
+function commitOrPlanAgain(
+  connection: NftConnection,
+  first: Planned,
+  options: ChangeOptions,
+  plan: Plan,
+): void {
+  const { what } = options;
+  let { requests, generation } = first;
   for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
-    const seen = generation;
-    if (attempted(what, () => connection.commit(plan(reader, seen), seen))) return;
-    generation = connection.generation();
+    if (isCommitted(connection, { requests, generation }, what)) return;
+    ({ requests, generation } = planned(connection, connection.generation(), options, plan));
   }
   throw new CniError(
     CniCode.TryAgainLater,
@@ -92,12 +113,22 @@ function planAndCommit(connection: NftConnection, first: number, { what }: Chang
 }
 
 /** @returns false if the generation has changed */
-function attempted(what: string, commit: () => void): boolean {
+function isCommitted(connection: NftConnection, { requests, generation }: Planned, what: string): boolean {
+  return explained(what, () => {
+    try {
+      connection.commit(requests, generation);
+      return true;
+    } catch (thrown) {
+      if (isErrno(thrown, 'ERESTART')) return false;
+      throw thrown;
+    }
+  });
+}
+
+function explained<T>(what: string, work: () => T): T {
   try {
-    commit();
-    return true;
+    return work();
   } catch (thrown) {
-    if (isErrno(thrown, 'ERESTART')) return false;
     if (thrown instanceof CniError) throw thrown;
     const text = thrown instanceof Error ? thrown.message : String(thrown);
     throw new CniError(CniCode.Internal, `could not ${what}: the kernel refused: ${text}`, { cause: thrown });

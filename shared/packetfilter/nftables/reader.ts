@@ -51,10 +51,10 @@ export class NftReader {
     );
   }
 
-  /** A base chain by name; undefined if there is none. */
-  baseChain(chain: NftChain): StandingBaseChain | undefined {
-    const body = this.#chain(chain);
-    return body === undefined ? undefined : standingBaseChain(chain.table, body);
+  /** Those of these chains of a table that exist and have a hook, in one request. */
+  baseChainsNamed(table: NftTable, names: readonly string[]): StandingBaseChain[] {
+    const bodies = this.#connection.getAll(names.map((name) => getChain({ table, name })));
+    return bodies.flatMap((body) => (body && standingBaseChain(table, body)) ?? []);
   }
 
   /** Every base chain of a family's tables. The kernel can only list all chains. */
@@ -169,9 +169,8 @@ export class NftReader {
     return { sizeBytes, isInterval: (flags & SET_INTERVAL) !== 0 };
   }
 
-  #chain({ table, name }: NftChain): Buffer | undefined {
-    const what = `get chain ${table.family} ${table.name} ${name}`;
-    return this.#connection.get(request(what, Message.getChain, 0, table.family, chainNodes(table, name)));
+  #chain(chain: NftChain): Buffer | undefined {
+    return this.#connection.get(getChain(chain));
   }
 
   #has(asked: NetlinkRequest): boolean {
@@ -219,6 +218,13 @@ function getSet({ table: { family, name: table }, name }: Pick<NftSet, 'table' |
   return request(`get set ${family} ${table} ${name}`, Message.getSet, 0, family, [
     [1, table],
     [2, name],
+  ]);
+}
+
+function getChain({ table, name }: NftChain): NetlinkRequest {
+  return request(`get chain ${table.family} ${table.name} ${name}`, Message.getChain, 0, table.family, [
+    [1, table.name],
+    [3, name],
   ]);
 }
 
@@ -332,11 +338,4 @@ function ifPresent<T>(read: () => T): T | undefined {
     if (isErrno(thrown, 'ENOENT')) return undefined;
     throw thrown;
   }
-}
-
-function chainNodes(table: NftTable, name: string): AttributeNode[] {
-  return [
-    [1, table.name],
-    [3, name],
-  ];
 }

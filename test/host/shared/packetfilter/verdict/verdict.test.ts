@@ -52,7 +52,7 @@ function outcome(table: string, family: Family, state: Kind): { predicted: Chain
   run('nft', table);
   try {
     const predicted = readNft((view) => {
-      const base = view.baseChain({ table: { family: 'inet', name: 't' }, name: 'forward' });
+      const [base] = view.baseChainsNamed({ family: 'inet', name: 't' }, ['forward']);
       assert.ok(base);
       return base === undefined
         ? 'unclear'
