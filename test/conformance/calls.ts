@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import * as assert from 'uvu/assert';
 import type { PLUGINS } from '../../plugins/index.ts';
-import { hostState, settledHostState } from '../support/host-state.ts';
+import { hostState } from '../support/host-state.ts';
 import { runPluginProcess, variables, type ProcessOutcome } from '../support/plugin.ts';
 import { CASES, previousResult } from './cases.ts';
 
@@ -46,7 +46,6 @@ export function succeeds(outcome: ProcessOutcome, what = ''): ProcessOutcome {
 
 /** Lines that tell what the host and the container's namespace hold. */
 export function state(): string[] {
-  settledHostState();
   const inside = 'ip -o link; ip -o addr; ip route; nft -s list ruleset; iptables-save | grep ^-A';
   const pod = sh(`ip netns exec pod sh -c '${inside}' 2>/dev/null | sed "s/valid_lft.*//" || true`);
   return Object.entries({ ...hostState(), pod })

@@ -4,7 +4,7 @@ import { PLUGIN_NAMES, type PluginName } from '../support/executables.ts';
 import { errorOf, runPluginProcess, variables, type ProcessCall } from '../support/plugin.ts';
 import { suite } from '../support/suite.ts';
 import { CASES } from './cases.ts';
-import { assertUntouched, settledHostState } from '../support/host-state.ts';
+import { assertUntouched, hostState } from '../support/host-state.ts';
 
 /**
  * Checklist A, first half: every executable, every way of calling it wrongly, and the calls that do nothing.
@@ -131,9 +131,9 @@ const ROWS: readonly Row[] = [
 ];
 
 for (const name of PLUGIN_NAMES) {
-  let before: ReturnType<typeof settledHostState> | undefined;
+  let before: ReturnType<typeof hostState> | undefined;
 
-  test(`${name}: the state before`, () => void (before = settledHostState()));
+  test(`${name}: the state before`, () => void (before = hostState()));
 
   for (const { id, call, code, msg, details } of ROWS) {
     test(`${name}: ${id}`, () => {

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { errorOf, runPluginProcess } from '../../../support/plugin.ts';
 import { suite } from '../../../support/suite.ts';
-import { assertUntouched, settledHostState } from '../../../support/host-state.ts';
+import { assertUntouched, hostState } from '../../../support/host-state.ts';
 import {
   backendNamed,
   BACKENDS,
@@ -126,7 +126,7 @@ test('GC removes the resolv.conf of attachments that are not valid, of its own n
 
 for (const on of BACKENDS) {
   test(`${on.name}: STATUS says that this kernel can, and leaves the host as it was`, () => {
-    const before = settledHostState();
+    const before = hostState();
     const stdin = {
       cniVersion: '1.1.0',
       name: 'nomad',
