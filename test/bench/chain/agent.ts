@@ -12,14 +12,18 @@ export const hasLaunchers = existsSync(`${AGENT.binDir}/bridge`);
 /** Returns when it is warm. It looks for programs in the benchmark's PATH. @param log descriptor for its log: everything from warnings on */
 export function startAgent(log?: number): void {
   const level = log === undefined ? 'error' : 'warning';
-  agent = spawn(`${WEFT.binDir}/weft`, ['agent', '--log-level', level], {
+  const started = spawn(`${WEFT.binDir}/weft`, ['agent', '--log-level', level], {
     stdio: ['ignore', 'ignore', log ?? 'inherit'],
   });
+  agent = started;
   ended = undefined;
-  agent.once('exit', (code, signal) => (ended = signal ?? `exit status ${code}`));
+  // The one before may end after this one has started.
+  started.once('exit', (code, signal) => {
+    if (agent === started) ended = signal ?? `exit status ${code}`;
+  });
   while (!existsSync('/run/weft/agent.sock')) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
-    if (!existsSync(`/proc/${agent.pid ?? 0}`)) throw new Error('the node agent did not start');
+    if (!existsSync(`/proc/${started.pid ?? 0}`)) throw new Error('the node agent did not start');
   }
 }
 
