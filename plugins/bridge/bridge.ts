@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { step, type UndoStack } from '../../shared/cni/undo.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
+import { readKernelFile } from '../../shared/kernel/files.ts';
 import {
   createBridgeRequest,
   deleteLink,
@@ -146,7 +146,7 @@ const NET_ADDR_SET = '3';
 /** Rtnetlink does not report it. Without /sys the MAC is set again, which changes nothing. */
 function isPermanent(name: string): boolean {
   try {
-    return readFileSync(`/sys/class/net/${name}/addr_assign_type`, 'latin1').trim() === NET_ADDR_SET;
+    return readKernelFile(`/sys/class/net/${name}/addr_assign_type`).trim() === NET_ADDR_SET;
   } catch {
     return false;
   }

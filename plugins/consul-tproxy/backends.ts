@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import type { CniResult } from '../../shared/cni/results.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { isErrno } from '../../shared/kernel/errno.ts';
+import { readKernelFile } from '../../shared/kernel/files.ts';
 import { formatAddress, isGlobalUnicast, parseAddress, parseCidr } from '../../shared/net/address.ts';
 import { canDrive, findTools } from '../../shared/packetfilter/iptables/tools.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
@@ -136,7 +136,7 @@ function lacksIp6tables({ backend }: TproxyOptions): boolean {
 function ipv6Addresses(): string[] | undefined {
   try {
     // Each line: address as 32 hex digits, index, prefix length, scope, flags, device.
-    const lines = readFileSync('/proc/thread-self/net/if_inet6', 'latin1').split('\n');
+    const lines = readKernelFile('/proc/thread-self/net/if_inet6').split('\n');
     return lines
       .map((line) => (line.split(/\s+/)[0] ?? '').replaceAll(/(.{4})(?!$)/g, '$1:'))
       .filter((text) => text !== '');

@@ -1,4 +1,5 @@
-import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
+import { readKernelFile } from '../../shared/kernel/files.ts';
 import { CniCode, CniError } from '../../shared/cni/errors.ts';
 import { checked, libc } from '../../shared/kernel/libc.ts';
 import type { UidRange } from './request.ts';
@@ -39,7 +40,7 @@ export function withOwner<T>(work: (owner: Owner) => T): T {
  */
 export function requireMappedUid({ first, last }: UidRange): void {
   if (!withOwner(({ isOwn }) => isOwn)) return;
-  const map = readFileSync('/proc/self/uid_map', 'latin1').trim();
+  const map = readKernelFile('/proc/self/uid_map').trim();
   const isMapped = map.split('\n').some((line) => {
     const [inside = 0, , count = 0] = line.trim().split(/\s+/).map(Number);
     return first >= inside && last < inside + count;

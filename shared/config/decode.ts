@@ -185,7 +185,7 @@ export function foldKeys(schema: Schema, value: unknown, keepUnknown = false): u
 }
 
 function foldObject({ shape, catchall }: z.core.$ZodObjectDef, value: object, keepUnknown: boolean): unknown {
-  const names = new Map(Object.keys(shape).map((name) => [name.toLowerCase(), name]));
+  const names = namesOf(shape);
   const folded = new Map<string, unknown>();
   for (const key of Object.keys(value)) {
     const name = names.get(key.toLowerCase());
@@ -198,6 +198,18 @@ function foldObject({ shape, catchall }: z.core.$ZodObjectDef, value: object, ke
   }
   return Object.fromEntries(folded);
 }
+
+/** The shape's keys by their spelling in small letters. */
+function namesOf(shape: object): ReadonlyMap<string, string> {
+  let names = NAMES.get(shape);
+  if (names === undefined) {
+    names = new Map(Object.keys(shape).map((name) => [name.toLowerCase(), name]));
+    NAMES.set(shape, names);
+  }
+  return names;
+}
+
+const NAMES = new WeakMap<object, ReadonlyMap<string, string>>();
 
 function foldRecord(valueType: Schema, value: object): unknown {
   const present = Object.entries(value).filter(([, member]) => member !== null || takesNull(valueType));

@@ -1,5 +1,4 @@
 import { Protocol } from 'netlink/dist/constants.js';
-import { readFileSync } from 'node:fs';
 import {
   type ConntrackEntry,
   decodeEntry,
@@ -7,6 +6,7 @@ import {
   listEntriesRequest,
 } from './conntrack-codec.ts';
 import { isErrno } from './errno.ts';
+import { readKernelFile } from './files.ts';
 import { dump, exchange } from './netlink/conversation.ts';
 import { AF_INET, AF_INET6, addressText, bytesOf, requireAddress } from './netlink/ip.ts';
 import { type NetlinkRequest, NetlinkSocket } from './netlink/socket.ts';
@@ -144,7 +144,7 @@ export interface Flows {
  * Those of `wanted` that the kernel may be tracking in the caller's network namespace; the others it certainly is not.
  *
  * A list over netlink, filtered or not, takes a lock for each bucket of a table that all namespaces share: 9 to 20 ms with 262,144 buckets,
- * however few entries there are. The list under /proc needs no locks and 0.3 ms, but not every kernel has it (CONFIG_NF_CONNTRACK_PROCFS).
+ * however few entries there are. The list under /proc needs no locks and 0.3 ms for each read, but not every kernel has it (CONFIG_NF_CONNTRACK_PROCFS).
  */
 export function maybeTracked<Wanted extends Flows>(wanted: readonly Wanted[]): readonly Wanted[] {
   const count = readIfThere('/proc/sys/net/netfilter/nf_conntrack_count');
@@ -173,7 +173,7 @@ export function listed<Wanted extends Flows>(list: string, wanted: readonly Want
 
 function readIfThere(path: string): string | undefined {
   try {
-    return readFileSync(path, 'latin1');
+    return readKernelFile(path);
   } catch (thrown) {
     if (isErrno(thrown, 'ENOENT', 'EACCES', 'EPERM')) return undefined;
     throw thrown;

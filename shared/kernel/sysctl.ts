@@ -1,6 +1,7 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { trace } from '../process/trace.ts';
 import { isErrno, KernelError } from './errno.ts';
+import { readKernelFile } from './files.ts';
 
 /**
  * Reads a kernel parameter of the calling thread's network namespace (see inNamespace).
@@ -9,7 +10,7 @@ import { isErrno, KernelError } from './errno.ts';
  * @throws the fs error, ENOENT where the kernel or the interface lacks it (e.g. no IPv6)
  */
 export function readSysctl(path: string): string {
-  return readFileSync(fileOf(path), 'latin1').trim();
+  return readKernelFile(fileOf(path)).trim();
 }
 
 /** Whether a kernel parameter is 1; false also where the kernel lacks it. @param path see {@link readSysctl} */

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { isErrno } from '../kernel/errno.ts';
+import { readKernelFile } from '../kernel/files.ts';
 import { NftConnection } from './nftables/connection.ts';
 import { Message, request } from './nftables/messages.ts';
 import type { NftTable } from './nftables/model.ts';
@@ -25,8 +25,9 @@ export function variantHasTables(variant: IptablesVariant, family: Family): bool
  */
 export function legacyTablesInUse(family: Family): readonly string[] | undefined {
   try {
-    const text = readFileSync(LEGACY_NAMES[family], 'latin1');
-    return text.split('\n').filter((line) => line !== '');
+    return readKernelFile(LEGACY_NAMES[family])
+      .split('\n')
+      .filter((line) => line !== '');
   } catch (thrown) {
     // ENOENT: a kernel without iptables-legacy.
     if (isErrno(thrown, 'ENOENT')) return [];

@@ -28,10 +28,10 @@ export function findTools(family: Family, variant?: Tools['variant']): Tools | u
 const found = new CallCache<Tools | undefined>();
 
 function searchTools(family: Family, prefix: string): Tools | undefined {
-  const save = findProgram(`${prefix}-save`);
   const restore = findProgram(`${prefix}-restore`);
-  if (save === undefined || restore === undefined) return undefined;
-  return { family, variant: variantOf(restore), save, restore };
+  if (restore === undefined) return undefined;
+  // Every package that has one of the two has both, in the same directory.
+  return { family, variant: variantOf(restore), save: restore.replace(/restore$/, 'save'), restore };
 }
 
 /** @throws CniError when the host lacks them, saying what to install */

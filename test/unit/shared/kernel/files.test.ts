@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import * as assert from 'uvu/assert';
-import { readRegularFile } from '../../../../shared/kernel/files.ts';
+import { readKernelFile, readRegularFile } from '../../../../shared/kernel/files.ts';
 import { suite } from '../../../support/suite.ts';
 import { thrown } from '../../../support/thrown.ts';
 
@@ -68,5 +68,15 @@ function messageOf(path: string, options?: Parameters<typeof readRegularFile>[1]
   assert.is(code, 5);
   return message;
 }
+
+test('a file of the kernel is read whole, short or long', () => {
+  assert.is(readKernelFile('/proc/sys/kernel/ostype'), 'Linux\n');
+  for (const length of [0, 1, 2048, 2049, 4096, 10_000]) {
+    const text = 'x\n'.repeat(length).slice(0, length);
+    writeFileSync(at('kernel'), text);
+    assert.is(readKernelFile(at('kernel')), text, `${length} bytes`);
+  }
+  assert.throws(() => readKernelFile('/proc/sys/nothing'), /ENOENT/);
+});
 
 test.run();
