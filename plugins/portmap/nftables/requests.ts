@@ -11,7 +11,8 @@ import {
   flushChain,
   ruleRequest,
 } from '../../../shared/packetfilter/nftables/messages.ts';
-import type { NftElement, NftRule } from '../../../shared/packetfilter/nftables/model.ts';
+import { perObject } from '../../../shared/packetfilter/desired.ts';
+import type { NftChain, NftElement, NftRule } from '../../../shared/packetfilter/nftables/model.ts';
 import type { NftReader, StandingRule } from '../../../shared/packetfilter/nftables/reader.ts';
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from '../backend.ts';
@@ -42,14 +43,15 @@ export function additionRequests(
   given: PortForwarding,
   warn: (line: string) => void,
 ): NetlinkRequest[] {
-  const forwarding = { ...given, mappings: splitShifted(given.mappings) };
+  const plan = planOf(given);
+  const { forwarding } = plan;
   const { family } = forwarding;
   const dead = deadChains(reader, forwarding, warn);
   return [
     ...skeletonRequests(reader, family),
     ...masqueradeRequests(reader, forwarding),
     ...removalRequests(reader, family, dead, staleEntries(reader, forwarding)).requests,
-    ...containerRequests(reader, forwarding, new Set(dead)),
+    ...containerRequests(reader, plan, new Set(dead)),
   ];
 }
 
@@ -62,7 +64,8 @@ export function restoreRequests(
   family: Family,
   given: readonly PortForwarding[],
 ): NetlinkRequest[] {
-  const forwardings = given.map((one) => ({ ...one, mappings: splitShifted(one.mappings) }));
+  const plans = given.map(keptPlanOf);
+  const forwardings = plans.map(({ forwarding }) => forwarding);
   const bits = new Set(forwardings.flatMap(({ settings }) => (settings.snat ? [settings.markMasqBit] : [])));
   const marked = [...bits].flatMap(
     (bit) => forwardings.find(({ settings }) => settings.snat && settings.markMasqBit === bit) ?? [],
@@ -71,11 +74,11 @@ export function restoreRequests(
   return [
     ...skeletonRequests(reader, family),
     ...marked.flatMap((forwarding) => masqueradeRequests(reader, forwarding)),
-    ...forwardings.flatMap((forwarding) => {
-      const ports = wantedElements(forwarding).map(keyText);
+    ...plans.flatMap((plan) => {
+      const ports = plan.elements.map(keyText);
       if (ports.some((port) => taken.has(port))) return [];
       ports.forEach((port) => taken.add(port));
-      return containerRequests(reader, forwarding, new Set());
+      return containerRequests(reader, plan, new Set());
     }),
   ];
 }
@@ -194,23 +197,40 @@ function masqueradeRequests(reader: NftReader, { settings, family }: PortForward
     : [addChain(chain), ruleRequest({ chain, statements })];
 }
 
+/** What a container needs in the tables. */
+interface ContainerPlan {
+  /** With one mapping for each port that is shifted. */
+  readonly forwarding: PortForwarding;
+  readonly chain: NftChain;
+  readonly rules: readonly Pick<NftRule, 'statements' | 'comment'>[];
+  readonly elements: readonly NftElement[];
+}
+
+function planOf(given: PortForwarding): ContainerPlan {
+  const forwarding = { ...given, mappings: splitShifted(given.mappings) };
+  return {
+    forwarding,
+    chain: containerChain(forwarding, forwarding.family),
+    rules: containerRules(forwarding),
+    elements: wantedElements(forwarding),
+  };
+}
+
+const keptPlanOf = perObject(planOf);
+
 /** Fills the container's chain unless it is complete, and adds the map entries that do not jump to it yet. */
 function containerRequests(
   reader: NftReader,
-  forwarding: PortForwarding,
+  { forwarding: { family }, chain, rules, elements }: ContainerPlan,
   dead: ReadonlySet<string>,
 ): NetlinkRequest[] {
-  const { family } = forwarding;
-  const chain = containerChain(forwarding, family);
-  const wanted = wantedElements(forwarding);
-  const present = portStates(reader, family, wanted);
-  const states = wanted.map((element, at) => {
+  const present = portStates(reader, family, elements);
+  const states = elements.map((element, at) => {
     const { chains = [], jumps } = present[at] ?? {};
     return { element, state: { chains: chains.filter((one) => !dead.has(one)), jumps } };
   });
   const free = states.filter(({ state }) => state.chains.length === 0).map(({ element }) => element);
   const shared = states.filter(({ state: { chains } }) => chains.length > 0 && !chains.includes(chain.name));
-  const rules = containerRules(forwarding);
   const standing = reader.rules(chain);
   const fill = areRules(standing, rules)
     ? []
