@@ -45,10 +45,7 @@ export function restorePieces(desired: Desired, valid: () => Desired): Desired {
     ({ driver }) => driver,
   );
   for (const [driver, tables] of byDriver) {
-    const current = once(() => {
-      const now = valid();
-      return now === desired ? tables : tablesOf(now);
-    });
+    const current = once(() => tablesOf(valid()));
     driver.apply(tables.map(({ wanted }) => restoration(wanted, () => tableAmong(current(), wanted))));
   }
   if (desired.nftables.length > 0 && hasNftables())
