@@ -105,12 +105,15 @@ export class Watcher {
       if (isUrgent) this.#urgentNotBefore += Math.max(0, this.#spend(milliseconds));
       return;
     }
-    // Programs such as firewalld go on after their first transaction.
-    this.#dueAt = this.#host.now() + FOLLOW_UP_MS;
     if (!this.#write) {
+      this.#dueAt = this.#host.now() + POLL_MS;
       this.#report(missing);
       return;
     }
+    // It was that of the host before the repair: what deletes the same rules again would go unnoticed.
+    this.#fingerprint = undefined;
+    // Programs such as firewalld go on after their first transaction.
+    this.#dueAt = this.#host.now() + FOLLOW_UP_MS;
     const restored = missing.length - left.length;
     this.counts.repairs += 1;
     this.counts.pieces += restored;

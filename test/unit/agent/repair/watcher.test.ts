@@ -48,7 +48,7 @@ class FakeHost {
   #look(): RepairReport {
     this.looks.push(this.clock);
     const { missing, milliseconds } = this;
-    if (this.#write) this.missing = [];
+    if (this.#write && missing.length > 0) [this.missing, this.print] = [[], 'same'];
     return { attachments: 1, missing, left: this.#write ? [] : missing, problems: [], milliseconds };
   }
 }
@@ -75,6 +75,16 @@ test('changes without notification are found within 30 seconds', () => {
   host.print = 'other';
   host.pass(31_000);
   assert.is(host.looks.length, 1);
+});
+
+test('rules that are deleted without notification soon after a repair are restored within 30 seconds, too', () => {
+  const host = new FakeHost();
+  for (let repairs = 1; repairs <= 3; repairs++) {
+    host.missing = ['a rule'];
+    host.print = 'without the rule';
+    host.pass(31_000);
+    assert.is(host.watcher.counts.repairs, repairs);
+  }
 });
 
 test('while another program deletes rules all the time, looks take 4 % of the time, after some at once', () => {
@@ -128,14 +138,16 @@ test('repair pauses when rules are missing again after each of five repairs, and
   assert.match(host.lines.join('\n'), /error repair: paused .*, in add element ip weft_hostports; find it/);
 });
 
-test('log mode: every missing piece once, as long as the same ones are missing', () => {
+test('log mode: every missing piece once, as long as the same ones are missing; a look every 30 seconds meanwhile', () => {
   const host = new FakeHost(false);
   host.lines.length = 0;
   host.missing = ['one', 'two'];
   host.pass(30_000, () => (host.deletions = true));
   assert.equal(host.lines, ['warning repair: one', 'warning repair: two']);
   host.missing = ['two'];
-  host.pass(5_000);
+  host.looks = [];
+  host.pass(60_000);
+  assert.is(host.looks.length, 2);
   assert.equal(host.lines.slice(2), ['warning repair: two']);
 });
 
