@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { CachedResultReader, RESULTS_DIR } from '../../shared/attachments/cached-results.ts';
+import { withoutPrefixLength } from '../../shared/attachments/holders.ts';
 import { inventory } from '../../shared/attachments/inventory.ts';
 import { addressesOf } from '../../shared/attachments/namespaces.ts';
 import { isUndisturbed, MARKS_DIRECTORY } from '../../shared/cni/call-marks.ts';
@@ -136,12 +137,11 @@ function isPresent({ entry: { cacheFile = '', addedAtMs, netns } }: Repairable):
 }
 
 function hasItsAddress({ entry }: Repairable, problem: (line: string) => void): boolean {
-  const path = entry.netns;
-  const present = path === '' ? undefined : addressesOf(path);
+  const { netns: path, addresses } = entry;
   // Without a path, the inventory has found the namespace by the address.
-  if (path === '' && entry.state === 'running') return true;
-  const own = entry.addresses.map((text) => text.replace(/\/\d+$/, ''));
-  if (own.length === 0 || own.some((address) => present?.includes(address) === true)) return true;
+  if (path === '' || addresses.length === 0) return true;
+  const present = addressesOf(path) ?? [];
+  if (withoutPrefixLength(addresses).some((address) => present.includes(address))) return true;
   problem(
     `container ${entry.containerId} on network ${entry.network}: namespace ${path} has none of its addresses`,
   );
