@@ -67,7 +67,11 @@ export class NodeAgent {
 
   /** Lines about calls of a plugin; waits for the newest, which is written after the answer. */
   async calls(plugin: string): Promise<string[]> {
-    await pause(100);
+    let seen: string;
+    do {
+      seen = this.log;
+      await pause(300);
+    } while (seen !== this.log);
     return this.log.split('\n').filter((line) => line.split(' ')[1] === plugin);
   }
 
