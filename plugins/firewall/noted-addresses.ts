@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { nameOf } from '../../shared/cni/call-marks.ts';
 import { sha512 } from '../../shared/cni/sha512.ts';
 import { attempt, readRegularFile } from '../../shared/kernel/files.ts';
@@ -7,11 +7,12 @@ import { attempt, readRegularFile } from '../../shared/kernel/files.ts';
  * The addresses that a container's rules are about, kept for its DEL. When a runtime gives up on an ADD and calls DEL while the ADD still runs,
  * no lease, result or interface may have the address any more, and rules of iptables name nothing else.
  *
- *     /run/weft/firewall/<hash>    "<network> <container id> <interface name> <address> ..."
+ *     /run/weft/firewall-<hash>    "<network> <container id> <interface name> <address> ..."
  *
  * Rules do not survive a reboot, nor do these files. Where one cannot be written or read, DEL has its other sources.
  */
-const DIRECTORY = '/run/weft/firewall';
+const FOLDER = '/run/weft';
+const PREFIX = 'firewall-';
 
 export interface Attachment {
   readonly network: string;
@@ -28,7 +29,6 @@ export function noteAddresses(attachment: Attachment, addresses: readonly string
       return;
     }
     const { network, containerId, ifname } = attachment;
-    mkdirSync(DIRECTORY, { recursive: true, mode: 0o700 });
     writeFileSync(file, [network, containerId, ifname, ...addresses].join(' '), { mode: 0o600 });
   });
 }
@@ -40,9 +40,9 @@ export function notedAddresses(attachment: Attachment): string[] {
 
 /** The attachments of a network for which addresses are noted. */
 export function notedAttachments(network: string): Attachment[] {
-  const names = attempt(() => readdirSync(DIRECTORY)) ?? [];
+  const names = attempt(() => readdirSync(FOLDER)) ?? [];
   return names.flatMap((name) => {
-    const noted = read(`${DIRECTORY}/${name}`);
+    const noted = name.startsWith(PREFIX) ? read(`${FOLDER}/${name}`) : undefined;
     return noted?.attachment.network === network ? [noted.attachment] : [];
   });
 }
@@ -55,5 +55,5 @@ function read(file: string): { attachment: Attachment; addresses: string[] } | u
 }
 
 function fileOf(attachment: Attachment): string {
-  return `${DIRECTORY}/${sha512(nameOf(attachment)).toString('hex').slice(0, 40)}`;
+  return `${FOLDER}/${PREFIX}${sha512(nameOf(attachment)).toString('hex').slice(0, 40)}`;
 }

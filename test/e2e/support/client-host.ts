@@ -66,5 +66,5 @@ export function traces(): string {
       iptables-save -t $table; ip6tables-save -t $table
     done | grep -v -e '^#' -e '^:[A-Z]* ACCEPT' -e '^[*]' -e '^COMMIT' | sed 's/ \\[[0-9:]*\\]$//' | sort
     nft -s list ruleset 2>/dev/null | awk '/^table/ {show = !($2 ~ /^ip6?$/ && $3 ~ /^(filter|nat|mangle|raw)$/)} show' | grep '[a-z]' || true
-    find /run/cni /run/weft* /var/lib/cni /var/lib/weft /etc/netns -mindepth 1 2>/dev/null | grep -vE '^/run/weft/((locks|firewall)$|calls)' | sort || true`);
+    find /run/cni /run/weft* /var/lib/cni /var/lib/weft /etc/netns -mindepth 1 2>/dev/null | grep -vE '^/run/weft/(locks$|calls)' | sort || true`);
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { readNft } from '../../../../shared/packetfilter/nftables/change.ts';
 import { containersSet } from '../../../../plugins/firewall/nftables/objects.ts';
@@ -73,8 +73,8 @@ export function scene(
       policy('ACCEPT');
       clear('filter', 'nat');
     }
-    for (const folder of ['/var/lib/cni', '/etc/weft', '/run/weft/firewall'])
-      rmSync(folder, { recursive: true, force: true });
+    for (const path of ['/var/lib/cni', '/etc/weft', ...notes()])
+      rmSync(path, { recursive: true, force: true });
     if (!onNftables) commits();
   });
   return {
@@ -137,6 +137,11 @@ export function own(address: string): string[] {
 
 export function policy(target: 'ACCEPT' | 'DROP'): void {
   for (const family of ['iptables', 'ip6tables']) run(family, '-P', 'FORWARD', target);
+}
+
+/** The files in which ADD notes containers' addresses. */
+export function notes(): string[] {
+  return globSync('/run/weft/firewall-*');
 }
 
 export function lease(network: string, address: string, text: string): void {
