@@ -129,7 +129,7 @@ function undisturbed(scenario: Scenario, attempt = 1): Step[] {
   if (again) return undisturbed(scenario, attempt + 1);
   assert.is(traced.exitCode, 0, traced.stdout);
   const found = stepsOf(traced);
-  assert.ok(found.length > 5, `only ${found.length} steps seen: is strace installed?`);
+  assert.ok(found.length > 3, `only ${found.length} steps seen: is strace installed?`);
   return found;
 }
 
