@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { CachedResultReader, RESULTS_DIR } from '../../shared/attachments/cached-results.ts';
-import { withoutPrefixLength } from '../../shared/attachments/holders.ts';
 import { inventory } from '../../shared/attachments/inventory.ts';
 import { addressesOf } from '../../shared/attachments/namespaces.ts';
 import { isUndisturbed, MARKS_DIRECTORY } from '../../shared/cni/call-marks.ts';
+import { withoutPrefixLength } from '../../shared/net/address.ts';
 import { withCallScope } from '../../shared/kernel/call-scope.ts';
 import { withCallDeadline } from '../../shared/kernel/deadline.ts';
 import { desiredOf, repairables, type KnownCalls, type Repairable, type Role } from './calls.ts';
@@ -141,7 +141,7 @@ function hasItsAddress({ entry }: Repairable, problem: (line: string) => void): 
   // Without a path, the inventory has found the namespace by the address.
   if (path === '' || addresses.length === 0) return true;
   const present = addressesOf(path) ?? [];
-  if (withoutPrefixLength(addresses).some((address) => present.includes(address))) return true;
+  if (addresses.some((address) => present.includes(withoutPrefixLength(address)))) return true;
   problem(
     `container ${entry.containerId} on network ${entry.network}: namespace ${path} has none of its addresses`,
   );

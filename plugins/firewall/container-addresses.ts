@@ -1,5 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { withoutPrefixLength } from '../../shared/net/address.ts';
 import type { Invocation } from '../../shared/cni/plugin.ts';
 import { KnownAttachments } from '../../shared/attachments/attachments.ts';
 import { RESULTS_DIR } from '../../shared/attachments/cached-results.ts';
@@ -12,7 +13,7 @@ import { masqueradeChain } from '../../shared/packetfilter/names.ts';
 import { driversWithRules } from '../../shared/packetfilter/select.ts';
 import type { Collection } from './backend.ts';
 import { notedAddresses } from './noted-addresses.ts';
-import { FAMILIES, withoutPrefixLength } from './plan.ts';
+import { FAMILIES } from './plan.ts';
 
 /*
  * Rules of iptables and sources of firewalld name nothing but an address: a comment would make them other rules to the reference's

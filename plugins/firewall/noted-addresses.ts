@@ -1,6 +1,5 @@
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { nameOf } from '../../shared/cni/call-marks.ts';
-import { sha512 } from '../../shared/cni/sha512.ts';
+import { fileNameOf, type Attachment } from '../../shared/cni/call-marks.ts';
 import { attempt, readRegularFile } from '../../shared/kernel/files.ts';
 
 /**
@@ -13,12 +12,6 @@ import { attempt, readRegularFile } from '../../shared/kernel/files.ts';
  */
 const FOLDER = '/run/weft';
 const PREFIX = 'firewall-';
-
-export interface Attachment {
-  readonly network: string;
-  readonly containerId: string;
-  readonly ifname: string;
-}
 
 /** Replaces what is noted for the attachment. @param addresses without prefix length; none removes the file */
 export function noteAddresses(attachment: Attachment, addresses: readonly string[]): void {
@@ -55,5 +48,5 @@ function read(file: string): { attachment: Attachment; addresses: string[] } | u
 }
 
 function fileOf(attachment: Attachment): string {
-  return `${FOLDER}/${PREFIX}${sha512(nameOf(attachment)).toString('hex').slice(0, 40)}`;
+  return `${FOLDER}/${PREFIX}${fileNameOf(attachment)}`;
 }

@@ -53,11 +53,6 @@ export function hostsByFamily(addresses: readonly string[]): HostsByFamily {
   return byFamily(addresses, asHost);
 }
 
-/** `10.88.0.2/32` -> `10.88.0.2` */
-export function withoutPrefixLength(address: string): string {
-  return address.replace(/\/\d+$/, '');
-}
-
 function byFamily(addresses: readonly string[], write: (cidr: Cidr) => string): HostsByFamily {
   const parsed = addresses
     .map((text) => parseCidr(text) ?? parseCidr(text.includes(':') ? `${text}/128` : `${text}/32`))

@@ -1,3 +1,4 @@
+import { withoutPrefixLength } from '../../shared/net/address.ts';
 import { toCniError } from '../../shared/cni/errors.ts';
 import { linkByName } from '../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
@@ -10,7 +11,7 @@ import type { NftReader, StandingRule } from '../../shared/packetfilter/nftables
 import type { KnownPacket } from '../../shared/packetfilter/verdict/packet.ts';
 import { FORWARD_CHAIN } from './iptables/rules.ts';
 import { TABLE } from './nftables/objects.ts';
-import { FAMILIES, withoutPrefixLength, type FirewallPlan } from './plan.ts';
+import { FAMILIES, type FirewallPlan } from './plan.ts';
 
 /*
  * Warnings at the end of ADD: what the operator wants, but this plugin cannot do on this host. None of them fails the ADD.

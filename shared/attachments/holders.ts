@@ -1,3 +1,4 @@
+import { withoutPrefixLength } from '../net/address.ts';
 import { namespaceNamedAfter } from './attachments.ts';
 import { addressesInUse, namespaceAt, type AddressesInUse } from './namespaces.ts';
 
@@ -63,7 +64,7 @@ export class AddressHolders {
     const occupants = this.#occupants.get(this.#identity(path)) ?? [];
     return (
       occupants.every((one) => one.containerId !== containerId) &&
-      occupants.some((one) => withoutPrefixLength(one.addresses).includes(address))
+      occupants.some((one) => one.addresses.map(withoutPrefixLength).includes(address))
     );
   }
 
@@ -81,8 +82,4 @@ function isLoopback(address: string): boolean {
 /** Where the container's namespace is if it is named after the container. */
 export function nameOf({ containerId }: { readonly containerId: string }): string | undefined {
   return /^[\w.-]+$/.test(containerId) ? namespaceNamedAfter(containerId) : undefined;
-}
-
-export function withoutPrefixLength(addresses: readonly string[]): string[] {
-  return addresses.map((text) => text.replace(/\/\d+$/, ''));
 }

@@ -1,5 +1,5 @@
 import { readdirSync, statSync } from 'node:fs';
-import { formatAddress } from '../net/address.ts';
+import { formatAddress, withoutPrefixLength } from '../net/address.ts';
 import { USUAL_DATA_DIRS } from './attachments.ts';
 import {
   CachedResultReader,
@@ -8,7 +8,7 @@ import {
   type CompleteCachedResult,
 } from './cached-results.ts';
 import { scanStore } from './lease-files.ts';
-import { AddressHolders, nameOf, withoutPrefixLength, type HolderOf } from './holders.ts';
+import { AddressHolders, nameOf, type HolderOf } from './holders.ts';
 import { addressesOf, namespaceAt, type NamespaceIdentity } from './namespaces.ts';
 
 /** One attachment of this host: one interface of one container on one network. */
@@ -99,7 +99,7 @@ type Judgement = Pick<InventoryEntry, 'state' | 'reason' | 'namespace'>;
 
 function stateOf(facts: Facts, nsfs: number, holderOf: HolderOf, isSearched: boolean): Judgement {
   const { netns, containerId } = facts;
-  const addresses = withoutPrefixLength(facts.addresses);
+  const addresses = facts.addresses.map(withoutPrefixLength);
   for (const path of new Set([netns, nameOf(facts)])) {
     if (path === undefined || path === '') continue;
     const namespace = namespaceAt(path, nsfs);

@@ -12,7 +12,7 @@ import { sha512 } from './sha512.ts';
  */
 export const MARKS_DIRECTORY = '/run/weft/calls';
 
-interface Attachment {
+export interface Attachment {
   readonly network: string;
   readonly containerId: string;
   readonly ifname: string;
@@ -59,6 +59,11 @@ export function nameOf({ network, containerId, ifname }: Attachment): string {
   return `${network}-${containerId}-${ifname}`;
 }
 
+/** A file name for the attachment, whatever the length of its own: 40 hex digits. */
+export function fileNameOf(attachment: Attachment): string {
+  return sha512(nameOf(attachment)).toString('hex').slice(0, 40);
+}
+
 function markOf(attachment: Attachment): string {
-  return `${MARKS_DIRECTORY}/${sha512(nameOf(attachment)).toString('hex').slice(0, 40)}`;
+  return `${MARKS_DIRECTORY}/${fileNameOf(attachment)}`;
 }

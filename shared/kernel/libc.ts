@@ -22,6 +22,19 @@ export function checked(syscall: string, result: number, capability?: string): n
   throw new KernelError(syscall, lastErrno(), capability === undefined ? {} : { capability });
 }
 
+/** As {@link checked}; undefined when there is nothing to do yet, which is frequent: an error would cost more than the call. */
+export function checkedUnlessWaiting(syscall: string, result: number): number | undefined {
+  if (result >= 0) return result;
+  const errno = lastErrno();
+  if ([EINTR, EAGAIN, ECONNABORTED].includes(errno)) return undefined;
+  throw new KernelError(syscall, errno);
+}
+
+/** asm-generic/errno.h */
+const EINTR = 4;
+const EAGAIN = 11;
+const ECONNABORTED = 103;
+
 /** errno of the libc call just made (only meaningful directly after one that failed). */
 export function lastErrno(): number {
   loaded ??= load();

@@ -1,7 +1,7 @@
 import { chmodSync, closeSync, renameSync, rmSync } from 'node:fs';
 import type { Deadline } from './deadline.ts';
 import { isErrno } from './errno.ts';
-import { addressOf, checked, KernelError, lastErrno, libc } from './libc.ts';
+import { addressOf, checked, checkedUnlessWaiting, libc } from './libc.ts';
 
 /**
  * Unix sockets without the event loop, which cannot receive descriptors (SCM_RIGHTS). All descriptors are close-on-exec and non-blocking.
@@ -32,7 +32,7 @@ export function listenUnix(path: string, backlog: number): number {
 
 /** @returns undefined when no connection waits any more */
 export function acceptUnix(listener: number): number | undefined {
-  return unlessWaiting('accept4', libc().accept4(listener, null, null, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  return checkedUnlessWaiting('accept4', libc().accept4(listener, null, null, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 /** User id of the process at the other end, when it connected or listened. */
@@ -101,7 +101,9 @@ export function receiveAll(fd: number, buffer: Buffer, wait: Deadline): { passed
 export function sendAll(fd: number, bytes: Buffer, wait: Deadline): boolean {
   for (let done = 0; done < bytes.length;) {
     const rest = bytes.subarray(done);
-    const sent = unlessGone(() => unlessWaiting('send', libc().send(fd, rest, rest.length, MSG_NOSIGNAL)));
+    const sent = unlessGone(() =>
+      checkedUnlessWaiting('send', libc().send(fd, rest, rest.length, MSG_NOSIGNAL)),
+    );
     if (sent === 'gone' || (sent === undefined && wait.passed())) return false;
     done += sent ?? 0;
     if (sent === undefined) poll(fd, POLLOUT, Math.max(0, wait.remainingMs()));
@@ -135,10 +137,6 @@ const MSG_CMSG_CLOEXEC = 0x40000000;
 const POLLIN = 1;
 const POLLOUT = 4;
 const POLLRDHUP = 0x2000;
-/** asm-generic/errno.h */
-const EINTR = 4;
-const EAGAIN = 11;
-const ECONNABORTED = 103;
 
 function open(type: number): number {
   return checked('socket(AF_UNIX)', libc().socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -149,14 +147,6 @@ function addressAt(path: string): Buffer {
   const name = Buffer.from(path);
   if (name.length > 107) throw new RangeError(`socket path longer than 107 bytes: ${path}`);
   return Buffer.concat([Buffer.of(AF_UNIX, 0), name, Buffer.of(...(path.startsWith('\0') ? [] : [0]))]);
-}
-
-/** As {@link checked}; undefined when there is nothing to do yet, which is frequent: an error would cost more than the call. */
-function unlessWaiting(syscall: string, result: number): number | undefined {
-  if (result >= 0) return result;
-  const errno = lastErrno();
-  if ([EINTR, EAGAIN, ECONNABORTED].includes(errno)) return undefined;
-  throw new KernelError(syscall, errno);
 }
 
 function unlessGone<T>(call: () => T): T | 'gone' {
@@ -199,7 +189,7 @@ function receive(fd: number, into: Buffer): { length: number; passed?: number } 
   message.writeBigUInt64LE(1n, 24);
   message.writeBigUInt64LE(addressOf(control), 32);
   message.writeBigUInt64LE(BigInt(control.length), 40);
-  const length = unlessWaiting('recvmsg', libc().recvmsg(fd, message, MSG_CMSG_CLOEXEC));
+  const length = checkedUnlessWaiting('recvmsg', libc().recvmsg(fd, message, MSG_CMSG_CLOEXEC));
   if (length === undefined) return undefined;
   const hasDescriptor =
     message.readBigUInt64LE(40) >= 20n &&

@@ -47,6 +47,11 @@ export function formatCidr({ address, prefix }: Cidr): string {
   return `${formatAddress(address)}/${prefix}`;
 }
 
+/** `10.88.0.2/32` -> `10.88.0.2` */
+export function withoutPrefixLength(address: string): string {
+  return address.replace(/\/\d+$/, '');
+}
+
 /** The address as other programs print it; undefined for invalid text. */
 export function canonicalAddress(text: string): string | undefined {
   const address = parseAddress(text);

@@ -1,9 +1,10 @@
+import { withoutPrefixLength } from '../../../shared/net/address.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import { runAll, withRollback } from '../../../shared/cni/undo.ts';
 import { staleAddresses } from '../container-addresses.ts';
 import type { FirewallBackend } from '../backend.ts';
 import { ingressPolicy } from '../nftables/backend.ts';
-import { hostsByFamily, withoutPrefixLength, type FirewallPlan, type HostsByFamily } from '../plan.ts';
+import { hostsByFamily, type FirewallPlan, type HostsByFamily } from '../plan.ts';
 import { Firewalld, FirewalldError } from './firewalld.ts';
 
 /**

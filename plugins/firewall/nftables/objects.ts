@@ -1,3 +1,4 @@
+import { withoutPrefixLength } from '../../../shared/net/address.ts';
 import type {
   NftChain,
   NftElement,
@@ -10,7 +11,7 @@ import type {
 import type { Attachment } from '../../../shared/packetfilter/names.ts';
 import type { Family } from '../../../shared/packetfilter/ruleset.ts';
 import type { IngressPolicy } from '../config.ts';
-import { FAMILIES, withoutPrefixLength } from '../plan.ts';
+import { FAMILIES } from '../plan.ts';
 
 /**
  * The firewall in nf_tables, a table of its own (`inet weft_firewall`):

@@ -2,7 +2,7 @@ import { trace } from '../../process/trace.ts';
 import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js';
 import { closeSync } from 'node:fs';
 import { deadlineIn, timeoutError, type Deadline } from '../deadline.ts';
-import { KernelError, checked, isErrno, lastErrno, libc } from '../libc.ts';
+import { KernelError, checked, checkedUnlessWaiting, isErrno, libc } from '../libc.ts';
 import { isReadable } from '../unix-socket.ts';
 import { type NetlinkRequest, type ReceivedMessage, decodeMessages, encodeRequests } from './message.ts';
 
@@ -118,10 +118,11 @@ export class NetlinkSocket {
     const { bytes: sender, length: senderLength } = this.#sender;
     senderLength[0] = SOCKADDR_NL;
     const flags = MSG_TRUNC | MSG_DONTWAIT;
-    const length = libc().recvfrom(this.fd, buffer, buffer.length, flags, sender, senderLength);
-    if (length < 0) {
-      const errno = lastErrno();
-      if (errno !== EAGAIN && errno !== EINTR) throw new KernelError('recv', errno);
+    const length = checkedUnlessWaiting(
+      'recv',
+      libc().recvfrom(this.fd, buffer, buffer.length, flags, sender, senderLength),
+    );
+    if (length === undefined) {
       // Rare: most answers are there when the request returns.
       isReadable(this.fd, Math.max(0, wait.remainingMs()));
       return undefined;
@@ -149,8 +150,6 @@ const SO_NETNS_COOKIE = 71;
 const SOL_NETLINK = 270;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
-const EINTR = 4;
-const EAGAIN = 11;
 const SOCKADDR_NL = 12;
 /** struct nlmsghdr */
 const HEADER = 16;
