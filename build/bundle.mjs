@@ -56,13 +56,6 @@ const LATE_PARTS = [
     entry: "export { serveMetrics } from './agent/metrics/http-server.ts';",
   },
   {
-    name: 'execa',
-    imported: /^execa$/,
-    importer: /shared\/process\//,
-    exports: ['execaSync'],
-    entry: "export { execaSync } from 'execa';",
-  },
-  {
     name: 'verdict',
     imported: /^\.\/verdict\/forward-drops\.ts$/,
     importer: /packetfilter\/forward-warnings\.ts$/,
@@ -72,7 +65,7 @@ const LATE_PARTS = [
 ];
 
 /** Parts that another part loads when it needs them, as the snapshot does. @type {Readonly<Record<string, readonly string[]>>} */
-const PARTS_OF_PARTS = { weft: ['countdash', 'agent'], agent: ['execa', 'verdict', 'metrics'] };
+const PARTS_OF_PARTS = { weft: ['countdash', 'agent'], agent: ['verdict', 'metrics'] };
 
 /**
  * @param {string} root the repository

@@ -153,33 +153,4 @@ export const LIBC = ['ffi', 'internal/ffi-shared-buffer', 'internal/ffi/fast-api
 /** Needed by load-part.cjs, which evaluates the parts outside the snapshot. */
 const LATE_PARTS = ['sea', 'vm'];
 
-/** Needed by execa, which starts other programs: iptables for rules in its own syntax, other vendors' IPAM plugins. */
-const EXECA = [
-  'child_process',
-  'dgram',
-  'fs/promises',
-  'internal/child_process',
-  'internal/dgram',
-  'internal/fs/dir',
-  'internal/fs/promises',
-  'internal/fs/recursive_watch',
-  'internal/fs/streams',
-  'internal/fs/sync_write_stream',
-  'internal/fs/watchers',
-  'internal/perf/observe',
-  'internal/perf/performance_entry',
-  'internal/readline/callbacks',
-  'internal/readline/interface',
-  'internal/readline/utils',
-  'internal/repl/history',
-  'internal/socket_list',
-  'internal/tty',
-  'net',
-  'os',
-  'path/win32',
-  'process',
-  'timers/promises',
-  'tty',
-];
-
-export const LOADED_AT_RUN_TIME = [...LIBC, ...LATE_PARTS, ...EXECA];
+const LOADED_AT_RUN_TIME = [...LIBC, ...LATE_PARTS];

@@ -50,7 +50,7 @@ function describe(errno: number): readonly [code: string, text: string] {
 }
 
 /**
- * asm-generic/errno-base.h and asm-generic/errno.h (x86, arm64): errors of sockets, namespaces, netlink and netfilter.
+ * asm-generic/errno-base.h and asm-generic/errno.h (x86, arm64): errors of sockets, namespaces, netlink, netfilter and execve.
  * util.getSystemErrorName covers only libuv's subset, and loads a module at start-up.
  */
 const NAMES: Readonly<Record<number, readonly [string, string]>> = {
@@ -61,6 +61,7 @@ const NAMES: Readonly<Record<number, readonly [string, string]>> = {
   5: ['EIO', 'input/output error'],
   6: ['ENXIO', 'no such device or address'],
   7: ['E2BIG', 'argument list too long'],
+  8: ['ENOEXEC', 'not a program'],
   9: ['EBADF', 'bad file descriptor'],
   11: ['EAGAIN', 'resource temporarily unavailable'],
   12: ['ENOMEM', 'out of memory'],
@@ -76,6 +77,7 @@ const NAMES: Readonly<Record<number, readonly [string, string]>> = {
   23: ['ENFILE', 'too many open files in system'],
   24: ['EMFILE', 'too many open files'],
   25: ['ENOTTY', 'inappropriate ioctl for device'],
+  26: ['ETXTBSY', 'text file busy'],
   27: ['EFBIG', 'file too large'],
   28: ['ENOSPC', 'no space left'],
   30: ['EROFS', 'read-only file system'],

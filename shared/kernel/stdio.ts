@@ -2,18 +2,12 @@ import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from '
 import { CniCode, CniError } from '../cni/errors.ts';
 import { deadlineIn, restartCallDeadline, timeoutError, type Deadline } from './deadline.ts';
 import { isErrno } from './errno.ts';
-import { libc } from './libc.ts';
+import { PIPE_BUF, poll, PollEvent } from './poll.ts';
 
 /**
  * Standard input and output of a plugin. Descriptors are used directly, never `process.stdin` and `process.stdout`: loading the stream
  * classes costs several milliseconds.
  */
-
-/** poll.h */
-const POLLIN = 1;
-const POLLOUT = 4;
-/** What a pipe takes without blocking when poll reports it as writable (PIPE_BUF of linux/limits.h). */
-const PIPE_BUF = 4096;
 
 /**
  * All of standard input as text, up to end of file. A closed stdin reads as empty (Node opens /dev/null in its place).
@@ -26,7 +20,7 @@ export function readStdin(limitMib: number): string {
   try {
     return readToEnd(input, limitMib, () => {
       if (!isTerminal)
-        waitFor(input, POLLIN, wait, 'waiting for the end of stdin; does the runtime close it?');
+        waitFor(input, PollEvent.in, wait, 'waiting for the end of stdin; does the runtime close it?');
     });
   } finally {
     input.close();
@@ -45,7 +39,7 @@ export function writeAll(fd: number, text: string, limitMs = Infinity): void {
   const wait = deadlineIn(limitMs);
   const output = openWithoutBlocking(fd, constants.O_WRONLY);
   const waitForReader = (): void =>
-    waitFor(output, POLLOUT, wait, `writing to ${nameOf(fd)}; is the runtime reading it?`);
+    waitFor(output, PollEvent.out, wait, `writing to ${nameOf(fd)}; is the runtime reading it?`);
   try {
     for (let done = 0; done < bytes.length;) {
       if (output.mayBlock) waitForReader();
@@ -118,32 +112,15 @@ function attempt(fd: number, io: () => number): number | undefined {
 }
 
 /**
- * Waits until poll(2) reports the event.
- *
- *    struct pollfd
- *    0           4             6              8
- *    +-----------+-------------+--------------+
- *    | fd i32    | events i16  | revents i16  |
- *    +-----------+-------------+--------------+
- *
+ * Waits for an event of poll(2) or an error condition. Also after the deadline what is possible at once is done: the work of ADD must not be
+ * undone because it took all the time.
  * @throws CniError 5 when the deadline has passed
  */
-function waitFor({ fd }: Stream, event: number, wait: Deadline, activity: string): void {
-  const request = Buffer.alloc(8);
-  request.writeInt32LE(fd, 0);
-  request.writeInt16LE(event, 4);
+function waitFor({ fd }: Stream, events: number, wait: Deadline, activity: string): void {
   do {
-    // Above 0 the event or an error condition, which the read or write then reports; below 0 a signal. Also after the deadline what is possible
-    // at once is done: the work of ADD must not be undone because it took all the time.
-    if (libc().poll(request, 1, pollTimeout(wait)) > 0) return;
+    if (poll([{ fd, events }], wait.remainingMs()).includes(true)) return;
   } while (!wait.passed());
   throw timeoutError(activity, wait, { code: CniCode.IoFailure });
-}
-
-/** 0 asks without waiting; -1 waits without limit. */
-function pollTimeout(wait: Deadline): number {
-  const milliseconds = Math.ceil(wait.remainingMs());
-  return Number.isFinite(milliseconds) ? Math.max(0, milliseconds) : -1;
 }
 
 function nameOf(fd: number): string {

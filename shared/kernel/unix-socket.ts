@@ -2,6 +2,7 @@ import { chmodSync, closeSync, renameSync, rmSync } from 'node:fs';
 import type { Deadline } from './deadline.ts';
 import { isErrno } from './errno.ts';
 import { addressOf, checked, checkedUnlessWaiting, libc } from './libc.ts';
+import { poll, PollEvent } from './poll.ts';
 
 /**
  * Unix sockets without the event loop, which cannot receive descriptors (SCM_RIGHTS). All descriptors are close-on-exec and non-blocking.
@@ -46,24 +47,26 @@ export function peerUid(fd: number): number {
 
 /** Waits until there is something to read or accept, or the other end is gone. @returns false after the time, and after a signal */
 export function isReadable(fd: number, milliseconds: number): boolean {
-  return poll(fd, POLLIN, milliseconds);
+  return isReady(fd, PollEvent.in, milliseconds);
 }
 
 /** As {@link isReadable} for `fd`, but also returns when there is something to read from `other`. */
 export function isReadableBefore(fd: number, other: number, milliseconds: number): boolean {
-  const requests = Buffer.concat([pollRequest(fd, POLLIN), pollRequest(other, POLLIN)]);
-  const count = libc().poll(requests, 2, Math.ceil(milliseconds));
-  return count > 0 && requests.readInt16LE(REVENTS) !== 0;
+  const [first = false] = poll(
+    [fd, other].map((one) => ({ fd: one, events: PollEvent.in })),
+    milliseconds,
+  );
+  return first;
 }
 
 /** Whether at least PIPE_BUF bytes can be written without blocking. */
 export function isWritable(fd: number): boolean {
-  return poll(fd, POLLOUT, 0);
+  return isReady(fd, PollEvent.out, 0);
 }
 
 /** Whether the other end has closed the connection or has ended. */
 export function isHungUp(fd: number): boolean {
-  return poll(fd, POLLRDHUP, 0);
+  return isReady(fd, PollEvent.readHangUp, 0);
 }
 
 /**
@@ -79,7 +82,7 @@ export function receiveAll(fd: number, buffer: Buffer, wait: Deadline): { passed
       return undefined;
     }
     if (got === undefined && !wait.passed()) {
-      isReadable(fd, Math.max(0, wait.remainingMs()));
+      isReadable(fd, wait.remainingMs());
       continue;
     }
     // Another descriptor than the first is not expected: close it.
@@ -106,7 +109,7 @@ export function sendAll(fd: number, bytes: Buffer, wait: Deadline): boolean {
     );
     if (sent === 'gone' || (sent === undefined && wait.passed())) return false;
     done += sent ?? 0;
-    if (sent === undefined) poll(fd, POLLOUT, Math.max(0, wait.remainingMs()));
+    if (sent === undefined) isReady(fd, PollEvent.out, wait.remainingMs());
   }
   return true;
 }
@@ -123,7 +126,7 @@ export function sendDatagram(path: string, text: string): void {
   }
 }
 
-/** bits/socket.h, asm-generic/socket.h, asm-generic/poll.h */
+/** bits/socket.h, asm-generic/socket.h */
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
@@ -134,9 +137,6 @@ const SO_PEERCRED = 17;
 const SCM_RIGHTS = 1;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
-const POLLIN = 1;
-const POLLOUT = 4;
-const POLLRDHUP = 0x2000;
 
 function open(type: number): number {
   return checked('socket(AF_UNIX)', libc().socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -158,19 +158,9 @@ function unlessGone<T>(call: () => T): T | 'gone' {
   }
 }
 
-function poll(fd: number, event: number, milliseconds: number): boolean {
-  return libc().poll(pollRequest(fd, event), 1, Math.ceil(milliseconds)) > 0;
+function isReady(fd: number, events: number, milliseconds: number): boolean {
+  return poll([{ fd, events }], milliseconds).includes(true);
 }
-
-/** struct pollfd { i32 fd, i16 events, i16 revents } */
-function pollRequest(fd: number, event: number): Buffer {
-  const request = Buffer.alloc(8);
-  request.writeInt32LE(fd, 0);
-  request.writeInt16LE(event, 4);
-  return request;
-}
-
-const REVENTS = 6;
 
 /**
  *    struct msghdr (64 bits)                                                                  struct cmsghdr

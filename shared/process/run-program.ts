@@ -1,8 +1,11 @@
 import { accessSync, constants, statSync } from 'node:fs';
-import { execaSync } from 'execa';
+import { constants as osConstants } from 'node:os';
+import { runToEnd, type Ran } from './run-to-end.ts';
 import { trace } from './trace.ts';
 import { CniCode, CniError } from '../cni/errors.ts';
 import { deadlineIn, timeoutError } from '../kernel/deadline.ts';
+import { KernelError } from '../kernel/errno.ts';
+import { spawnProgram, type Child } from '../kernel/spawn.ts';
 
 /** Why a program did not run to its end. A non-zero exit code is none of these: it is the program's answer. */
 export type RunFailure = 'missing' | 'busy' | 'denied' | 'timeout' | 'signal' | 'output' | 'start';
@@ -44,24 +47,23 @@ export interface RunResult {
 export function runProgram(file: string, args: readonly string[], options: RunOptions = {}): RunResult {
   const wait = deadlineIn(options.timeoutMs);
   trace(() => `run ${[file, ...args].join(' ')}`);
-  const result = execaSync(file, args, {
-    input: options.input ?? '',
-    cwd: workingDirectory(),
-    ...(options.env === undefined ? {} : { env: defined(options.env), extendEnv: false }),
-    // 0 would mean no limit.
-    timeout: Math.max(1, Math.ceil(wait.remainingMs())),
-    killSignal: 'SIGKILL',
-    maxBuffer: OUTPUT_LIMIT,
-    stripFinalNewline: false,
-    reject: false,
-    verbose: 'none',
-  });
-  if (result.timedOut) {
+  leaveDeletedDirectory();
+  const child = start(file, args, options.env ?? process.env);
+  const ran = runToEnd(child, options.input ?? '', wait, OUTPUT_LIMIT);
+  const { ended, stdout, stderr } = ran;
+  if (ended === 'timeout') {
     const { code, message } = timeoutError(`waiting for ${file} to end, and killed it`, wait);
-    throw new RunError(code, 'timeout', message, explained(result));
+    throw new RunError(code, 'timeout', message, said(ran));
   }
-  if (result.isMaxBuffer || result.exitCode === undefined) throw runError(file, result);
-  return { exitCode: result.exitCode, stdout: result.stdout, stderr: result.stderr };
+  if (ended === 'output') {
+    const message = `${file} printed more than ${OUTPUT_LIMIT / 1024 / 1024} MiB and was killed`;
+    throw new RunError(CniCode.IoFailure, 'output', message, said(ran));
+  }
+  if ('signal' in ended) {
+    const message = `${file} was killed by ${signalName(ended.signal)}`;
+    throw new RunError(CniCode.IoFailure, 'signal', message, said(ran));
+  }
+  return { exitCode: ended.exitCode, stdout, stderr };
 }
 
 /** Absolute path of a program: searched in PATH, then in the usual directories; undefined when it is not installed. */
@@ -91,26 +93,31 @@ export function isExecutable(file: string): boolean {
   }
 }
 
-/** The caller's own may have been deleted. */
-function workingDirectory(): string {
+/** A shell complains about a directory that was deleted; nothing here depends on it. */
+function leaveDeletedDirectory(): void {
   try {
-    return process.cwd();
+    process.cwd();
   } catch {
-    return '/';
+    process.chdir('/');
   }
 }
 
-function defined(env: Readonly<Record<string, string | undefined>>): Record<string, string> {
-  const entries = Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined);
-  return Object.fromEntries(entries);
-}
-
-interface FailedRun {
-  readonly isMaxBuffer: boolean;
-  readonly signal?: string | undefined;
-  readonly code?: string | undefined;
-  readonly stderr: string;
-  readonly cause?: unknown;
+function start(
+  file: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): Child {
+  const defined = Object.entries(env).flatMap(([name, value]) =>
+    value === undefined ? [] : [`${name}=${value}`],
+  );
+  try {
+    return spawnProgram(file, args, defined);
+  } catch (thrown) {
+    if (!(thrown instanceof KernelError)) throw thrown;
+    const known = START_FAILURES[thrown.code];
+    const message = `cannot run ${file}: ${known?.reason ?? thrown.message}`;
+    throw new RunError(CniCode.IoFailure, known?.failure ?? 'start', message, { cause: thrown });
+  }
 }
 
 /** Errors of execve(2). */
@@ -120,26 +127,15 @@ const START_FAILURES: Readonly<Record<string, { failure: RunFailure; reason: str
   EACCES: { failure: 'denied', reason: 'not executable' },
   EPERM: { failure: 'denied', reason: 'operation not permitted' },
   ETXTBSY: { failure: 'busy', reason: 'the file is being written (text file busy)' },
+  ENOEXEC: { failure: 'start', reason: 'neither a program of this architecture nor a script with #!' },
 };
 
-function runError(file: string, failed: FailedRun): RunError {
-  const options = explained(failed);
-  if (failed.isMaxBuffer) {
-    const message = `${file} printed more than ${OUTPUT_LIMIT / 1024 / 1024} MiB and was killed`;
-    return new RunError(CniCode.IoFailure, 'output', message, options);
-  }
-  if (failed.signal !== undefined) {
-    return new RunError(CniCode.IoFailure, 'signal', `${file} was killed by ${failed.signal}`, options);
-  }
-  const known = START_FAILURES[failed.code ?? ''];
-  const reason = known?.reason ?? failed.code ?? String(failed.cause);
-  return new RunError(CniCode.IoFailure, known?.failure ?? 'start', `cannot run ${file}: ${reason}`, options);
+function said({ stderr }: Ran): { details?: string } {
+  const text = stderr.trim().slice(-1000);
+  return text === '' ? {} : { details: text };
 }
 
-function explained({ stderr, cause }: Pick<FailedRun, 'stderr' | 'cause'>): {
-  cause?: unknown;
-  details?: string;
-} {
-  const text = stderr.trim().slice(-1000);
-  return { cause, ...(text === '' ? {} : { details: text }) };
+function signalName(number: number): string {
+  const known = Object.entries(osConstants.signals).find(([, value]) => value === number);
+  return known?.[0] ?? `signal ${number}`;
 }

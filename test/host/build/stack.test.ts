@@ -17,7 +17,7 @@ function resolved(trace: string): string {
 }
 
 test('positions in the bundles become positions in files of this repository', () => {
-  for (const bundle of ['plugins', 'weft', 'countdash', 'execa']) {
+  for (const bundle of ['plugins', 'weft', 'countdash', 'agent']) {
     const text = resolved(`    at f (${bundle}.cjs:1:30000)\n`);
     const [, file = ''] = /at f \(([^:]+):\d+:\d+\)/.exec(text) ?? [];
     assert.ok(existsSync(resolve(ROOT, file)), `${bundle}: ${text}`);
