@@ -14,7 +14,7 @@ import {
   type LinkInfo,
 } from '../../shared/kernel/rtnetlink/links.ts';
 import type { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { replaceSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
+import { setSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
 import type { AddContext } from './context.ts';
 import { isZeroMac, randomMac } from './identity.ts';
 import { hasVlans } from './plan.ts';
@@ -39,7 +39,7 @@ export function ensureBridge({ call, host, mtu, undo }: AddContext): Bridge {
     step(`prepare bridge "${name}"`, () => setLink(host, link.index, changes));
     undo.push(`changes of bridge ${name}`, () => revert(host, link, changes));
   }
-  ignoreRouterAdvertisements(name);
+  ignoreRouterAdvertisements(link);
   const mac = changes.mac ?? link.mac ?? '';
   return { index: link.index, name: link.name, mac, vlanFiltering: link.bridge?.vlanFiltering === true };
 }
@@ -63,8 +63,8 @@ export class BridgeVanished extends CniError {
  * A bridge and its ports must not take an IPv6 default route from a container that sends router advertisements. The value 2
  * ("even when forwarding") is an operator's choice, for example on a bridge that has the uplink as a port, and stays.
  */
-export function ignoreRouterAdvertisements(name: string): void {
-  ignoringAbsence(() => replaceSysctl(`net/ipv6/conf/${name}/accept_ra`, '1', '0'));
+export function ignoreRouterAdvertisements({ name, acceptRa }: Pick<LinkInfo, 'name' | 'acceptRa'>): void {
+  if (acceptRa === 1) ignoringAbsence(() => setSysctl(`net/ipv6/conf/${name}/accept_ra`, 0));
 }
 
 /**

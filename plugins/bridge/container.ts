@@ -25,7 +25,7 @@ export function configureContainer({ call, namespace, inside }: Context, end: Ve
       ...layer3.addresses.map((address) =>
         addAddressRequest({ index: end.index, address, noDad: !enabledad, broadcast: 'computed' }),
       ),
-      setLinkRequest(end.index, { up: true }),
+      setLinkRequest(end.index, UP),
       // IPAM may return several gateways for one destination, or the container's own subnet, which has a route by now.
       ...layer3.routes.map((route) => prependRouteRequest(routeSpec(route, end.index))),
     ]),
@@ -36,7 +36,7 @@ export function configureContainer({ call, namespace, inside }: Context, end: Ve
 /** For a layer-2 network: the container end is up and has no address but the link-local one. */
 export function bringUp({ call, namespace, inside }: Context, end: VethEnd): void {
   inNamespace(namespace, () => setSysctls(end.name, false, call.config.enabledad));
-  step(`bring ${end.name} up`, () => inside.request(setLinkRequest(end.index, { up: true })));
+  step(`bring ${end.name} up`, () => inside.request(setLinkRequest(end.index, UP)));
 }
 
 /** Addresses that the container has on its other interfaces; those on the same network keep their masquerading rules. */
@@ -46,6 +46,8 @@ export function otherAddresses(inside: Rtnetlink, index: number | undefined): st
     .map(({ address }) => address);
 }
 
+/** `announce` needs arp_notify. */
+const UP = { up: true, arpNotify: true } as const;
 /** lo is the first link of every network namespace. */
 const LOOPBACK = 1;
 /** RFC 8200, 5; the kernel switches IPv6 off on a link with a smaller MTU, without an error. */
@@ -62,8 +64,6 @@ const DAD_TIMEOUT_MS = 5000;
 function setSysctls(ifname: string, ipv6: boolean, dad: boolean): void {
   const v6 = `net/ipv6/conf/${ifname}`;
   const required = ipv6 ? strict : optional;
-  // Announces the address when the link comes up and when its MAC is set (see `announce`).
-  optional(() => writeSysctl(`net/ipv4/conf/${ifname}/arp_notify`, 1));
   if (ipv6) {
     for (const name of ['lo', ifname]) {
       required(() => writeSysctl(`net/ipv6/conf/${name}/disable_ipv6`, 0));

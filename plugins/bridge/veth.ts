@@ -105,7 +105,7 @@ const FORWARDING_TIMEOUT_MS = 2550;
  * Announces the MAC of the container's addresses to the bridge. Otherwise a neighbour that talked to an earlier container with the same
  * address sends to the old MAC until its cache entry expires, after 9 to 31 s.
  * Setting a MAC, even the same one, makes the kernel send gratuitous ARP and neighbour advertisements (arp_notify and ndisc_notify
- * are on); those that it sent when the link came up were lost, because the port did not forward yet.
+ * are on). Not when the link comes up: its port does not forward yet.
  */
 export function announce(inside: Rtnetlink, { index, name, mac }: VethEnd): void {
   step(`announce the addresses of ${name}`, () => setLink(inside, index, { mac }));
@@ -180,7 +180,7 @@ function complete(context: AddContext, bridge: Bridge, created: LinkInfo, replac
   if (identity.alias !== '') {
     step(`label ${created.name}`, () => setLink(host, created.index, { alias: identity.alias }));
   }
-  ignoreRouterAdvertisements(created.name);
+  ignoreRouterAdvertisements(created);
   const { mtu } = created;
   return {
     host: { index: created.index, name: created.name, mac: created.mac ?? identity.hostMac, mtu },

@@ -104,7 +104,7 @@ function create({ host, call, undo }: AddContext, bridge: Bridge, name: string, 
     if (!hasOtherContainers(host, bridge.index, [own, port.index])) deleteLink(host, link.index);
   });
   setVlans(host, port, wantedVlans({ vlan, vlanTrunk: undefined }), false);
-  ignoreRouterAdvertisements(name);
+  ignoreRouterAdvertisements(link);
   if (!enabledad) disableDad(name);
   return link;
 }

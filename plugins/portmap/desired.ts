@@ -1,5 +1,5 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import { readSysctl, writeSysctl } from '../../shared/kernel/sysctl.ts';
+import { setSysctl } from '../../shared/kernel/sysctl.ts';
 import { mayHaveChangedSinceAdd } from '../../shared/attachments/node-config-of-add.ts';
 import { backendWithRules, perObject, type Desired } from '../../shared/packetfilter/desired.ts';
 import type { Backend } from '../../shared/packetfilter/select.ts';
@@ -7,7 +7,7 @@ import type { PortForwarding } from './backend.ts';
 import { backendName, type PortmapSettings } from './config.ts';
 import { hasRawArgs } from './iptables/backend.ts';
 import { portmapChange } from './iptables/plan.ts';
-import { localhostSysctls } from './localhost.ts';
+import { missingLocalhostSysctls } from './localhost.ts';
 import { tableOf } from './nftables/plan.ts';
 import { restoreRequests } from './nftables/requests.ts';
 import { BACKENDS } from './plugin.ts';
@@ -41,9 +41,10 @@ export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired 
     sharesPorts: mayShare([...inTables.values()].flat()),
     settings: [
       {
-        missing: () => wrong(forwardings).map((path) => `${path.replaceAll('/', '.')} is not 1`),
+        missing: () =>
+          missingLocalhostSysctls(forwardings).map((path) => `${path.replaceAll('/', '.')} is not 1`),
         restore: () => {
-          for (const path of wrong(forwardings)) writeSysctl(path, 1);
+          for (const path of missingLocalhostSysctls(forwardings)) setSysctl(path, 1);
         },
       },
     ],
@@ -77,8 +78,4 @@ function mayShare(forwardings: readonly PortForwarding[]): boolean {
     mappings.map(({ protocol, hostPort, range }) => (range > 1 ? '' : `${family} ${protocol} ${hostPort}`)),
   );
   return ports.includes('') || new Set(ports).size < ports.length;
-}
-
-function wrong(forwardings: readonly PortForwarding[]): string[] {
-  return localhostSysctls(forwardings).filter((path) => readSysctl(path) !== '1');
 }

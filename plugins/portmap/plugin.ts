@@ -6,13 +6,13 @@ import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { validNodeConfig, type NodeConfig } from '../../shared/config/node-config.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
-import { writeSysctl } from '../../shared/kernel/sysctl.ts';
+import { setSysctl } from '../../shared/kernel/sysctl.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { ChangedKey, PortForwarding, PortmapBackend } from './backend.ts';
 import { backendName, configure, type PortmapSettings } from './config.ts';
 import { iptablesBackend } from './iptables/backend.ts';
 import { warnOfListeners } from './listeners.ts';
-import { localhostSysctls } from './localhost.ts';
+import { missingLocalhostSysctls } from './localhost.ts';
 import { nftablesBackend } from './nftables/backend.ts';
 import { FAMILIES, planOf, requirePrevResult, validatePlan } from './plan.ts';
 import { deleteFlowsFrom, deleteFlowsTo } from './udp-flows.ts';
@@ -77,7 +77,7 @@ function removeConflicts(call: Call, chosen: PortmapBackend, forwarding: PortFor
 }
 
 function allowLocalhost(forwardings: readonly PortForwarding[]): void {
-  for (const path of localhostSysctls(forwardings)) writeSysctl(path, 1);
+  for (const path of missingLocalhostSysctls(forwardings)) setSysctl(path, 1);
 }
 
 /**

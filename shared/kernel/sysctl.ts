@@ -31,17 +31,21 @@ export function isSysctlOn(path: string): boolean {
 export function writeSysctl(path: string, value: string | number): string {
   const wanted = String(value);
   const previous = readSysctl(path);
-  if (previous !== wanted) write(path, wanted);
+  if (previous !== wanted) setSysctl(path, wanted);
   return previous;
 }
 
 /** Sets a kernel parameter only if its value is `from`. */
 export function replaceSysctl(path: string, from: string, to: string): void {
-  if (readSysctl(path) === from) write(path, to);
+  if (readSysctl(path) === from) setSysctl(path, to);
 }
 
-/** @throws KernelError EPERM without CAP_NET_ADMIN, otherwise the fs error (EROFS, EINVAL) */
-function write(path: string, value: string): void {
+/**
+ * Sets a kernel parameter that is known to have another value.
+ * @throws KernelError EPERM without CAP_NET_ADMIN, otherwise the fs error (ENOENT, EROFS, EINVAL)
+ */
+export function setSysctl(path: string, wanted: string | number): void {
+  const value = String(wanted);
   const file = fileOf(path);
   trace(() => `write ${file}: ${value}`);
   try {

@@ -32,9 +32,19 @@ const GRACE_SECONDS = 5;
 const SILENCE_SECONDS = 120 * Number(process.env['WEFT_TEST_TIME_FACTOR'] ?? 1);
 const SLOW_SECONDS = 2;
 
-/** Files of test/unit run as they are, as any user; all others need root and namespaces of their own. */
+/** Files of test/unit run as any user; all others need root and namespaces of their own. */
 export function needsOwnHost(file: string): boolean {
   return !file.includes('/test/unit/');
+}
+
+/**
+ * What is put before a test's command. As root a unit test, whose packet filter is in memory, could see tables of the host's iptables-legacy:
+ * so it gets an empty network namespace.
+ */
+function surroundings(file: string): readonly string[] {
+  if (needsOwnHost(file)) return ['unshare', ...ON_OWN_HOST];
+  if (process.getuid?.() !== 0) return [];
+  return ['unshare', '--net', '--', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh'];
 }
 
 /**
@@ -44,7 +54,7 @@ export function needsOwnHost(file: string): boolean {
 export async function runFile(file: string, withAgent: boolean): Promise<FileReport> {
   const began = Date.now();
   const node = [process.execPath, '--no-warnings', file];
-  const [program = '', ...args] = needsOwnHost(file) ? ['unshare', ...ON_OWN_HOST, ...node] : node;
+  const [program = '', ...args] = [...surroundings(file), ...node];
   const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     env: {

@@ -4,7 +4,7 @@ import { type DeviceFlags, MessageType, formatLinkMessage } from 'netlink/dist/r
 import type { AttrStream } from 'netlink/dist/structs.js';
 import { KernelError } from '../errno.ts';
 import { Attributes, encode } from '../netlink/attributes.ts';
-import { macText, requireMac } from '../netlink/ip.ts';
+import { AF_INET, AF_INET6, macText, requireMac } from '../netlink/ip.ts';
 import type { NetlinkRequest } from '../netlink/message.ts';
 
 /** A link by index or by name. */
@@ -38,6 +38,10 @@ export interface LinkInfo {
   readonly bridge: { readonly vlanFiltering: boolean } | undefined;
   /** For a port of a bridge. */
   readonly port: { readonly hairpin: boolean; readonly isolated: boolean } | undefined;
+  /** net.ipv4.conf.NAME.route_localnet. Here it costs nothing; /proc/sys slows down with the number of network namespaces. */
+  readonly routeLocalnet: boolean;
+  /** net.ipv6.conf.NAME.accept_ra; undefined for a link without IPv6. */
+  readonly acceptRa: number | undefined;
 }
 
 export type OperState = 'unknown' | 'notpresent' | 'down' | 'lowerlayerdown' | 'testing' | 'dormant' | 'up';
@@ -81,6 +85,8 @@ export interface LinkChange {
   readonly name?: string;
   /** At most 255 bytes; empty removes it. Cannot be set on creation. */
   readonly alias?: string;
+  /** net.ipv4.conf.NAME.arp_notify. When the link comes up by the same change, its addresses are not announced yet. */
+  readonly arpNotify?: boolean;
 }
 
 /**
@@ -135,7 +141,16 @@ export function createVethRequest(veth: VethSpec): NetlinkRequest {
   });
 }
 
-/** By index: IFNAME is the new name. By name: IFNAME identifies the link. */
+/**
+ * By index: IFNAME is the new name. By name: IFNAME identifies the link.
+ *
+ *    ifinfomsg { index, flags, change }
+ *    [1 ADDRESS] [4 MTU] [10 MASTER index] [3 IFNAME] [20 IFALIAS]
+ *    [26 AF_SPEC]
+ *        [2 AF_INET]
+ *            [1 INET_CONF]
+ *                [22 ARP_NOTIFY u32]
+ */
 export function setLinkRequest(link: LinkReference, change: LinkChange): NetlinkRequest {
   if (typeof link === 'string' && change.name !== undefined) {
     throw new TypeError(`link ${link}: can only be renamed (to ${change.name}) by index`);
@@ -151,6 +166,14 @@ export function setLinkRequest(link: LinkReference, change: LinkChange): Netlink
       putLink(out, indexOf(link), flags, attributes);
       // Without a final zero: the kernel stores an alias by length, and length 0 removes it.
       if (change.alias !== undefined) out.push(IFLA_IFALIAS, Buffer.from(change.alias));
+      if (change.arpNotify !== undefined) {
+        const value = Buffer.of(Number(change.arpNotify), 0, 0, 0);
+        out.push(IFLA_AF_SPEC, (families) =>
+          families.push(AF_INET, (inet) =>
+            inet.push(IFLA_INET_CONF, (parameters) => parameters.push(IPV4_DEVCONF_ARP_NOTIFY, value)),
+          ),
+        );
+      }
     }),
   };
 }
@@ -194,6 +217,13 @@ export function listLinksRequest(filter: { master?: number; kind?: string }): Ne
 
 const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
+const IFLA_AF_SPEC = 26;
+const IFLA_INET_CONF = 1;
+const IFLA_INET6_CONF = 2;
+/** linux/ip.h, counted from 1; linux/ipv6.h, counted from 0 */
+const IPV4_DEVCONF_ARP_NOTIFY = 22;
+const IPV4_DEVCONF_ROUTE_LOCALNET = 26;
+const DEVCONF_ACCEPT_RA = 3;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
@@ -259,6 +289,9 @@ export function decodeLink(body: Buffer): LinkInfo {
   const attributes = new Attributes(body, IFINFOMSG);
   const info = attributes.nested(IFLA_LINKINFO);
   const kind = info?.text(IFLA_INFO_KIND);
+  const families = attributes.nested(IFLA_AF_SPEC);
+  const parametersV4 = families?.nested(AF_INET)?.get(IFLA_INET_CONF);
+  const parametersV6 = families?.nested(AF_INET6)?.get(IFLA_INET6_CONF);
   return {
     index: body.readInt32LE(4),
     name: attributes.text(IFLA_IFNAME) ?? '',
@@ -275,7 +308,16 @@ export function decodeLink(body: Buffer): LinkInfo {
     alias: attributes.text(IFLA_IFALIAS),
     bridge: kind === 'bridge' ? decodeBridge(info) : undefined,
     port: info?.text(IFLA_INFO_SLAVE_KIND) === 'bridge' ? decodePort(info) : undefined,
+    routeLocalnet: numberAt(parametersV4, IPV4_DEVCONF_ROUTE_LOCALNET - 1) === 1,
+    acceptRa: numberAt(parametersV6, DEVCONF_ACCEPT_RA),
   };
+}
+
+/** One of the kernel parameters of a link, which the kernel sends as a list of i32. */
+function numberAt(parameters: Buffer | undefined, at: number): number | undefined {
+  return parameters === undefined || parameters.length < 4 * (at + 1)
+    ? undefined
+    : parameters.readInt32LE(4 * at);
 }
 
 const IFINFOMSG = 16;

@@ -17,6 +17,7 @@ import {
   type LinkInfo,
 } from '../../../../../shared/kernel/rtnetlink/links.ts';
 import { Rtnetlink } from '../../../../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { readSysctl, setSysctl } from '../../../../../shared/kernel/sysctl.ts';
 import { suite } from '../../../../support/suite.ts';
 import { ip, kernelError, makeNamespace, run } from '../../../../support/kernel.ts';
 
@@ -57,6 +58,29 @@ test('a bridge in one message: MAC, MTU, up', () => {
     [bridge.index, bridge.kind, bridge.mac, bridge.mtu, bridge.up, bridge.bridge],
     [seen?.['ifindex'], 'bridge', MAC, 1400, true, { vlanFiltering: false }],
   );
+});
+
+test('kernel parameters of a link are those under /proc/sys', () => {
+  createVeth(own, { name: 'v-sysctl', peer: { name: 'p-sysctl' } });
+  const { index } = existing(own, 'v-sysctl');
+  const files = { localnet: 'net/ipv4/conf/v-sysctl/route_localnet', ra: 'net/ipv6/conf/v-sysctl/accept_ra' };
+  for (const [localnet, ra] of [
+    ['0', '1'],
+    ['1', '2'],
+    ['0', '0'],
+  ] as const) {
+    setSysctl(files.localnet, localnet);
+    setSysctl(files.ra, ra);
+    const { routeLocalnet, acceptRa } = existing(own, 'v-sysctl');
+    assert.equal([routeLocalnet, acceptRa], [localnet === '1', Number(ra)]);
+  }
+  assert.is(readSysctl('net/ipv4/conf/v-sysctl/arp_notify'), '0');
+  setLink(own, index, { up: true, arpNotify: true });
+  assert.is(readSysctl('net/ipv4/conf/v-sysctl/arp_notify'), '1');
+  setLink(own, index, { arpNotify: false });
+  assert.is(readSysctl('net/ipv4/conf/v-sysctl/arp_notify'), '0');
+  assert.ok(existing(own, 'v-sysctl').up);
+  deleteLink(own, index);
 });
 
 test('a name in use is EEXIST', () => {

@@ -170,6 +170,15 @@ test('a link is requested by name, without statistics', () => {
   );
 });
 
+test('arp_notify is set by the change that brings the link up', () => {
+  const { body } = setLinkRequest(4, { up: true, arpNotify: true });
+  const parameter = '08001600' + '01000000';
+  assert.is(
+    Buffer.from(body).toString('hex'),
+    '0000000004000000' + '01000000'.repeat(2) + '14001a00' + '10000200' + '0c000100' + parameter,
+  );
+});
+
 test('a link that is given by name cannot be renamed: the attribute is in use', () => {
   assert.throws(
     () => setLinkRequest('veth1', { name: 'veth5' }),
