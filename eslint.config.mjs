@@ -42,6 +42,11 @@ const RESERVED = [
     owner: 'shared/process',
     message: 'Only shared/process starts programs.',
   },
+  {
+    regex: '/kernel/spawn\\.ts$',
+    owner: 'shared/process',
+    message: 'Only shared/process starts programs.',
+  },
 ];
 const TEST_ONLY = [
   {
