@@ -1,7 +1,8 @@
 import { fstatSync, writeSync } from 'node:fs';
 import { waitUntil } from '../shared/kernel/deadline.ts';
 import { isErrno } from '../shared/kernel/errno.ts';
-import { isWritable, sendDatagram } from '../shared/kernel/unix-socket.ts';
+import { isWritable } from '../shared/kernel/poll.ts';
+import { sendDatagram } from '../shared/kernel/unix-socket.ts';
 import type { Request } from './wire.ts';
 
 export const LEVELS = ['error', 'warning', 'info', 'debug'] as const;

@@ -3,16 +3,8 @@ import { CniCode, CniError } from '../shared/cni/errors.ts';
 import { deadlineIn } from '../shared/kernel/deadline.ts';
 import { releaseMemory } from '../shared/kernel/memory.ts';
 import { closePending } from '../shared/kernel/netlink/socket.ts';
-import {
-  acceptUnix,
-  isHungUp,
-  isReadable,
-  isReadableBefore,
-  listenUnix,
-  peerUid,
-  receiveAll,
-  sendAll,
-} from '../shared/kernel/unix-socket.ts';
+import { isHungUp, isReadable, isReadableBefore } from '../shared/kernel/poll.ts';
+import { acceptUnix, listenUnix, peerUid, receiveAll, sendAll } from '../shared/kernel/unix-socket.ts';
 import { runCall, type CallOutput, type LoadedPlugins } from './call.ts';
 import { callLine, type Log } from './log.ts';
 import {

@@ -2,6 +2,7 @@ import * as z from 'zod/mini';
 import { publishedPorts, type PublishedPort } from '../../plugins/portmap/published.ts';
 import type { InventoryEntry } from '../../shared/attachments/inventory.ts';
 import { chooseBackend } from '../../shared/packetfilter/select.ts';
+import { withoutPrefixLength } from '../../shared/net/address.ts';
 
 /** What operators call an attachment by, and what it has: for `weft status` and `weft show`. */
 export const viewSchema = z.strictObject({
@@ -39,7 +40,7 @@ export function viewOf(entry: InventoryEntry): AttachmentView {
     interface: entry.ifname ?? null,
     job: args.get('NOMAD_JOB_ID') ?? null,
     group: args.get('NOMAD_GROUP_NAME') ?? null,
-    addresses: entry.addresses.map((text) => text.replace(/\/\d+$/, '')),
+    addresses: entry.addresses.map(withoutPrefixLength),
     ports: publishedPorts(entry.plugins),
     backend: backendOf(entry),
     addedAt: new Date(entry.addedAtMs).toISOString(),

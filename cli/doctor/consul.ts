@@ -2,7 +2,7 @@ import { get as getHttp, type IncomingMessage } from 'node:http';
 import { get as getHttps } from 'node:https';
 import { readFileSync } from 'node:fs';
 import * as z from 'zod/mini';
-import { isLoopback, parseAddress } from '../../shared/net/address.ts';
+import { isLoopback, parseAddress, withoutPrefixLength } from '../../shared/net/address.ts';
 import type { AddressInfo } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { defaultRoutes, type RoutingTable } from './uplinks.ts';
 
@@ -60,10 +60,10 @@ export function handedOutAddress(host: HostAddresses, agent: ConsulAgent): strin
 
 function ownAddress(host: HostAddresses): string | undefined {
   const uplinks = defaultRoutes(host, 'ipv4').map(({ index }) => index);
-  return host
+  const own = host
     .addresses()
-    .find(({ index, family, scope }) => uplinks.includes(index) && family === 'ipv4' && scope === 0)
-    ?.address.replace(/\/\d+$/, '');
+    .find(({ index, family, scope }) => uplinks.includes(index) && family === 'ipv4' && scope === 0);
+  return own === undefined ? undefined : withoutPrefixLength(own.address);
 }
 
 const selfSchema = z.object({

@@ -12,6 +12,7 @@ import {
   overlaps,
   parseCidr,
   type Cidr,
+  withoutPrefixLength,
 } from '../../shared/net/address.ts';
 import type { Check, Finding } from './finding.ts';
 import type { Host } from './examined-host.ts';
@@ -215,7 +216,7 @@ function containers(host: Host): Finding[] {
     if (namespace === undefined || addresses.length === 0) continue;
     const present = addressesOf(netns);
     if (present === undefined) continue;
-    const wanted = addresses.map((text) => text.replace(/\/\d+$/, ''));
+    const wanted = addresses.map(withoutPrefixLength);
     const lost = wanted.filter((address) => !present.includes(address));
     if (lost.length > 0)
       found.push({

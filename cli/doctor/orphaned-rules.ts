@@ -3,7 +3,7 @@ import { addressesInUse } from '../../shared/attachments/namespaces.ts';
 import { isUnmanaged } from '../../shared/packetfilter/compare.ts';
 import { ruleText } from '../../shared/packetfilter/iptables/render.ts';
 import type { Rule } from '../../shared/packetfilter/ruleset.ts';
-import { containsAddress, parseAddress } from '../../shared/net/address.ts';
+import { containsAddress, parseAddress, withoutPrefixLength } from '../../shared/net/address.ts';
 import type { Finding } from './finding.ts';
 import { PROGRAMS, type Host } from './examined-host.ts';
 import { subnetsOf } from './networks.ts';
@@ -34,7 +34,7 @@ async function named(host: Host): Promise<Finding[]> {
 /** In chain CNI-FORWARD: an address of a known subnet that is neither leased nor in a network namespace of this host. */
 function addressed(host: Host): Finding[] {
   const subnets = host.networks().flatMap(subnetsOf);
-  const known = new Set(host.attachments().flatMap((one) => one.addresses.map(withoutPrefix)));
+  const known = new Set(host.attachments().flatMap((one) => one.addresses.map(withoutPrefixLength)));
   const found = host.iptablesTables().flatMap(({ state, isOwn, variant }) => {
     if (state.table !== 'filter') return [];
     const program = `${PROGRAMS[state.family]}${isOwn ? '' : `-${variant}`}`;
@@ -59,11 +59,7 @@ function addressed(host: Host): Finding[] {
 
 function addressOf({ source, destination }: Rule): string | undefined {
   const text = (source ?? destination)?.value;
-  return text !== undefined && /\/(32|128)$/.test(text) ? withoutPrefix(text) : undefined;
-}
-
-function withoutPrefix(cidr: string): string {
-  return cidr.replace(/\/\d+$/, '');
+  return text !== undefined && /\/(32|128)$/.test(text) ? withoutPrefixLength(text) : undefined;
 }
 
 function isIn(

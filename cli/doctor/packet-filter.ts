@@ -6,7 +6,7 @@ import type { Family, Rule, TableName } from '../../shared/packetfilter/ruleset.
 import { chooseDriver } from '../../shared/packetfilter/select.ts';
 import { findForwardDrops } from '../../shared/packetfilter/verdict/forward-drops.ts';
 import type { KnownPacket } from '../../shared/packetfilter/verdict/packet.ts';
-import { formatCidr } from '../../shared/net/address.ts';
+import { formatCidr, withoutPrefixLength } from '../../shared/net/address.ts';
 import { subnetsOf, type Network } from './networks.ts';
 import type { Check, Finding } from './finding.ts';
 import { missingRules } from './missing-rules.ts';
@@ -144,7 +144,7 @@ function packetsOf(
   const [port] = (capabilityArgs['portMappings'] ?? []) as Record<string, unknown>[];
   const containerPort = port?.['ContainerPort'] ?? port?.['containerPort'];
   return addresses.flatMap((text): KnownPacket[] => {
-    const address = text.replace(/\/\d+$/, '');
+    const address = withoutPrefixLength(text);
     const family = address.includes(':') ? 'ipv6' : 'ipv4';
     const uplink = uplinks.get(family);
     const packet = { family: family === 'ipv4' ? 'ip' : 'ip6', protocol: 'tcp' } as const;

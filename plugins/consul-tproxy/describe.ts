@@ -2,6 +2,7 @@ import type { Family, Rule } from '../../shared/packetfilter/ruleset.ts';
 import type { OwnTable } from './backend.ts';
 import { readableRules, takesAllTcp } from './differences.ts';
 import { CHAINS } from './chains.ts';
+import { withoutPrefixLength } from '../../shared/net/address.ts';
 
 /** What the rules in force do to an allocation's traffic, one paragraph each; printed by `weft show`. */
 export interface Description {
@@ -109,10 +110,11 @@ function captureOf(rules: RulesInForce, family: Family): Capture | undefined {
   const chain = rules.of(family, 'nat', CHAINS.dns);
   const last = chain.findLast(({ target }) => target.kind === 'dnat');
   if (last?.target.kind !== 'dnat') return undefined;
+  const { destination } = last;
   const hasExemptions = chain.some(({ target }) => target.kind === 'return');
   return {
     family,
-    server: last.destination?.value.replace(/\/\d+$/, ''),
+    server: destination === undefined ? undefined : withoutPrefixLength(destination.value),
     consul: last.target.to,
     exempt: hasExemptions ? 'except those of exempt users or to exempt networks' : 'from every process',
   };

@@ -4,7 +4,12 @@ import type { Invocation } from '../../shared/cni/plugin.ts';
 import type { NetworkNamespace } from '../../shared/kernel/namespace.ts';
 import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { canonicalAddress, isGlobalUnicast, parseAddress } from '../../shared/net/address.ts';
+import {
+  canonicalAddress,
+  isGlobalUnicast,
+  parseAddress,
+  withoutPrefixLength,
+} from '../../shared/net/address.ts';
 
 /**
  * Whether CNI_NETNS is still the container's own namespace. Runtimes pass paths such as /proc/PID/ns/net, and by the time of a call the process id
@@ -84,6 +89,6 @@ function globalAddresses(namespace: NetworkNamespace): string[] {
 }
 
 function withoutPrefix(cidr: string): string {
-  const address = cidr.replace(/\/\d+$/, '');
+  const address = withoutPrefixLength(cidr);
   return canonicalAddress(address) ?? address;
 }

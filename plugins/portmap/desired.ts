@@ -1,5 +1,4 @@
 import type { Invocation } from '../../shared/cni/plugin.ts';
-import { setSysctl } from '../../shared/kernel/sysctl.ts';
 import { mayHaveChangedSinceAdd } from '../../shared/attachments/node-config-of-add.ts';
 import { backendWithRules, perObject, type Desired } from '../../shared/packetfilter/desired.ts';
 import type { Backend } from '../../shared/packetfilter/select.ts';
@@ -7,7 +6,7 @@ import type { PortForwarding } from './backend.ts';
 import { backendName, type PortmapSettings } from './config.ts';
 import { hasRawArgs } from './iptables/backend.ts';
 import { portmapChange } from './iptables/plan.ts';
-import { missingLocalhostSysctls } from './localhost.ts';
+import { allowLocalhost, missingLocalhostSysctls } from './localhost.ts';
 import { tableOf } from './nftables/plan.ts';
 import { restoreRequests } from './nftables/requests.ts';
 import { BACKENDS } from './plugin.ts';
@@ -43,9 +42,7 @@ export function desired(calls: readonly Invocation<PortmapSettings>[]): Desired 
       {
         missing: () =>
           missingLocalhostSysctls(forwardings).map((path) => `${path.replaceAll('/', '.')} is not 1`),
-        restore: () => {
-          for (const path of missingLocalhostSysctls(forwardings)) setSysctl(path, 1);
-        },
+        restore: () => allowLocalhost(forwardings),
       },
     ],
   };

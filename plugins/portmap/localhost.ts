@@ -1,8 +1,13 @@
-import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
-import { lookupRoute } from '../../shared/kernel/rtnetlink/routes.ts';
+import { linkTo } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
+import { setSysctl } from '../../shared/kernel/sysctl.ts';
 import { formatAddress, formatCidr, networkOf } from '../../shared/net/address.ts';
 import type { PortForwarding } from './backend.ts';
+
+/** Sets {@link missingLocalhostSysctls}. */
+export function allowLocalhost(forwardings: readonly PortForwarding[]): void {
+  for (const path of missingLocalhostSysctls(forwardings)) setSysctl(path, 1);
+}
 
 /**
  * The kernel parameters that have to become 1 so that connections from 127.0.0.1 are forwarded to the containers: without route_localnet the
@@ -13,11 +18,9 @@ export function missingLocalhostSysctls(forwardings: readonly PortForwarding[]):
   if (wanted.length === 0) return [];
   using rtnetlink = Rtnetlink.open();
   const bySubnet = new Map(wanted.map(({ container }) => [formatCidr(networkOf(container)), container]));
-  const indexes = [...bySubnet.values()].map(
-    ({ address }) => lookupRoute(rtnetlink, formatAddress(address))?.link,
-  );
-  return [...new Set(indexes)].flatMap((index) => {
-    const link = index === undefined ? undefined : linkByIndex(rtnetlink, index);
+  const paths = [...bySubnet.values()].flatMap(({ address }) => {
+    const link = linkTo(rtnetlink, formatAddress(address));
     return link === undefined || link.routeLocalnet ? [] : [`net/ipv4/conf/${link.name}/route_localnet`];
   });
+  return [...new Set(paths)];
 }

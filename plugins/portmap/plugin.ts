@@ -6,13 +6,12 @@ import { CNI_VERSIONS } from '../../shared/cni/versions.ts';
 import { runAll, withRollback } from '../../shared/cni/undo.ts';
 import { validNodeConfig, type NodeConfig } from '../../shared/config/node-config.ts';
 import { KernelError } from '../../shared/kernel/errno.ts';
-import { setSysctl } from '../../shared/kernel/sysctl.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { ChangedKey, PortForwarding, PortmapBackend } from './backend.ts';
 import { backendName, configure, type PortmapSettings } from './config.ts';
 import { iptablesBackend } from './iptables/backend.ts';
 import { warnOfListeners } from './listeners.ts';
-import { missingLocalhostSysctls } from './localhost.ts';
+import { allowLocalhost } from './localhost.ts';
 import { nftablesBackend } from './nftables/backend.ts';
 import { FAMILIES, planOf, requirePrevResult, validatePlan } from './plan.ts';
 import { deleteFlowsFrom, deleteFlowsTo } from './udp-flows.ts';
@@ -74,10 +73,6 @@ function removeConflicts(call: Call, chosen: PortmapBackend, forwarding: PortFor
       call.warn(`could not look for older port mappings in ${name}: ${message}`);
     }
   }
-}
-
-function allowLocalhost(forwardings: readonly PortForwarding[]): void {
-  for (const path of missingLocalhostSysctls(forwardings)) setSysctl(path, 1);
 }
 
 /**

@@ -6,6 +6,7 @@ import { PortRanges } from '../../shared/packetfilter/port-ranges.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { ForwardedPorts, PortForwarding } from './backend.ts';
 import { hostPortsOf, type HostPorts } from './mapping.ts';
+import { withoutPrefixLength } from '../../shared/net/address.ts';
 
 /**
  * Deletes stale UDP conntrack entries for ports that are forwarded from now on. The kernel decides NAT at the first packet of a flow, and
@@ -73,5 +74,5 @@ function deleteFlows(wanted: readonly ConntrackFilter[], warn: (line: string) =>
 
 function hostAddresses(family: Family): string[] {
   using rtnetlink = Rtnetlink.open();
-  return addresses(rtnetlink, { family }).map(({ address }) => address.replace(/\/\d+$/, ''));
+  return addresses(rtnetlink, { family }).map(({ address }) => withoutPrefixLength(address));
 }

@@ -2,7 +2,13 @@ import { addresses } from '../../shared/kernel/rtnetlink/addresses.ts';
 import { linkByIndex } from '../../shared/kernel/rtnetlink/links.ts';
 import { interfaceTo } from '../../shared/kernel/rtnetlink/routes.ts';
 import { Rtnetlink } from '../../shared/kernel/rtnetlink/rtnetlink.ts';
-import { formatAddress, formatCidr, isLoopback, networkOf } from '../../shared/net/address.ts';
+import {
+  formatAddress,
+  formatCidr,
+  isLoopback,
+  networkOf,
+  withoutPrefixLength,
+} from '../../shared/net/address.ts';
 import { uplinkOf, warnOfForwardDrops } from '../../shared/packetfilter/forward-warnings.ts';
 import type { Family } from '../../shared/packetfilter/ruleset.ts';
 import type { KnownPacket } from '../../shared/packetfilter/verdict/packet.ts';
@@ -47,7 +53,7 @@ function interfacesWith(
 ): Map<string, string> {
   if (hostIps.size === 0) return new Map();
   const own = addresses(rtnetlink, { family }).map(({ address, index }) => ({
-    address: address.replace(/\/\d+$/, ''),
+    address: withoutPrefixLength(address),
     index,
   }));
   const found = own.filter(({ address }) => hostIps.has(address));

@@ -204,7 +204,7 @@ function keyOf({ network, containerId }: Pick<FoundLease, 'network' | 'container
 
 function fromCache(result: CompleteCachedResult, leases: readonly FoundLease[]): Facts {
   const { plugins, capabilityArgs, addresses } = result;
-  const reported = addresses.map((text) => text.replace(/\/\d+$/, ''));
+  const reported = addresses.map(withoutPrefixLength);
   const leased = leases.map(({ address }) => address).filter((address) => !reported.includes(address));
   return {
     network: result.network,

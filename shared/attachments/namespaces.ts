@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { isErrno } from '../kernel/errno.ts';
 import { addresses } from '../kernel/rtnetlink/addresses.ts';
 import { Rtnetlink } from '../kernel/rtnetlink/rtnetlink.ts';
+import { withoutPrefixLength } from '../net/address.ts';
 
 export interface AddressesInUse {
   /** Address without prefix length -> paths of the network namespaces that have it, one for each namespace. */
@@ -84,7 +85,7 @@ function entriesOf(folder: string): string[] {
 export function addressesOf(path: string): string[] | undefined {
   try {
     using rtnetlink = Rtnetlink.openIn(path);
-    return addresses(rtnetlink).map(({ address }) => address.replace(/\/\d+$/, ''));
+    return addresses(rtnetlink).map(({ address }) => withoutPrefixLength(address));
   } catch (thrown) {
     return isForbidden(thrown) ? undefined : [];
   }

@@ -104,12 +104,13 @@ export function sleep(milliseconds: number): void {
 }
 
 /**
- * Asks until the answer is true or the time is up, with pauses from 1 ms up to 20 ms in between.
+ * Asks until the answer is true or the time is up, with pauses up to 20 ms in between, each twice as long as the one before.
+ * @param firstPauseMs shorter for what takes only a moment
  * @returns whether it became true
  */
-export function waitUntil(milliseconds: number, isTrue: () => boolean): boolean {
+export function waitUntil(milliseconds: number, isTrue: () => boolean, firstPauseMs = 1): boolean {
   const deadline = deadlineIn(milliseconds);
-  for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, 20)) {
+  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 2, 20)) {
     if (isTrue()) return true;
     if (deadline.passed()) return false;
     sleep(Math.min(pauseMs, Math.max(deadline.remainingMs(), 0)));

@@ -35,6 +35,39 @@ export function poll(requests: readonly PollRequest[], milliseconds: number): re
   return requests.map((_, at) => count > 0 && structs.readInt16LE(SIZE * at + REVENTS) !== 0);
 }
 
+/** Waits until there is something to read or accept, or the other end is gone. @returns false after the time, and after a signal */
+export function isReadable(fd: number, milliseconds: number): boolean {
+  return isReady(fd, PollEvent.in, milliseconds);
+}
+
+/** As {@link isReadable} for `fd`, but also returns when there is something to read from `other`. */
+export function isReadableBefore(fd: number, other: number, milliseconds: number): boolean {
+  const [first = false] = poll(
+    [fd, other].map((one) => ({ fd: one, events: PollEvent.in })),
+    milliseconds,
+  );
+  return first;
+}
+
+/** Whether at least PIPE_BUF bytes can be written without blocking. */
+export function isWritable(fd: number): boolean {
+  return waitForRoom(fd, 0);
+}
+
+/** Waits until something can be written without blocking, or the other end is gone. @returns false after the time, and after a signal */
+export function waitForRoom(fd: number, milliseconds: number): boolean {
+  return isReady(fd, PollEvent.out, milliseconds);
+}
+
+/** Whether the other end has closed the connection or has ended. */
+export function isHungUp(fd: number): boolean {
+  return isReady(fd, PollEvent.readHangUp, 0);
+}
+
+function isReady(fd: number, events: number, milliseconds: number): boolean {
+  return poll([{ fd, events }], milliseconds).includes(true);
+}
+
 const SIZE = 8;
 const EVENTS = 4;
 const REVENTS = 6;

@@ -37,7 +37,7 @@ export function spawnProgram(file: string, args: readonly string[], env: readonl
   }
 }
 
-/** @returns undefined while it runs; its end is told once */
+/** @returns undefined while the program runs. Ask no more after its end: the kernel forgets the process then, and its id may be another's. */
 export function endOf(pid: number): ChildEnd | undefined {
   const status = Buffer.alloc(4);
   if (checked(`wait4(${pid})`, libc().wait4(pid, status, WNOHANG, null)) === 0) return undefined;
@@ -107,18 +107,10 @@ function returned(call: string, errno: number): void {
   if (errno !== 0) throw new KernelError(call, errno);
 }
 
-interface Functions {
-  readonly posixSpawn: ReturnType<typeof bindFunction>;
-  readonly actionsInit: ReturnType<typeof bindFunction>;
-  readonly actionsDup2: ReturnType<typeof bindFunction>;
-  readonly actionsDestroy: ReturnType<typeof bindFunction>;
-  /** posix_spawnattr_t, the same for every program. */
-  readonly attributes: Buffer;
-}
+let functions: ReturnType<typeof bind> | undefined;
 
-let functions: Functions | undefined;
-
-function bind(): Functions {
+/** The functions, and the posix_spawnattr_t that is the same for every program. */
+function bind() {
   const attributes = Buffer.alloc(ATTRIBUTES_SIZE);
   returned('posix_spawnattr_init', bindFunction('posix_spawnattr_init', 1)(attributes));
   const flags = POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK;

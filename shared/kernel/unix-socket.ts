@@ -2,7 +2,7 @@ import { chmodSync, closeSync, renameSync, rmSync } from 'node:fs';
 import type { Deadline } from './deadline.ts';
 import { isErrno } from './errno.ts';
 import { addressOf, checked, checkedUnlessWaiting, libc } from './libc.ts';
-import { poll, PollEvent } from './poll.ts';
+import { isReadable, waitForRoom } from './poll.ts';
 
 /**
  * Unix sockets without the event loop, which cannot receive descriptors (SCM_RIGHTS). All descriptors are close-on-exec and non-blocking.
@@ -45,30 +45,6 @@ export function peerUid(fd: number): number {
   return credentials.readUInt32LE(4);
 }
 
-/** Waits until there is something to read or accept, or the other end is gone. @returns false after the time, and after a signal */
-export function isReadable(fd: number, milliseconds: number): boolean {
-  return isReady(fd, PollEvent.in, milliseconds);
-}
-
-/** As {@link isReadable} for `fd`, but also returns when there is something to read from `other`. */
-export function isReadableBefore(fd: number, other: number, milliseconds: number): boolean {
-  const [first = false] = poll(
-    [fd, other].map((one) => ({ fd: one, events: PollEvent.in })),
-    milliseconds,
-  );
-  return first;
-}
-
-/** Whether at least PIPE_BUF bytes can be written without blocking. */
-export function isWritable(fd: number): boolean {
-  return isReady(fd, PollEvent.out, 0);
-}
-
-/** Whether the other end has closed the connection or has ended. */
-export function isHungUp(fd: number): boolean {
-  return isReady(fd, PollEvent.readHangUp, 0);
-}
-
 /**
  * Fills `buffer` from its start.
  * @returns the descriptor that came along, if any: the caller closes it; undefined when the connection ended first or the time was over
@@ -109,7 +85,7 @@ export function sendAll(fd: number, bytes: Buffer, wait: Deadline): boolean {
     );
     if (sent === 'gone' || (sent === undefined && wait.passed())) return false;
     done += sent ?? 0;
-    if (sent === undefined) isReady(fd, PollEvent.out, wait.remainingMs());
+    if (sent === undefined) waitForRoom(fd, wait.remainingMs());
   }
   return true;
 }
@@ -156,10 +132,6 @@ function unlessGone<T>(call: () => T): T | 'gone' {
     if (isErrno(thrown, 'EPIPE', 'ECONNRESET')) return 'gone';
     throw thrown;
   }
-}
-
-function isReady(fd: number, events: number, milliseconds: number): boolean {
-  return poll([{ fd, events }], milliseconds).includes(true);
 }
 
 /**

@@ -1,5 +1,5 @@
 import { closeSync, readSync, writeSync } from 'node:fs';
-import { sleep, type Deadline } from '../kernel/deadline.ts';
+import { sleep, waitUntil, type Deadline } from '../kernel/deadline.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { PIPE_BUF, poll, PollEvent, type PollRequest } from '../kernel/poll.ts';
 import { endOf, type Child, type ChildEnd } from '../kernel/spawn.ts';
@@ -30,13 +30,6 @@ export function runToEnd(child: Child, input: string, wait: Deadline, outputLimi
   return { ended, stdout: stdout.text(), stderr: stderr.text() };
 }
 
-interface Stream extends PollRequest {
-  readonly isOpen: boolean;
-  /** Transfers what is possible without blocking, when poll(2) has reported the descriptor. Closes it at its end. */
-  advance(): void;
-  close(): void;
-}
-
 function transfer(
   streams: readonly Stream[],
   wait: Deadline,
@@ -56,14 +49,12 @@ function transfer(
 
 /** A program ends a moment after its output; one may also close its output and go on. */
 function waitForEnd(pid: number, wait: Deadline): ChildEnd | undefined {
-  for (let pauseMs = 0.05; !wait.passed(); pauseMs = Math.min(2 * pauseMs, 5)) {
-    const end = endOf(pid);
-    if (end !== undefined) return end;
-    sleep(pauseMs);
-  }
-  return endOf(pid);
+  let end: ChildEnd | undefined;
+  waitUntil(wait.remainingMs(), () => (end = endOf(pid)) !== undefined, FIRST_PAUSE_MS);
+  return end;
 }
 
+const FIRST_PAUSE_MS = 0.05;
 /** Milliseconds for the kernel to take a killed program apart; one that is stuck in a system call stays a child of this process. */
 const KILL_LIMIT = 500;
 
@@ -72,30 +63,18 @@ function kill(pid: number): void {
   for (let left = KILL_LIMIT; left > 0 && endOf(pid) === undefined; left--) sleep(1);
 }
 
-class Feed implements Stream {
+/** Our end of one of the program's pipes. */
+abstract class Stream implements PollRequest {
   readonly fd: number;
-  readonly events = PollEvent.out;
+  abstract readonly events: number;
   isOpen = true;
-  #rest: Buffer;
 
-  constructor(fd: number, bytes: Buffer) {
+  constructor(fd: number) {
     this.fd = fd;
-    this.#rest = bytes;
-    if (bytes.length === 0) this.close();
   }
 
-  advance(): void {
-    try {
-      this.#rest = this.#rest.subarray(
-        writeSync(this.fd, this.#rest, 0, Math.min(this.#rest.length, PIPE_BUF)),
-      );
-    } catch (thrown) {
-      // The program has closed its stdin: it may leave its input unread.
-      if (!isErrno(thrown, 'EPIPE')) throw thrown;
-      this.close();
-    }
-    if (this.#rest.length === 0) this.close();
-  }
+  /** Transfers what is possible without blocking, when poll(2) has reported the descriptor. Closes it at its end. */
+  abstract advance(): void;
 
   close(): void {
     if (this.isOpen) closeSync(this.fd);
@@ -103,16 +82,33 @@ class Feed implements Stream {
   }
 }
 
-class Output implements Stream {
-  readonly fd: number;
+class Feed extends Stream {
+  readonly events = PollEvent.out;
+  #rest: Buffer;
+
+  constructor(fd: number, bytes: Buffer) {
+    super(fd);
+    this.#rest = bytes;
+    if (bytes.length === 0) this.close();
+  }
+
+  advance(): void {
+    try {
+      const length = Math.min(this.#rest.length, PIPE_BUF);
+      this.#rest = this.#rest.subarray(writeSync(this.fd, this.#rest, 0, length));
+    } catch (thrown) {
+      // The program has closed its stdin: it may leave its input unread.
+      if (!isErrno(thrown, 'EPIPE')) throw thrown;
+      this.close();
+    }
+    if (this.#rest.length === 0) this.close();
+  }
+}
+
+class Output extends Stream {
   readonly events = PollEvent.in;
-  isOpen = true;
   length = 0;
   readonly #chunks: Buffer[] = [];
-
-  constructor(fd: number) {
-    this.fd = fd;
-  }
 
   advance(): void {
     const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
@@ -124,11 +120,6 @@ class Output implements Stream {
 
   text(): string {
     return Buffer.concat(this.#chunks).toString();
-  }
-
-  close(): void {
-    if (this.isOpen) closeSync(this.fd);
-    this.isOpen = false;
   }
 }
 

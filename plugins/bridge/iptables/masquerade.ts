@@ -7,6 +7,7 @@ import {
   parseCidr,
   type AddressFamily,
   type Cidr,
+  withoutPrefixLength,
 } from '../../../shared/net/address.ts';
 import { CniCode, CniError } from '../../../shared/cni/errors.ts';
 import type {
@@ -168,7 +169,7 @@ export function masqueradeTraces(): Trace[] {
         (rule): Trace[] => {
           if (isUnmanaged(rule) || rule.target.kind !== 'jump' || rule.source === undefined) return [];
           const owner = attachmentOfComment(commentOf(rule) ?? '');
-          const address = rule.source.value.replace(/\/\d+$/, '');
+          const address = withoutPrefixLength(rule.source.value);
           const what = `chain ${rule.target.chain} of table nat (${family}, ${driver.name})`;
           return owner === undefined
             ? []

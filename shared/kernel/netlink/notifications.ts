@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import { checked, isErrno, libc } from '../libc.ts';
-import { isReadable } from '../unix-socket.ts';
+import { isReadable } from '../poll.ts';
 import { decodeMessages, type ReceivedMessage } from './message.ts';
 
 /** Receives the notifications of one netlink multicast group of the network namespace that it is opened in. Never waits. */

@@ -3,7 +3,7 @@ import { Attributes as SocketOption, Protocol } from 'netlink/dist/constants.js'
 import { closeSync } from 'node:fs';
 import { deadlineIn, timeoutError, type Deadline } from '../deadline.ts';
 import { KernelError, checked, checkedUnlessWaiting, isErrno, libc } from '../libc.ts';
-import { isReadable } from '../unix-socket.ts';
+import { isReadable } from '../poll.ts';
 import { type NetlinkRequest, type ReceivedMessage, decodeMessages, encodeRequests } from './message.ts';
 
 export type { NetlinkMessage, NetlinkRequest } from './message.ts';
@@ -124,7 +124,7 @@ export class NetlinkSocket {
     );
     if (length === undefined) {
       // Rare: most answers are there when the request returns.
-      isReadable(this.fd, Math.max(0, wait.remainingMs()));
+      isReadable(this.fd, wait.remainingMs());
       return undefined;
     }
     if (sender.readUInt32LE(4) !== 0) return undefined;

@@ -23,7 +23,7 @@ import {
   requireCidr,
 } from '../netlink/ip.ts';
 import type { NetlinkRequest } from '../netlink/message.ts';
-import { linkByIndex } from './links.ts';
+import { linkByIndex, type LinkInfo } from './links.ts';
 import type { Rtnetlink } from './rtnetlink.ts';
 import { type AddressFamily, type IpAddress, formatCidr, networkOf } from '../../net/address.ts';
 
@@ -108,8 +108,13 @@ export function lookupRoute(rtnetlink: Rtnetlink, address: string): RouteInfo | 
 
 /** The name of the interface through which the host reaches this address; undefined when there is no route. */
 export function interfaceTo(rtnetlink: Rtnetlink, address: string): string | undefined {
-  const link = lookupRoute(rtnetlink, address)?.link;
-  return link === undefined ? undefined : linkByIndex(rtnetlink, link)?.name;
+  return linkTo(rtnetlink, address)?.name;
+}
+
+/** The link through which the host reaches this address; undefined when there is no route. */
+export function linkTo(rtnetlink: Rtnetlink, address: string): LinkInfo | undefined {
+  const index = lookupRoute(rtnetlink, address)?.link;
+  return index === undefined ? undefined : linkByIndex(rtnetlink, index);
 }
 
 /** No route, or one of type unreachable, prohibit or blackhole; EINVAL of a blackhole, unlike that of a bad request, has no explanation. */
